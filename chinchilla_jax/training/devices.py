@@ -4,27 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from chinchilla_jax.experiment.config import TrainingConfig
-
-# Dense bfloat16 peak FLOP/s of one device, by a part of `device_kind`, first match wins.
-# NVIDIA data sheets: A100 (2020), H100 SXM (2022), H200 (2023); Google Cloud TPU system
-# architecture pages: v4, v5e, v5p, v6e. Unknown device: no MFU, never a guess.
-PEAK_FLOPS = (
-    ("H200", 989e12),
-    ("H100", 989e12),
-    ("A100", 312e12),
-    ("TPU v6 lite", 918e12),
-    ("TPU v6e", 918e12),
-    ("TPU v5 lite", 197e12),
-    ("TPU v5e", 197e12),
-    ("TPU v5p", 459e12),
-    ("TPU v5", 459e12),
-    ("TPU v4", 275e12),
-)
+from chinchilla_jax.experiment.hardware import by_device_kind
 
 
 def peak_flops(kind: str) -> float | None:
     """Dense bfloat16 peak of a device, FLOP/s; None where it is not known."""
-    return next((peak for name, peak in PEAK_FLOPS if name in kind), None)
+    hardware = by_device_kind(kind)
+    return hardware.peak_flops if hardware else None
 
 
 def on_cpu() -> bool:

@@ -16,6 +16,7 @@ CONVENTIONS = ("matmul", "chinchilla", "six_nd")
 BUILDERS = ("python_source", "local_text", "array_record")
 TOKENIZERS = ("bytes", "sentencepiece")
 SCHEDULES = ("cosine", "linear", "wsd")
+OPTIMIZERS = ("adamw", "muon")
 PARAMETRIZATIONS = ("mup", "standard")
 DTYPES = ("auto", "float32", "bfloat16")
 REMAT_POLICIES = ("none", "dots", "full")
@@ -199,6 +200,7 @@ class RecipeConfig:
     batch_data_tokens: float = 2e6
     batch_exponent: float = 0.6
     max_batch_tokens: float = 4e6
+    optimizer: str = "adamw"  # muon: hidden matrices by Muon, all else by AdamW
     schedule: str = "linear"
     warmup_fraction: float = 0.2
     final_fraction: float = 0.0
@@ -212,6 +214,7 @@ class RecipeConfig:
     def __post_init__(self) -> None:
         where = "recipe"
         _one_of(f"{where}.definition", self.definition, DEFINITIONS)
+        _one_of(f"{where}.optimizer", self.optimizer, OPTIMIZERS)
         _one_of(f"{where}.schedule", self.schedule, SCHEDULES)
         _one_of(f"{where}.parametrization", self.parametrization, PARAMETRIZATIONS)
         _positive(
@@ -290,7 +293,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW of one run, resolved: peak rate, decay and the shape of the schedule."""
+    """The optimizer of one run, resolved: peak rate, decay and the shape of the schedule."""
 
     learning_rate: float  # peak, at base width
     weight_decay: float
@@ -304,9 +307,11 @@ class OptimizerConfig:
     cooldown_fraction: float
     parametrization: str
     base_width: int
+    name: str = "adamw"
 
     def __post_init__(self) -> None:
         where = "optimizer"
+        _one_of(f"{where}.name", self.name, OPTIMIZERS)
         _one_of(f"{where}.schedule", self.schedule, SCHEDULES)
         _one_of(f"{where}.parametrization", self.parametrization, PARAMETRIZATIONS)
         _positive(where, learning_rate=self.learning_rate, base_width=self.base_width)

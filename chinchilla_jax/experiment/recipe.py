@@ -119,7 +119,7 @@ def learning_rate(batch: int, recipe: RecipeConfig) -> float:
 
 
 def optimizer_for(steps: int, rate: float, recipe: RecipeConfig) -> OptimizerConfig:
-    """AdamW of a run of `steps` at peak `rate`.
+    """The optimizer of a run of `steps` at peak `rate`.
 
     Weight decay is decay_timescale / (lr steps): a fixed number of decay times per run (Wang &
     Aitchison 2024, arXiv 2405.13698); the tuned runs were flat until lr x wd x steps = 4.
@@ -137,4 +137,5 @@ def optimizer_for(steps: int, rate: float, recipe: RecipeConfig) -> OptimizerCon
         cooldown_fraction=recipe.cooldown_fraction,
         parametrization=recipe.parametrization,
         base_width=recipe.base_width,
+        name=recipe.optimizer,
     )

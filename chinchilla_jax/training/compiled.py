@@ -19,7 +19,7 @@ from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.models.roles import Scaling
 from chinchilla_jax.training import devices, sharding
 from chinchilla_jax.training.initial import abstract_state
-from chinchilla_jax.training.optimizers import adamw
+from chinchilla_jax.training.optimizers import optimizer_of
 from chinchilla_jax.training.step import nats, train_step, train_steps
 
 
@@ -62,7 +62,7 @@ def _compiled(
         training.remat,
         devices.attention_implementation(dtype, shape.head_size),
     )
-    tx = adamw(optimizer, shape)
+    tx = optimizer_of(optimizer, shape)
     abstract = abstract_state(model, tx)
     shardings = sharding.state_shardings(abstract, mesh)
     everywhere = NamedSharding(mesh, PartitionSpec())

@@ -1,16 +1,24 @@
-"""AdamW under muP.
+"""AdamW, and Muon for hidden matrices, under muP.
 
 The rate and the weight decay of a step arrive with the step (optax's extra arguments), so that
 one executable serves all of them.
 """
 
+import math
 from typing import Any
 
 import jax
 import optax
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from chinchilla_jax.experiment.config import ModelConfig, OptimizerConfig
 from chinchilla_jax.models import roles
+
+# Jordan et al. 2024 (kellerjordan.github.io/posts/muon): Nesterov momentum and five quintic
+# Newton-Schulz iterations, which are optax's defaults.
+MUON_MOMENTUM = 0.95
+# Root mean square of AdamW's updates in practice (Liu et al. 2025, arXiv 2502.16982, 2.2).
+ADAM_RMS = 0.2
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -18,23 +26,81 @@ def path_name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def adamw(config: OptimizerConfig, model: ModelConfig) -> optax.GradientTransformationExtraArgs:
-    """Clipping by global norm, Adam, muP's rate per parameter, decoupled weight decay.
+def optimizer_of(
+    config: OptimizerConfig, model: ModelConfig
+) -> optax.GradientTransformationExtraArgs:
+    """Clipping by global norm, a direction, muP's rate per parameter, decoupled weight decay.
 
-    `update` needs `learning_rate` and `weight_decay`. muP scales Adam's output and not the decay,
-    so that lr x wd, the decay per step, is the same at every width (Yang et al. 2022, Table 3;
-    Dey et al. 2025, arXiv 2505.01618, for the decay). Gains and biases do not decay.
+    `update` needs `learning_rate` and `weight_decay`. The direction is Adam's; with `muon`, hidden
+    matrices take Muon's, and embedding, readout, gains and biases Adam's still. muP scales the
+    direction and not the decay, so that lr x wd, the decay per step, is the same at every width
+    (Yang et al. 2022, Table 3; Dey et al. 2025, arXiv 2505.01618, for the decay). Gains and biases
+    do not decay.
     """
-    scaling = roles.Scaling(config.base_width, config.parametrization)
+    adam = optax.scale_by_adam(config.beta1, config.beta2, config.eps)
+    direction: Any = adam
+    if config.name == "muon":
+        muon = scale_by_muon(beta=MUON_MOMENTUM, weight_dimension_numbers=_matrices)
+        direction = optax.partition({"adamw": adam, "muon": muon}, _direction_names)
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.scale_by_adam(config.beta1, config.beta2, config.eps),
-        _descend(model, scaling),
+        optax.clip_by_global_norm(config.clip_norm), direction, _descend(config, model)
     )
 
 
-def _descend(model: ModelConfig, scaling: roles.Scaling) -> optax.GradientTransformationExtraArgs:
-    """updates -> -learning_rate (multiplier updates + weight_decay params)."""
+def is_muons(role: roles.Role) -> bool:
+    """Whether Muon updates it: hidden matrices, whose two sides both are features."""
+    return role.kind == "hidden"
+
+
+def _direction_names(params: Any) -> Any:
+    def name(path: tuple[Any, ...], _: jax.Array) -> str:
+        return "muon" if is_muons(roles.role(path_name(path))) else "adamw"
+
+    return jax.tree_util.tree_map_with_path(name, params)
+
+
+def _matrices(params: Any) -> Any:
+    """Which axes of each parameter are the two sides of a matrix, by its role.
+
+    A weight D H K is one matrix of D x (H K), not H matrices; the axis of layers under a scan is
+    neither side, so that each layer is a matrix of its own.
+    """
+
+    def sides(path: tuple[Any, ...], leaf: jax.Array) -> MuonDimensionNumbers:
+        role = roles.role(path_name(path))
+        first = leaf.ndim - len(role.dims)
+        axes = {dim: first + i for i, dim in enumerate(role.dims)}
+        return MuonDimensionNumbers(
+            reduction_axis=tuple(axes[dim] for dim in axes if dim in role.fan_in),
+            output_axis=tuple(axes[dim] for dim in axes if dim not in role.fan_in),
+        )
+
+    return jax.tree_util.tree_map_with_path(sides, params)
+
+
+def muon_multiplier(role: roles.Role, model: ModelConfig, scaling: roles.Scaling) -> float:
+    """Muon's learning rate over that of Adam at the base width.
+
+    The singular values of a direction are near 1, its root mean square is 1 / sqrt(larger side).
+    At the base width it gets AdamW's, so that rates and decays found for AdamW serve both (Liu et
+    al. 2025, equation 4). From there on the largest singular value stays as it is, for that is
+    how far one step can move a feature at every width (Yang et al. 2023, arXiv 2310.17813); it
+    would grow with sqrt(width) otherwise. Under the standard parametrization the first rule is
+    all.
+    """
+    fan_in = math.prod(roles.shape(role.fan_in, model))
+    fan_out = math.prod(roles.shape(role.dims, model)) // fan_in
+    return ADAM_RMS * math.sqrt(max(fan_in, fan_out) * scaling.base(model) / model.width)
+
+
+def _descend(config: OptimizerConfig, model: ModelConfig) -> optax.GradientTransformationExtraArgs:
+    """directions -> -learning_rate (multiplier directions + weight_decay params)."""
+    scaling = roles.Scaling(config.base_width, config.parametrization)
+
+    def multiplier(role: roles.Role) -> float:
+        muons = config.name == "muon" and is_muons(role)
+        rule = muon_multiplier if muons else roles.learning_rate_multiplier
+        return rule(role, model, scaling)
 
     def update(
         updates: Any,
@@ -47,7 +113,7 @@ def _descend(model: ModelConfig, scaling: roles.Scaling) -> optax.GradientTransf
     ) -> tuple[Any, optax.EmptyState]:
         def one(path: tuple[Any, ...], u: jax.Array, p: jax.Array) -> jax.Array:
             role = roles.role(path_name(path))
-            step = roles.learning_rate_multiplier(role, model, scaling) * u
+            step = multiplier(role) * u
             return -learning_rate * (step if role.kind == "vector" else step + weight_decay * p)
 
         return jax.tree_util.tree_map_with_path(one, updates, params), state

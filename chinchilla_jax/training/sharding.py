@@ -31,7 +31,7 @@ RULES = (
     (r"feed_forward/down$", P("tensor", "fsdp")),  # F D
     (r"(scale|query_norm|key_norm)$", P(None)),
     (r"^(step|smoothed_loss|lowest_loss)$", P()),
-    (r"^opt_state/.*count$", P()),
+    (r"^opt_state/.*(count|ns_coeffs)$", P()),  # Adam's, Muon's
 )
 
 # [N, B, S + 1] tokens of one dispatch, and [B, S + 1] of one evaluation batch.

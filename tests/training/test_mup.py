@@ -19,7 +19,7 @@ from tests.training.helpers import small_run
 WIDTHS = (32, 96, 256)
 
 
-def movements(width, parametrization, definition):
+def movements(width, parametrization, definition, **recipe):
     """Root mean square of what a few steps change in the last layer's output and the logits."""
     run = small_run(
         batch_size=4,
@@ -30,6 +30,7 @@ def movements(width, parametrization, definition):
         training={"data_parallel": 1},
         parametrization=parametrization,
         base_width=32,
+        **recipe,
     )  # fmt: skip
     compiled = compiled_for(run)
     state = initial_state(compiled.model, compiled.tx, compiled.shardings, 0)
@@ -51,9 +52,9 @@ def activations(model: Decoder, params, tokens):
     return np.asarray(layer), np.asarray(logits)
 
 
-def slopes(parametrization, definition):
+def slopes(parametrization, definition, **recipe):
     """Of ln movement against ln width, for the last layer and the logits."""
-    moved = np.log([movements(width, parametrization, definition) for width in WIDTHS])
+    moved = np.log([movements(width, parametrization, definition, **recipe) for width in WIDTHS])
     return np.polyfit(np.log(WIDTHS), moved, 1)[0]
 
 

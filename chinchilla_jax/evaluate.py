@@ -7,11 +7,10 @@ A table is CSV, TSV, JSONL, JSON or Parquet with the loss and two of parameters,
 Under --out: fits.json (unrounded), figures (PNG and SVG) and report.html, which opens offline.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from chinchilla_jax import program
+from chinchilla_jax.experiment import storage
 from chinchilla_jax.scaling import options, report
 from chinchilla_jax.scaling.analysis import Settings, analyse
 from chinchilla_jax.scaling.conventions import FLOPS, PARAMS
@@ -72,8 +71,8 @@ def main(_: list[str]) -> None:
     )
     objective = Objective(settings.objective, settings.delta)
     overlays, laws = [law_named(name) for name in _OVERLAY.value], laws_named(_LAWS.value)
-    source = Path(_RUNS.value)
-    out = Path(_OUT.value or (source / "report" if source.is_dir() else "report"))
+    source = storage.path(_RUNS.value)
+    out = storage.path(_OUT.value or (source / "report" if source.is_dir() else "report"))
     fits, arrays = analyse(read_runs(source, columns), settings)
     fits["laws"] = fit_laws(laws, arrays.runs, objective)
     path = report.write(out, fits, arrays, overlays, figures=_FIGURES.value)

@@ -9,14 +9,12 @@
 that very run. --law=list names the published laws.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from chinchilla_jax import program
+from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.records import read_json
 from chinchilla_jax.scaling import answers, forecast, options
 from chinchilla_jax.scaling.published import law_named, published
 
@@ -47,8 +45,10 @@ def _frontier() -> forecast.Frontier:
         raise UserError("give either --fits=FILE or --law=NAME (--law=list shows the names)")
     if _LAW.value:
         return forecast.from_published(law_named(_LAW.value), options.floats("fixed", _FIXED.value))
-    path = Path(_FITS.value)
-    return forecast.from_fits(read_json(path / "fits.json" if path.is_dir() else path), _FORM.value)
+    path = storage.path(_FITS.value)
+    return forecast.from_fits(
+        storage.read_json(path / "fits.json" if path.is_dir() else path), _FORM.value
+    )
 
 
 def main(_: list[str]) -> None:

@@ -5,12 +5,10 @@
 With --workdir the corpus is built, the grid is checked against it and frozen in plan.json.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from chinchilla_jax import program
-from chinchilla_jax.experiment import grid, tables
+from chinchilla_jax.experiment import grid, storage, tables
 
 _CONFIG = program.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder in which to freeze the plan.")
@@ -21,12 +19,12 @@ def main(_: list[str]) -> None:
     if _WORKDIR.value:
         from chinchilla_jax.training.sweep import freeze_plan
 
-        cells = freeze_plan(experiment, Path(_WORKDIR.value))
+        cells = freeze_plan(experiment, storage.path(_WORKDIR.value))
     else:
         cells = grid.plan(experiment)
     print(tables.plan(cells))
     if _WORKDIR.value:
-        print(f"plan: {Path(_WORKDIR.value) / 'plan.json'}")
+        print(f"plan: {storage.path(_WORKDIR.value) / 'plan.json'}")
     else:
         print("The corpus was not looked at; with --workdir its repetition is checked too.")
 

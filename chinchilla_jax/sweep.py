@@ -7,14 +7,13 @@ Exit status: 0 all selected cells are over; 1 some failed or are left; 2 a mista
 """
 
 import sys
-from pathlib import Path
 
 from absl import flags
 
 from chinchilla_jax import program
-from chinchilla_jax.experiment import tables
+from chinchilla_jax.experiment import storage, tables
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.records import collect, read_plan
+from chinchilla_jax.experiment.records import collect, has_plan, read_plan
 from chinchilla_jax.training import sweep
 
 _CONFIG = program.define_config(required=False)
@@ -36,7 +35,7 @@ _PIN = flags.DEFINE_list("pin", [], "CPU cores of this worker.")
 
 
 def main(_: list[str]) -> None:
-    workdir = Path(_WORKDIR.value)
+    workdir = storage.path(_WORKDIR.value)
     if _WORKER.value:
         from chinchilla_jax.training.worker import work
 
@@ -45,7 +44,7 @@ def main(_: list[str]) -> None:
     if _STATUS.value:
         print(tables.results(collect(workdir)))
         return
-    if _CONFIG.value or not (workdir / "plan.json").exists():
+    if _CONFIG.value or not has_plan(workdir):
         cells = sweep.freeze_plan(program.experiment_from_flags(_CONFIG.value), workdir)
     else:
         cells = read_plan(workdir)[1]

@@ -13,12 +13,12 @@ from pathlib import Path
 from absl import flags
 
 from chinchilla_jax import program
-from chinchilla_jax.experiment import tables
+from chinchilla_jax.experiment import storage, tables
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.counting import flops_per_step
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.loading import cache_folder
-from chinchilla_jax.experiment.records import read_json, read_plan, run_directory, write_results
+from chinchilla_jax.experiment.records import has_plan, read_plan, run_directory, write_results
 from chinchilla_jax.experiment.schema import from_json
 from chinchilla_jax.training.sweep import freeze_plan, select
 
@@ -34,14 +34,14 @@ def _chosen(workdir: Path) -> RunConfig:
             "give either --cell=INDEX of the plan or --run=FILE, a resolved config.json"
         )
     if _RUN.value:
-        return from_json(RunConfig, read_json(Path(_RUN.value)), _RUN.value)
-    if _CONFIG.value or not (workdir / "plan.json").exists():
+        return from_json(RunConfig, storage.read_json(storage.path(_RUN.value)), _RUN.value)
+    if _CONFIG.value or not has_plan(workdir):
         freeze_plan(program.experiment_from_flags(_CONFIG.value), workdir)
     return select(read_plan(workdir)[1], str(_CELL.value), "planned")[0].run
 
 
 def main(_: list[str]) -> None:
-    workdir = Path(_WORKDIR.value)
+    workdir = storage.path(_WORKDIR.value)
     run = _chosen(workdir)
     from chinchilla_jax.training import worker  # after the mistakes that need no JAX
     from chinchilla_jax.training.loop import Interrupted, train
@@ -52,8 +52,8 @@ def main(_: list[str]) -> None:
     step_flops = flops_per_step(
         run.model, run.batch_size, run.sequence_length, run.flops_convention
     )
-    with directory.lock() as mine, tables.ProgressBar() as bar:
-        if not mine:
+    with directory.lock(patient=True) as mine, tables.ProgressBar() as bar:
+        if mine is None:
             raise UserError(f"{run.run_id}: is being run by {directory.owner()}; left alone")
         directory.forget_failure()
         try:
@@ -61,14 +61,14 @@ def main(_: list[str]) -> None:
                 run,
                 corpus,
                 directory,
-                worker.stop_requested(),
+                mine.guard(worker.stop_requested()),
                 lambda step, loss: bar.show(
                     step * step_flops, run.steps * step_flops, f"step {step}, loss {loss:.4f}"
                 ),
             )
         except Interrupted:
             raise KeyboardInterrupt from None
-    if (workdir / "plan.json").exists():
+    if has_plan(workdir):
         write_results(workdir)
     print(tables.results([row]))
     if row["status"] != "done":

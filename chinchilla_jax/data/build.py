@@ -32,8 +32,8 @@ from chinchilla_jax.data.store import (
 from chinchilla_jax.data.tokenizers import SEPARATOR, Tokenizer
 from chinchilla_jax.experiment.config import DataConfig
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.records import write_text_atomic
 from chinchilla_jax.experiment.schema import to_json
+from chinchilla_jax.experiment.storage import write_text_atomic
 
 _BUCKETS = 1 << 16  # of document hashes
 _BATCH_BYTES = 4 << 20  # of text tokenised at once

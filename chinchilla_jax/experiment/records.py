@@ -13,21 +13,23 @@ JSON and CSV only: nothing that is read here can run code.
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import io
 import json
 import math
 import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from chinchilla_jax.experiment import lock, storage
 from chinchilla_jax.experiment.config import CONVENTIONS, Experiment, RunConfig, fingerprint
 from chinchilla_jax.experiment.counting import count_params, flops_per_step
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
+from chinchilla_jax.experiment.lock import Lock
 from chinchilla_jax.experiment.schema import from_json, to_json
+from chinchilla_jax.experiment.storage import LineFile, read_json, write_text_atomic
 
 PLAN_VERSION = 1
 
@@ -52,47 +54,6 @@ COLUMNS = (
 STATUSES = ("done", "diverged", "failed", "missing", "rejected")
 
 
-def write_bytes_atomic(path: Path | str, data: bytes) -> None:
-    """Writes `data` to a temporary name beside `path`, then renames: all of it or nothing.
-
-    Raises:
-      UserError: the folder cannot be written or the disk is full.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def write_text_atomic(path: Path | str, text: str) -> None:
-    """`write_bytes_atomic` for UTF-8 text."""
-    write_bytes_atomic(path, text.encode())
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-      UserError: the file is absent or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON: {error}") from None
-
-
 def _json_text(value: Any) -> str:
     return json.dumps(to_json(value), indent=1, allow_nan=False) + "\n"
 
@@ -115,7 +76,7 @@ class RunDirectory:
           UserError: the folder holds a run of other numbers.
         """
         file = self.path / "config.json"
-        if file.exists():
+        if storage.exists(file):
             begun = from_json(RunConfig, read_json(file), str(file))
             if fingerprint(begun) != fingerprint(run):
                 raise UserError(
@@ -125,45 +86,30 @@ class RunDirectory:
                 )
         write_text_atomic(file, _json_text(run))
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[bool]:
-        """Whether this process now owns the run; the system frees it when the process dies."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            file.truncate(0)
-            file.write(f"{socket.gethostname()} {os.getpid()}\n")
-            file.flush()
-            yield True
+    def lock(self, patient: bool = False) -> AbstractContextManager[Lock | None]:
+        """This process's lock of the run, None if another one has it: `lock.lock`."""
+        return lock.lock(self.path, patient)
 
     def owner(self) -> str:
-        """Host and process of the last owner, for a message."""
-        with contextlib.suppress(OSError):
-            return (self.path / "lock").read_text().strip()
-        return ""
+        """Host and process of the last owner, for a message: `lock.owner`."""
+        return lock.owner(self.path)
 
     def rewind_metrics(self, step: int) -> None:
         """Drops the lines of `metrics.jsonl` after `step`: a run resumed there writes them anew."""
         file = self.path / "metrics.jsonl"
-        if file.exists():
+        if storage.exists(file):
             kept = [row for row in self.metrics() if row["step"] <= step]
             write_text_atomic(file, "".join(json.dumps(row) + "\n" for row in kept))
 
-    def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Appends whole lines, a JSON object each; what is not finite is written as null."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write("".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows))
+    def metrics_writer(self) -> "MetricsFile":
+        """Appends to `metrics.jsonl`; one at a time."""
+        return MetricsFile(LineFile(self.path / "metrics.jsonl"))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The logged steps; a last line cut off by a kill is left out."""
-        file = self.path / "metrics.jsonl"
-        rows = []
-        if file.exists():
-            for line in file.read_text().splitlines():
+        rows: list[dict[str, Any]] = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in storage.read_text(self.path / "metrics.jsonl").splitlines():
                 with contextlib.suppress(ValueError):
                     rows.append(json.loads(line))
         return rows
@@ -188,20 +134,32 @@ class RunDirectory:
 
     def forget_failure(self) -> None:
         """Before another attempt."""
-        (self.path / "failure.json").unlink(missing_ok=True)
+        storage.remove(self.path / "failure.json")
 
     def result(self) -> dict[str, Any] | None:
         """The row of a run that is over (done or diverged), else None."""
-        file = self.path / "result.json"
-        if not file.exists():
-            return None
-        row: dict[str, Any] = read_json(file)
+        row: dict[str, Any] | None = _json_if_there(self.path / "result.json")
         return row
 
     def failure(self) -> str | None:
         """Why the last attempt failed, if it did."""
-        file = self.path / "failure.json"
-        return str(read_json(file)["reason"]) if file.exists() else None
+        failure = _json_if_there(self.path / "failure.json")
+        return None if failure is None else str(failure["reason"])
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricsFile:
+    """`metrics.jsonl` while it grows."""
+
+    lines: LineFile
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Appends whole lines, a JSON object each; what is not finite is written as null."""
+        self.lines.append("".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows))
+
+    def flush(self) -> None:
+        """Makes what was appended durable."""
+        self.lines.flush()
 
 
 def run_directory(workdir: Path, run_id: str) -> RunDirectory:
@@ -256,10 +214,10 @@ def write_plan(
     Raises:
       UserError: a run begun under the old plan would change or be lost.
     """
-    if (workdir / "plan.json").exists():
+    if has_plan(workdir):
         planned = {c.run.run_id: c.run for c in cells if c.status == "planned"}
         for cell in read_plan(workdir)[1]:
-            begun = (run_directory(workdir, cell.run.run_id).path / "config.json").exists()
+            begun = storage.exists(run_directory(workdir, cell.run.run_id).path / "config.json")
             new = planned.get(cell.run.run_id)
             if begun and (new is None or fingerprint(new) != fingerprint(cell.run)):
                 change = _first_difference(to_json(cell.run), to_json(new)) if new else "dropped"
@@ -269,8 +227,13 @@ def write_plan(
                 )
     plan = {"version": PLAN_VERSION, **facts, "experiment": experiment, "cells": list(cells)}
     text = _json_text({key: to_json(value) for key, value in plan.items()})
-    if not (workdir / "plan.json").exists() or (workdir / "plan.json").read_text() != text:
+    if not has_plan(workdir) or storage.read_text(workdir / "plan.json") != text:
         write_text_atomic(workdir / "plan.json", text)
+
+
+def has_plan(workdir: Path) -> bool:
+    """Whether a grid is frozen in `workdir`."""
+    return storage.exists(workdir / "plan.json")
 
 
 def read_plan(workdir: Path) -> tuple[Experiment, list[Cell], dict[str, Any]]:
@@ -280,7 +243,7 @@ def read_plan(workdir: Path) -> tuple[Experiment, list[Cell], dict[str, Any]]:
       UserError: no plan, or one of another version.
     """
     file = workdir / "plan.json"
-    if not file.exists():
+    if not has_plan(workdir):
         raise UserError(f"{workdir}: holds no plan.json; make one with the plan or sweep program")
     plan = read_json(file)
     if not isinstance(plan, dict) or plan.pop("version", None) != PLAN_VERSION:
@@ -321,6 +284,11 @@ def write_results(workdir: Path) -> list[dict[str, Any]]:
     writer.writerows(rows)
     write_text_atomic(workdir / "results.csv", text.getvalue())
     return rows
+
+
+def _json_if_there(file: Path) -> Any:
+    """The content of a JSON file, None where there is none."""
+    return read_json(file) if storage.exists(file) else None
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
 
 Cell = str | int | float | bool | None
@@ -28,7 +29,7 @@ class Raw:
 
 def read_raw(path: Path) -> Raw:
     """Reads one file by its suffix; raises UserError for what cannot be read as a table."""
-    if not path.exists():
+    if not storage.exists(path):
         raise UserError(f"{path}: no such file")
     readers = {
         ".csv": _csv,
@@ -72,11 +73,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return storage.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text at byte {error.start}") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
 
 
 def _csv(path: Path) -> Raw:
@@ -136,7 +135,7 @@ def _parquet(path: Path) -> Raw:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.read_table(io.BytesIO(storage.read_bytes(path)))
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a Parquet table: {str(error).splitlines()[0]}") from None
     columns = {

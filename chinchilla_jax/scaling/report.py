@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import tables
-from chinchilla_jax.experiment.records import write_bytes_atomic, write_text_atomic
+from chinchilla_jax.experiment import storage, tables
 from chinchilla_jax.scaling import numbers, summary
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.page import Picture, Section, page
@@ -52,11 +51,11 @@ def write(
     Raises:
       UserError: the folder cannot be written.
     """
-    out = Path(out)
-    write_text_atomic(out / "fits.json", fits_text(fits))
+    out = storage.path(out)
+    storage.write_text_atomic(out / "fits.json", fits_text(fits))
     pictures = _draw(out, fits, arrays, overlays) if figures else {}
     path = out / "report.html"
-    write_text_atomic(path, html(fits, arrays, pictures, overlays))
+    storage.write_text_atomic(path, html(fits, arrays, pictures, overlays))
     return path
 
 
@@ -83,8 +82,8 @@ def _draw(
             if figure is None:
                 continue
             text = style.svg(figure)
-            write_bytes_atomic(out / f"{name}.png", style.png(figure))
-            write_text_atomic(out / f"{name}.svg", text)
+            storage.write_bytes_atomic(out / f"{name}.png", style.png(figure))
+            storage.write_text_atomic(out / f"{name}.svg", text)
             pictures[name] = Picture(name, text, CAPTIONS[name])
     return pictures
 

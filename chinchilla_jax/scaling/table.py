@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from chinchilla_jax.experiment import records
+from chinchilla_jax.experiment import records, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.cells import cell_index, group_flops, worse_rates
 from chinchilla_jax.scaling.checks import doubts
@@ -101,7 +101,7 @@ class Runs:
 
 def read_runs(path: Path | str, columns: Mapping[str, str] | None = None) -> Runs:
     """Reads `path`; `columns` maps our names to the table's, {"params": "N", ...}."""
-    path = Path(path)
+    path = storage.path(path)
     if path.is_dir():
         runs = _runs(named(_sweep(path), columns or {}))
         curves, said = curves_of_sweep(path, runs.run_id_R, runs.params)
@@ -116,8 +116,8 @@ def read_runs(path: Path | str, columns: Mapping[str, str] | None = None) -> Run
 
 def _sweep(folder: Path) -> Raw:
     """The rows of a sweep as its plan and results say now, else its results.csv."""
-    if not (folder / "plan.json").exists():
-        if not (folder / "results.csv").exists():
+    if not records.has_plan(folder):
+        if not storage.exists(folder / "results.csv"):
             raise UserError(f"{folder}: neither plan.json nor results.csv: not a sweep's folder")
         return read_raw(folder / "results.csv")
     rows = records.collect(folder)

@@ -20,7 +20,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.records import write_text_atomic
+from chinchilla_jax.experiment.storage import write_text_atomic
 
 State = TypeVar("State")
 

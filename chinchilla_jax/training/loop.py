@@ -140,6 +140,7 @@ class _Loop:
             if stop or time.perf_counter() - saved > run.training.checkpoint_seconds:
                 reason, pending = reason or self._read(*pending, on_progress), None
                 if not reason and step < run.steps:
+                    self._writer.flush()
                     self._checkpoints.save(step, state)
                     saved = time.perf_counter()
                 if stop and not reason:

@@ -17,7 +17,7 @@ class MetricsWriter:
 
     def __init__(self, run: RunConfig, directory: RunDirectory) -> None:
         self._run = run
-        self._directory = directory
+        self._file = directory.metrics_writer()
         self._flops = flops_per_step(
             run.model, run.batch_size, run.sequence_length, run.flops_convention
         )
@@ -54,14 +54,19 @@ class MetricsWriter:
                     "seconds": seconds,
                 }
             )
-        self._directory.append_metrics(rows)
+        self._file.append(rows)
         if self._board is not None:
             for row in rows:
                 for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second"):
                     self._board.add_scalar(name, row[name], row["step"])
 
+    def flush(self) -> None:
+        """Makes what was written durable: before the checkpoint that it leads to."""
+        self._file.flush()
+
     def close(self) -> None:
         """Flushes what is still in memory."""
+        self.flush()
         if self._board is not None:
             self._board.close()
 

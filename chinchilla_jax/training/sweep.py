@@ -22,6 +22,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.records import (
+    has_plan,
     read_plan,
     run_directory,
     write_plan,
@@ -49,7 +50,7 @@ def freeze_plan(experiment: Experiment, workdir: Path) -> list[Cell]:
       UserError: no corpus, no cell to run, or a work folder with runs of another plan.
     """
     known = None
-    if (workdir / "plan.json").exists():
+    if has_plan(workdir):
         known = read_plan(workdir)[2].get("data_fingerprint")
     corpus = open_corpus(experiment.data, cache_folder(experiment.data.cache), known)
     cells = grid.plan(experiment, corpus.train_tokens)

@@ -10,7 +10,8 @@ from chinchilla_jax.data.store import Corpus, open_corpus
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.loading import cache_folder
-from chinchilla_jax.experiment.records import read_plan, run_directory
+from chinchilla_jax.experiment.lock import LockLost
+from chinchilla_jax.experiment.records import has_plan, read_plan, run_directory
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def stop_requested() -> Callable[[], bool]:
 
 def open_planned_corpus(workdir: Path, run: RunConfig) -> Corpus:
     """The corpus that the plan of `workdir` was made on; any, for a run without a plan."""
-    planned = (workdir / "plan.json").exists()
+    planned = has_plan(workdir)
     expected = read_plan(workdir)[2].get("data_fingerprint") if planned else None
     return open_corpus(run.data, cache_folder(run.data.cache), expected)
 
@@ -56,12 +57,29 @@ def work(workdir: Path, indices: Sequence[int], pinned_to: Sequence[int] = ()) -
     runs = [cells[index].run for index in indices]
     corpus = open_planned_corpus(workdir, runs[0])
     prepare_jax(cache_folder(runs[0].data.cache))
-    while sum(_attempt(run, corpus, workdir, should_stop) for run in runs):
+    patient = False  # in a last pass: are the owners of what is left still alive?
+    while (trained := _pass(runs, corpus, workdir, should_stop, patient)) or not patient:
         log.info("a pass over %d cells is over", len(runs))
+        patient = not trained
+
+
+def _pass(
+    runs: Sequence[RunConfig],
+    corpus: Corpus,
+    workdir: Path,
+    should_stop: Callable[[], bool],
+    patient: bool,
+) -> int:
+    """How many of `runs` this process has trained."""
+    return sum(_attempt(run, corpus, workdir, should_stop, patient) for run in runs)
 
 
 def _attempt(
-    run: RunConfig, corpus: Corpus, workdir: Path, should_stop: Callable[[], bool]
+    run: RunConfig,
+    corpus: Corpus,
+    workdir: Path,
+    should_stop: Callable[[], bool],
+    patient: bool,
 ) -> bool:
     """Trains one cell if it is free and not over; whether it did."""
     from chinchilla_jax.training.loop import Interrupted, train
@@ -69,14 +87,17 @@ def _attempt(
     directory = run_directory(workdir, run.run_id)
     if should_stop() or directory.result() or directory.failure():
         return False
-    with directory.lock() as mine:
-        if not mine:
+    with directory.lock(patient) as mine:
+        if mine is None:
             log.info("%s: is being run by %s; left alone", run.run_id, directory.owner())
             return False
         try:
-            train(run, corpus, directory, should_stop)
+            train(run, corpus, directory, mine.guard(should_stop))
         except Interrupted:
             log.info("%s: interrupted; its state is saved", run.run_id)
+            return False
+        except LockLost as lost:
+            log.warning("%s", lost)
             return False
         except UserError as error:
             directory.fail(str(error))

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from chinchilla_jax.experiment import records
+from chinchilla_jax.experiment import records, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
@@ -33,7 +33,7 @@ def run():
 def _overwrite_for_ever(path, started):
     content = b"x" * 100_000
     while True:
-        records.write_bytes_atomic(path, content)
+        storage.write_bytes_atomic(path, content)
         started.set()
 
 
@@ -54,7 +54,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_a_whole_file(tmp_path):
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
-        records.write_text_atomic(tmp_path / "file" / "inner.json", "{}")
+        storage.write_text_atomic(tmp_path / "file" / "inner.json", "{}")
 
 
 def test_the_row_of_a_run_has_every_column_and_the_ledger_adds_up(run):
@@ -125,12 +125,12 @@ def test_a_folder_begun_under_another_configuration_is_refused(tmp_path, run):
 def test_metrics_rewind_to_the_step_resumed_from(tmp_path):
     directory = records.RunDirectory(tmp_path)
     rows = [{"step": i, "flops": 10 * i, "loss": 1.0} for i in range(1, 6)]
-    directory.append_metrics(rows)
+    directory.metrics_writer().append(rows)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "fl')  # cut off by a kill
     assert directory.metrics() == rows
     directory.rewind_metrics(3)
-    directory.append_metrics([{"step": 4, "flops": 40, "loss": float("inf")}])
+    directory.metrics_writer().append([{"step": 4, "flops": 40, "loss": float("inf")}])
     assert [row["step"] for row in directory.metrics()] == [1, 2, 3, 4]
     assert directory.metrics()[-1]["loss"] is None
     assert directory.last_flops() == 40

@@ -1,0 +1,256 @@
+"""Who has a run: one process at a time, over hosts.
+
+On a file system it is `flock`, which the system frees when the process dies. An object store has
+none, and on some shared file systems it holds on one host only (CHINCHILLA_JAX_LOCK=lease is for
+those). There it is a lease: the object `lease-<n>`, made by the n-th owner, which a thread renews
+by counting up in it.
+
+Taking is safe between any number of takers, since `lease-<n+1>` can be created once. No two clocks
+are ever compared: a watcher looks at the lease once per period of the owner, by its own monotonic
+clock, and takes over what did not change over `LOOKS` looks in a row. What remains: an owner that
+was stopped for that long (a suspended machine, a store that only it cannot reach) and comes back
+goes on for up to a period until it sees the higher lease, then stops with `LockLost`.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.storage import StorageError, is_remote
+
+LOOKS = 6  # at an unchanged lease, one per period, before it is taken over
+_VARIABLE = "CHINCHILLA_JAX_LOCK"
+_PERIOD = "CHINCHILLA_JAX_LEASE_SECONDS"
+
+
+class LockLost(UserError):
+    """Another process has taken the run over; what this one knows of it is out of date."""
+
+
+class Lock:
+    """A lock that this process has."""
+
+    def check(self) -> None:
+        """Raises LockLost where another process has it by now."""
+
+    def guard(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
+        """`should_stop` that checks the lock first."""
+
+        def guarded() -> bool:
+            self.check()
+            return should_stop()
+
+        return guarded
+
+
+@contextlib.contextmanager
+def lock(folder: Path, patient: bool = False) -> Iterator[Lock | None]:
+    """The lock of `folder` while the context lasts, None if another process has it.
+
+    Args:
+      patient: watch a lease until its owner renews it (None) or is taken for dead, which takes up
+        to a minute; otherwise a lease is respected whatever its age.
+    Raises:
+      UserError: the file system has no locks.
+      StorageError: the folder cannot be written.
+    """
+    kind = os.environ.get(_VARIABLE, "lease" if is_remote(folder) else "flock")
+    if kind not in ("flock", "lease") or (kind == "flock" and is_remote(folder)):
+        raise UserError(f"{_VARIABLE}={kind}: is flock or lease, and lease for an object store")
+    with _leased(folder, patient) if kind == "lease" else _flocked(folder) as mine:
+        yield mine
+
+
+def owner(folder: Path) -> str:
+    """Host and process id of the last owner, as `host pid`; empty where there was none."""
+    latest = _latest(folder)
+    if latest is not None:
+        return str(latest.content.get("owner", ""))
+    with contextlib.suppress(OSError):
+        return storage.read_text(folder / "lock").strip()
+    return ""
+
+
+def myself() -> str:
+    """What `owner` says of this process."""
+    return process(os.getpid())
+
+
+def process(pid: int) -> str:
+    """What `owner` says of a process of this host."""
+    return f"{socket.gethostname()} {pid}"
+
+
+@contextlib.contextmanager
+def _flocked(folder: Path) -> Iterator[Lock | None]:
+    def opened() -> IO[bytes]:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / "lock").open("ab", buffering=0)
+
+    with storage.attempt(folder / "lock", "written", opened) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        except OSError as error:
+            raise UserError(
+                f"{folder}: its file system has no locks ({storage.reason(error)}); "
+                f"set {_VARIABLE}=lease on every host"
+            ) from None
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without the name in it
+            file.truncate(0)
+            file.write(f"{myself()}\n".encode())
+        yield Lock()
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A lease as it stood when somebody looked."""
+
+    number: int
+    content: dict[str, Any] = field(compare=False)
+    text: str
+
+    @property
+    def free(self) -> bool:
+        """Whether its owner gave it back, or was a process of this machine that is gone."""
+        if self.content.get("released"):
+            return True
+        if self.content.get("machine") != _machine():
+            return False
+        try:
+            os.kill(int(self.content["pid"]), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            pass
+        return False
+
+
+@contextlib.contextmanager
+def _leased(folder: Path, patient: bool) -> Iterator[Lock | None]:
+    latest = _latest(folder)
+    if latest is not None and not latest.free and not (patient and _is_dead(folder, latest)):
+        yield None
+        return
+    lease = _Lease(folder, 1 if latest is None else latest.number + 1)
+    if not lease.take():
+        yield None
+        return
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+class _Lease(Lock):
+    """The lease `number` of a folder, renewed by a thread."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self._folder = folder
+        self._number = number
+        self._period = float(os.environ.get(_PERIOD, "10"))
+        self._token = secrets.token_hex(8)
+        self._count = 0
+        self._lost = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._renew_for_ever, daemon=True)
+
+    def take(self) -> bool:
+        """Whether the lease is now ours."""
+        mine = _file(self._folder, self._number)
+        if not storage.create(mine, self._text().encode()):
+            return False
+        numbers = _numbers(self._folder)
+        if max(numbers) > self._number:  # ours had been removed as an old one when we made it
+            storage.remove(mine)
+            return False
+        for number in numbers:
+            if number < self._number:
+                storage.remove(_file(self._folder, number))
+        self._thread.start()
+        return True
+
+    def check(self) -> None:
+        if self._lost:
+            raise LockLost(f"{self._folder}: was taken over by {owner(self._folder)}")
+
+    def release(self) -> None:
+        """Gives it back, so that nobody has to wait."""
+        self._ended.set()
+        self._thread.join()
+        if not self._lost:
+            with contextlib.suppress(StorageError):  # it goes stale by itself
+                storage.write_text_atomic(
+                    _file(self._folder, self._number), self._text(released=True)
+                )
+
+    def _renew_for_ever(self) -> None:
+        while not self._ended.wait(self._period):
+            with contextlib.suppress(StorageError):  # the next renewal may get through
+                if max(_numbers(self._folder), default=0) > self._number:
+                    self._lost = True
+                    return
+                self._count += 1
+                storage.write_text_atomic(_file(self._folder, self._number), self._text())
+
+    def _text(self, released: bool = False) -> str:
+        content = {
+            "owner": myself(),
+            "pid": os.getpid(),
+            "machine": _machine(),
+            "token": self._token,
+            "count": self._count,
+            "period": self._period,
+            "released": released,
+        }
+        return json.dumps(content) + "\n"
+
+
+def _is_dead(folder: Path, seen: _Seen) -> bool:
+    """Whether a lease does not change over `LOOKS` periods of its owner."""
+    for _ in range(LOOKS):
+        time.sleep(float(seen.content.get("period", 10)))
+        if (now := _latest(folder)) != seen:
+            return now is None or now.free
+    return True
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"lease-{number:06d}"
+
+
+def _numbers(folder: Path) -> list[int]:
+    names = (child.name for child in storage.children(folder))
+    return [int(name[6:]) for name in names if name.startswith("lease-") and name[6:].isdecimal()]
+
+
+def _latest(folder: Path) -> _Seen | None:
+    """The lease of the highest number."""
+    for number in sorted(_numbers(folder), reverse=True):
+        with contextlib.suppress(FileNotFoundError):
+            text = storage.read_text(_file(folder, number))
+            content: dict[str, Any] = json.loads(text)
+            return _Seen(number, content, text)
+    return None
+
+
+def _machine() -> str:
+    """The kernel and the process namespace in which our process ids mean something."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not Linux: no short cut, a dead owner's lease goes stale
+        return secrets.token_hex(8)

@@ -1,0 +1,293 @@
+"""Where work folders live: a local or shared file system, or an object store (`gs://bucket/...`).
+
+The only file that knows the difference. Both are handed around as `pathlib` paths; an object store
+is an etils `epath` over fsspec and gcsfs, which has the same methods. What differs:
+
+* A file is written under a temporary name and renamed. An object appears whole or not at all, so
+  that one PUT is enough.
+* A file grows by appending. An object cannot; it is written anew, at intervals and at `flush`.
+* Reading and writing are tried again where the fault may pass (429, 503, a time-out, a stale NFS
+  handle), and told in one line where it will not (no space, read-only, quota, forbidden).
+
+Imported by the evaluator: nothing heavy here, epath only once a path is remote.
+"""
+
+import contextlib
+import errno
+import importlib.util
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePath
+from typing import Any, TypeVar, cast
+
+from chinchilla_jax.experiment.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+REWRITE_SECONDS = 30.0  # between two writings of an object that grows by lines
+PAUSES = (0.5, 2.0, 8.0)  # seconds before another attempt; gcsfs has tried six times in each
+
+_HTTP_PASSING = {408, 429, 500, 502, 503, 504}
+_ERRNO_PASSING = {errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET}
+# Of aiohttp, requests, google-auth and TensorFlow, any of which may stand behind epath.
+_NAMES_PASSING = {
+    "AbortedError", "ClientConnectionError", "ClientPayloadError", "DeadlineExceededError",
+    "ResourceExhaustedError", "TransportError", "UnavailableError",
+}  # fmt: skip
+
+
+class StorageError(UserError):
+    """The place of the files failed us: no space, no right, no answer."""
+
+
+def path(text: str | PurePath) -> Path:
+    """A local path, or that of an object for `gs://...`, which has the same methods.
+
+    Raises:
+      UserError: another scheme, or gcsfs is not installed.
+    """
+    if not is_remote(text):
+        return text if isinstance(text, Path) else Path(text)
+    if not str(text).startswith("gs://"):
+        raise UserError(f"{text}: is neither a local path nor gs://bucket/folder")
+    if importlib.util.find_spec("gcsfs") is None:
+        raise UserError(f"{text}: needs gcsfs; pip install 'chinchilla_jax[gcs]'")
+    import fsspec
+    from etils import epath
+
+    # Others write here too: a listing that is kept would hide what they have done.
+    for scheme in ("gs", "gcs"):
+        fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
+    return cast(Path, epath.Path(text))
+
+
+def is_remote(place: str | PurePath) -> bool:
+    """Whether `place` is in an object store."""
+    return "://" in str(place)
+
+
+def read_bytes(place: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+      FileNotFoundError: there is none.
+      StorageError: it cannot be read.
+    """
+    return attempt(place, "read", place.read_bytes)
+
+
+def read_text(place: Path) -> str:
+    """`read_bytes` of UTF-8 text."""
+    return read_bytes(place).decode()
+
+
+def read_json(place: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+      UserError: the file is absent or is not JSON.
+    """
+    try:
+        return json.loads(read_text(place))
+    except FileNotFoundError:
+        raise UserError(f"{place}: cannot be read: no such file") from None
+    except ValueError as error:
+        raise UserError(f"{place}: is not JSON: {error}") from None
+
+
+def exists(place: Path) -> bool:
+    """Whether there is a file, or a folder, at `place`."""
+    return attempt(place, "read", place.exists)
+
+
+def children(folder: Path) -> list[Path]:
+    """What is in `folder`, by name; nothing where there is no folder."""
+    try:
+        return sorted(attempt(folder, "read", lambda: list(folder.iterdir())))
+    except FileNotFoundError:
+        return []
+
+
+def remove(place: Path) -> None:
+    """Removes a file; that there is none is no error."""
+    attempt(place, "removed", lambda: place.unlink(missing_ok=True))
+
+
+def write_bytes_atomic(place: Path | str, data: bytes) -> None:
+    """Writes a file with its parent folders: all of `data` or nothing.
+
+    Raises:
+      StorageError: the folder cannot be written or the disk is full.
+    """
+    place = path(place)
+    if is_remote(place):
+        attempt(place, "written", lambda: place.write_bytes(data))
+    else:
+        attempt(place, "written", lambda: _write_and_rename(place, data))
+
+
+def write_text_atomic(place: Path | str, text: str) -> None:
+    """`write_bytes_atomic` for UTF-8 text."""
+    write_bytes_atomic(place, text.encode())
+
+
+def create(place: Path, data: bytes) -> bool:
+    """Writes a file unless there is one: of several who try, one gets True.
+
+    Atomic everywhere: a hard link on file systems, NFS included; a PUT with the precondition that
+    no object is there on GCS.
+    """
+    if attempt(place, "written", lambda: _create(place, data)):
+        return True
+    # Ours after all, where only the answer was lost and we tried again.
+    with contextlib.suppress(FileNotFoundError):
+        return read_bytes(place) == data
+    return False
+
+
+class LineFile:
+    """A text file that grows by whole lines.
+
+    On a file system they are there at once. An object is written anew at most every
+    `REWRITE_SECONDS`: call `flush` before anything that counts on them, a checkpoint say.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._parts: list[str] = []  # of an object: all of its text
+        self._written = time.monotonic()
+        self._changed = False
+        if is_remote(place):
+            with contextlib.suppress(FileNotFoundError):
+                self._parts.append(read_text(place))
+
+    def append(self, lines: str) -> None:
+        """Adds whole lines.
+
+        Raises:
+          StorageError: they cannot be written.
+        """
+        if not lines:
+            return
+        if not is_remote(self._place):
+            attempt(self._place, "written", lambda: _append(self._place, lines))
+            return
+        self._parts.append(lines)
+        self._changed = True
+        if time.monotonic() - self._written > REWRITE_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Makes all lines durable."""
+        if self._changed:
+            write_text_atomic(self._place, "".join(self._parts))
+            self._changed, self._written = False, time.monotonic()
+
+
+def attempt(place: Path, done: str, action: Callable[[], Result]) -> Result:
+    """`action()`, again while its fault may pass; another fault is told as a `StorageError`.
+
+    That a file is absent is no fault of the storage: FileNotFoundError is raised as it is.
+
+    Args:
+      done: what is to be done with `place`: read, written, removed.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return action()
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            if not isinstance(error, OSError) and not is_remote(place):
+                raise
+            if pause is None or not _may_pass(error):
+                raise StorageError(f"{place}: cannot be {done}: {reason(error)}") from error
+            log.warning("%s: %s; again in %g s", place, reason(error), pause)
+            time.sleep(pause)
+    raise AssertionError("not reached")
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same call may succeed a little later."""
+    if isinstance(error, (TimeoutError, ConnectionError)):
+        return True
+    if isinstance(error, OSError) and error.errno in _ERRNO_PASSING:
+        return True
+    code = str(getattr(error, "code", ""))
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return (code.isdecimal() and int(code) in _HTTP_PASSING) or bool(names & _NAMES_PASSING)
+
+
+def reason(error: BaseException) -> str:
+    """An error in a few words: what the system calls it, else its own first line."""
+    system = getattr(error, "strerror", None)
+    if system:
+        return str(system)
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _temporary(place: Path) -> Path:
+    """A name beside `place` that no other process, of any host, uses."""
+    return place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _write_durably(place: Path, data: bytes) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_and_rename(place: Path, data: bytes) -> None:
+    temporary = _temporary(place)
+    try:
+        _write_durably(temporary, data)
+        temporary.replace(place)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _create(place: Path, data: bytes) -> bool:
+    if is_remote(place):
+        import fsspec
+
+        filesystem, name = fsspec.core.url_to_fs(str(place))
+        try:
+            filesystem.pipe_file(name, data, mode="create")  # epath has no exclusive mode
+        except FileExistsError:
+            return False
+        return True
+    temporary = _temporary(place)
+    try:
+        _write_durably(temporary, data)
+        try:
+            place.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _append(place: Path, text: str) -> None:
+    """All of `text` or, where the disk fills up on the way, nothing."""
+    rest = memoryview(text.encode())
+    with place.open("ab", buffering=0) as file:
+        begin = file.seek(0, os.SEEK_END)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(begin)
+            raise

@@ -43,3 +43,23 @@ def write_sentences(folder, documents=200):
     for number in range(documents):
         text = ". ".join(" ".join(random.choice(words, 8)) for _ in range(20))
         (folder / f"{number}.txt").write_text(f"{number}: {text}.\n")
+
+
+@pytest.fixture(scope="session")
+def google_storage():
+    """An object store on this machine; give its `environment` to the processes that use it."""
+    pytest.importorskip("gcsfs")
+    from tests.gcs import GoogleStorage
+
+    with GoogleStorage() as server:
+        yield server
+
+
+@pytest.fixture
+def gcs(google_storage, monkeypatch):
+    """The object store as it is for this process, free of faults."""
+    google_storage.faults.clear()
+    google_storage.requests.clear()
+    for name, value in google_storage.environment.items():
+        monkeypatch.setenv(name, value)
+    return google_storage

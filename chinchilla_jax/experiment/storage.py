@@ -21,6 +21,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import Any, TypeVar, cast
 
@@ -64,7 +65,14 @@ def path(text: str | PurePath) -> Path:
     # Others write here too: a listing that is kept would hide what they have done.
     for scheme in ("gs", "gcs"):
         fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs tracebacks; we tell the error
     return cast(Path, epath.Path(text))
+
+
+def absolute(text: str | PurePath) -> Path:
+    """`path`, a local one from the root; epath's own would set `gs://` below the working folder."""
+    place = path(text)
+    return place if is_remote(place) else place.absolute()
 
 
 def is_remote(place: str | PurePath) -> bool:
@@ -112,6 +120,37 @@ def children(folder: Path) -> list[Path]:
         return sorted(attempt(folder, "read", lambda: list(folder.iterdir())))
     except FileNotFoundError:
         return []
+
+
+def digests(folder: Path, of_file: Callable[[Path], str]) -> dict[str, str]:
+    """Of every file below `folder`, by its path in it.
+
+    A local file is read by `of_file`, on all cores. Of an object it is the checksum that the store
+    keeps and has compared with every byte it took: nothing is downloaded.
+    """
+    if is_remote(folder):
+        filesystem, name = _filesystem(folder)
+        found = attempt(folder, "read", lambda: filesystem.find(name, detail=True))
+        return {
+            key.removeprefix(name).lstrip("/"): f"crc32c:{entry['crc32c']}"
+            for key, entry in sorted(found.items())
+        }
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    with ThreadPoolExecutor() as pool:
+        return dict(
+            zip((str(f.relative_to(folder)) for f in files), pool.map(of_file, files), strict=True)
+        )
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Gives a folder another name; objects are copied and removed one by one."""
+    if is_remote(source):
+        filesystem, name = _filesystem(source)
+        attempt(
+            source, "moved", lambda: filesystem.mv(name, _filesystem(target)[1], recursive=True)
+        )
+    else:
+        attempt(source, "moved", lambda: source.rename(target))
 
 
 def remove(place: Path) -> None:
@@ -225,12 +264,20 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """An error in a few words: what the system calls it, else its own first line."""
+    """An error in a few words: what the system calls it, else its own text."""
     system = getattr(error, "strerror", None)
     if system:
         return str(system)
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _filesystem(place: Path) -> tuple[Any, str]:
+    """fsspec's, which has what epath lacks, and the name of `place` in it."""
+    import fsspec
+
+    filesystem, name = fsspec.core.url_to_fs(str(place))
+    return filesystem, str(name)
 
 
 def _temporary(place: Path) -> Path:
@@ -258,9 +305,7 @@ def _write_and_rename(place: Path, data: bytes) -> None:
 
 def _create(place: Path, data: bytes) -> bool:
     if is_remote(place):
-        import fsspec
-
-        filesystem, name = fsspec.core.url_to_fs(str(place))
+        filesystem, name = _filesystem(place)
         try:
             filesystem.pipe_file(name, data, mode="create")  # epath has no exclusive mode
         except FileExistsError:

@@ -19,8 +19,8 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
+from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.storage import write_text_atomic
 
 State = TypeVar("State")
 
@@ -57,7 +57,7 @@ class Checkpoints:
     def __init__(
         self, folder: Path | str, keep: int, meta: Meta, asynchronous: bool = False
     ) -> None:
-        self._folder = Path(folder).absolute()
+        self._folder = storage.absolute(folder)
         self._keep = max(keep, 2)
         self._meta = meta.copy()
         self._asynchronous = asynchronous
@@ -111,7 +111,7 @@ class Checkpoints:
           UserError: the newest sound record is of another run: another horizon, batch, corpus,
             tokenizer or config, or of other arrays.
         """
-        if not self._folder.is_dir() or not any(self._folder.iterdir()):
+        if not storage.children(self._folder):
             return None
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -162,15 +162,15 @@ class Checkpoints:
             folder = self._folder / str(record["step"])
             record["files"] = _file_digests(folder)
             record["seal"] = _seal(record)
-            write_text_atomic(folder / _RECORD, json.dumps(record))
+            storage.write_text_atomic(folder / _RECORD, json.dumps(record))
 
     def _read_record(self, step: int) -> dict[str, Any]:
         """The record of `step`, as it was written."""
         folder = self._folder / str(step)
-        if not any(folder.iterdir()):
+        if not storage.children(folder):
             raise _Damaged("its folder is empty")
         try:
-            record = json.loads((folder / _RECORD).read_bytes())
+            record = json.loads(storage.read_bytes(folder / _RECORD))
             seal = record.pop("seal")
         except FileNotFoundError:
             raise _Damaged(f"it has no {_RECORD}, so its save was cut short") from None
@@ -210,12 +210,12 @@ class Checkpoints:
     def _put_aside(self, step: int) -> Path:
         """Renames a damaged checkpoint, so that Orbax neither counts nor prefers it."""
         number = 1
-        while (aside := self._folder / f"damaged-{step}-{number}").exists():
+        while storage.exists(aside := self._folder / f"damaged-{step}-{number}"):
             number += 1
         if jax.process_count() > 1:  # nobody renames before everybody has looked
             multihost_utils.sync_global_devices(f"{aside.name} found")
         if jax.process_index() == 0:
-            (self._folder / str(step)).rename(aside)
+            storage.move_folder(self._folder / str(step), aside)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"{aside.name} renamed")
         self._manager.reload()
@@ -256,15 +256,13 @@ def _leaf_digests(leaves: Mapping[str, jax.Array]) -> dict[str, str]:
 
 def _file_digests(folder: Path) -> dict[str, str]:
     """Of every file that Orbax wrote, by its path in `folder`."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _RECORD)
 
     def digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, _new_hash).hexdigest()
 
-    digests = _threaded_map(digest, paths)
     return {
-        str(path.relative_to(folder)): digest for path, digest in zip(paths, digests, strict=True)
+        name: digest for name, digest in storage.digests(folder, digest).items() if name != _RECORD
     }
 
 

@@ -6,28 +6,38 @@ Exit status: 0 all selected cells are over; 1 some failed or are left; 2 a mista
 130 interrupted.
 """
 
+import os
 import sys
 
 from absl import flags
 
 from chinchilla_jax import program
 from chinchilla_jax.experiment import storage, tables
-from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import collect, has_plan, read_plan
-from chinchilla_jax.training import sweep
+from chinchilla_jax.training import job_array, sweep
 
 _CONFIG = program.define_config(required=False)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the plan, the runs and the report.", required=True
 )
 _CELLS = flags.DEFINE_string(
-    "cells", "", "Which cells: 0,3,7 or the part i/n (i from 0). Default: all."
+    "cells",
+    "",
+    "Which cells: 0,3,7; the part i/n (i from 0); auto, the part of this task of a SLURM array or "
+    "Kubernetes Indexed Job. Default: all.",
+)
+_DEVICES = flags.DEFINE_integer(
+    "devices_per_cell",
+    0,
+    "Devices of this host that a cell gets; the rest run other cells. Default: as many as each "
+    "can use well.",
+    lower_bound=0,
+)
+_SHARE = flags.DEFINE_integer(
+    "cells_per_device", 1, "Cells at once on a device, of those that take one.", lower_bound=1
 )
 _WORKERS = flags.DEFINE_integer(
-    "workers",
-    0,
-    "Processes. Default: one on an accelerator, else one pinned to each core.",
-    lower_bound=0,
+    "workers", 0, "Most processes at once. Default: as many as have a place.", lower_bound=0
 )
 _STATUS = flags.DEFINE_bool("status", False, "Only show how far each cell is.")
 _WORKER = flags.DEFINE_bool("worker", False, "Be one of the processes that a sweep starts.")
@@ -45,20 +55,18 @@ def main(_: list[str]) -> None:
         print(tables.results(collect(workdir)))
         return
     if _CONFIG.value or not has_plan(workdir):
-        cells = sweep.freeze_plan(program.experiment_from_flags(_CONFIG.value), workdir)
-    else:
-        cells = read_plan(workdir)[1]
-    order = read_plan(workdir)[0].order
-    chosen = sweep.select(cells, _CELLS.value, order)
-    if not chosen:
-        raise UserError(f"--cells={_CELLS.value}: names no cell")
-    workers = _WORKERS.value or sweep.default_workers()
+        sweep.freeze_plan(program.experiment_from_flags(_CONFIG.value), workdir)
+    experiment, cells = read_plan(workdir)[:2]
+    selection = job_array.part(os.environ) if _CELLS.value == "auto" else _CELLS.value
+    chosen = sweep.select(cells, selection, experiment.order)
     with tables.ProgressBar() as bar:
         rows = sweep.run(
             workdir,
             chosen,
-            workers,
             lambda p: bar.show(p.flops, p.flops_total, f"{p.over} of {p.cells} cells"),
+            _DEVICES.value,
+            _SHARE.value,
+            _WORKERS.value,
         )
     print(tables.results(rows))
     print(f"results: {workdir / 'results.csv'}")

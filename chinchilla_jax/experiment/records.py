@@ -209,25 +209,35 @@ def write_plan(
     A plan may be extended, by budgets or seeds say, as long as every run begun under the old one
     stays in it unchanged.
 
+    Of processes that begin a work folder at once one writes; the others find its plan.
+
     Args:
       facts: what else the plan stands on: code version, fingerprints, tokens of the corpus.
     Raises:
-      UserError: a run begun under the old plan would change or be lost.
+      UserError: a run begun under the old plan would change or be lost, or the text is another.
     """
-    if has_plan(workdir):
-        planned = {c.run.run_id: c.run for c in cells if c.status == "planned"}
-        for cell in read_plan(workdir)[1]:
-            begun = storage.exists(run_directory(workdir, cell.run.run_id).path / "config.json")
-            new = planned.get(cell.run.run_id)
-            if begun and (new is None or fingerprint(new) != fingerprint(cell.run)):
-                change = _first_difference(to_json(cell.run), to_json(new)) if new else "dropped"
-                raise UserError(
-                    f"{workdir}: run {cell.run.run_id} was begun under another plan ({change}); "
-                    "use another --workdir"
-                )
     plan = {"version": PLAN_VERSION, **facts, "experiment": experiment, "cells": list(cells)}
     text = _json_text({key: to_json(value) for key, value in plan.items()})
-    if not has_plan(workdir) or storage.read_text(workdir / "plan.json") != text:
+    if storage.create(workdir / "plan.json", text.encode()):
+        return
+    _, old_cells, old_facts = read_plan(workdir)
+    planned = {c.run.run_id: c.run for c in cells if c.status == "planned"}
+    for cell in old_cells:
+        begun = storage.exists(run_directory(workdir, cell.run.run_id).path / "config.json")
+        new = planned.get(cell.run.run_id)
+        if begun and (new is None or fingerprint(new) != fingerprint(cell.run)):
+            change = _first_difference(to_json(cell.run), to_json(new)) if new else "dropped"
+            raise UserError(
+                f"{workdir}: run {cell.run.run_id} was begun under another plan ({change}); "
+                "use another --workdir"
+            )
+    old_text, new_text = (known.get("data_fingerprint") for known in (old_facts, facts))
+    if old_text != new_text:
+        raise UserError(
+            f"{workdir}: was planned on text of the data fingerprint {old_text}, and here it is "
+            f"{new_text}; give all hosts the same files or packages, or use another --workdir"
+        )
+    if storage.read_text(workdir / "plan.json") != text:
         write_text_atomic(workdir / "plan.json", text)
 
 
@@ -276,14 +286,22 @@ def collect(workdir: Path) -> list[dict[str, Any]]:
 
 
 def write_results(workdir: Path) -> list[dict[str, Any]]:
-    """Rebuilds `results.csv` from the plan and the results, and returns its rows."""
-    rows = collect(workdir)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text_atomic(workdir / "results.csv", text.getvalue())
-    return rows
+    """Rebuilds `results.csv` from the plan and the results, and returns its rows.
+
+    Whoever writes looks again afterwards: another process may have finished a run meanwhile and
+    written before us. So the last of several to write leaves all there is.
+    """
+    file = workdir / "results.csv"
+    while True:
+        rows = collect(workdir)
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        text = buffer.getvalue()
+        if storage.exists(file) and storage.read_text(file) == text:
+            return rows
+        write_text_atomic(file, text)
 
 
 def _json_if_there(file: Path) -> Any:

@@ -7,8 +7,10 @@ without talking to each other. No JAX here: the parent must leave the devices to
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.data.store import open_corpus
-from chinchilla_jax.experiment import grid
-from chinchilla_jax.experiment.config import Experiment
+from chinchilla_jax.experiment import grid, lock, storage
+from chinchilla_jax.experiment.config import Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.loading import cache_folder
@@ -28,9 +30,10 @@ from chinchilla_jax.experiment.records import (
     write_plan,
     write_results,
 )
+from chinchilla_jax.training import placement
+from chinchilla_jax.training.placement import Group, Host
 
 POLL_SECONDS = 0.5
-ACCELERATORS = ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")
 
 
 @dataclass(frozen=True)
@@ -120,22 +123,18 @@ def select(cells: Sequence[Cell], selection: str, order: str) -> list[Cell]:
     return sorted(planned, key=keys[order])
 
 
-def default_workers() -> int:
-    """One process on an accelerator, else one per usable core.
+def devices_for(run: RunConfig, host: Host, asked: int = 0) -> int:
+    """How many of the host's devices a run gets: those `asked`, or as many as it can use well.
 
-    Two single-thread processes, each pinned to a core, beat one process of two threads 1.3 to
-    1.9 times on small models: tests/benchmarks/workers.py measures it.
+    Never more than its mesh takes. On a CPU that is one logical device to a cell: two
+    single-thread processes, each pinned to a core, beat one process of two threads 1.3 to 1.9
+    times on small models (tests/benchmarks/workers.py, tests/benchmarks/sweep_placement.py).
+
+    Raises:
+      UserError: the mesh that the configuration fixes needs more.
     """
-    cpu = os.environ.get("JAX_PLATFORMS", "").startswith("cpu")
-    if not cpu and any(Path(device).exists() for device in ACCELERATORS):
-        return 1
-    return len(_cores())
-
-
-def _cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+    useful = max(1, placement.fixed_devices(run))
+    return placement.mesh_devices(run, asked or min(useful, len(host.devices)))
 
 
 def progress(workdir: Path, cells: Sequence[Cell]) -> Progress:
@@ -153,17 +152,28 @@ def progress(workdir: Path, cells: Sequence[Cell]) -> Progress:
 def run(
     workdir: Path,
     cells: Sequence[Cell],
-    workers: int,
     on_progress: Callable[[Progress], None],
+    devices_per_cell: int = 0,
+    cells_per_device: int = 1,
+    workers: int = 0,
 ) -> list[dict[str, Any]]:
     """Runs those of `cells` that are not over, and returns the result rows of the whole plan.
 
     SIGTERM and SIGINT are passed on to the workers, which save their state.
 
+    Args:
+      devices_per_cell: what a cell gets of this host, see `devices_for`.
+      cells_per_device: at once, of the cells that get one device.
+      workers: most processes at once; 0 for as many as there is place for.
     Raises:
+      UserError: a cell that does not fit this host, or a division it does not know.
       KeyboardInterrupt: after an orderly stop by a signal.
     """
     todo = [c for c in cells if run_directory(workdir, c.run.run_id).result() is None]
+    host = placement.this_host()
+    groups = placement.groups(
+        host, todo, lambda run: devices_for(run, host, devices_per_cell), cells_per_device
+    )
     for cell in todo:
         run_directory(workdir, cell.run.run_id).forget_failure()
     interrupted: list[int] = []
@@ -172,7 +182,7 @@ def run(
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        _supervise(workdir, todo, cells, min(workers, len(todo)), interrupted, on_progress)
+        _supervise(workdir, groups, cells, workers or len(groups), interrupted, on_progress)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -184,21 +194,25 @@ def run(
 
 def _supervise(
     workdir: Path,
-    todo: Sequence[Cell],
+    groups: Sequence[Group],
     cells: Sequence[Cell],
-    workers: int,
+    most: int,
     interrupted: Sequence[int],
     on_progress: Callable[[Progress], None],
 ) -> None:
-    """Keeps `workers` processes at work until all cells are over or a signal comes."""
-    cores = _cores()
-    alive = {
-        number: _spawn(workdir, todo, number, cores[number::workers]) for number in range(workers)
-    }
+    """Keeps up to `most` workers at their places until all cells are over or a signal comes."""
+    waiting = dict(enumerate(groups))
+    alive: dict[int, subprocess.Popen[bytes]] = {}
     told = False
-    while alive:
+    while alive or waiting:
+        for number, group in list(waiting.items()):
+            before = [groups[n] for n in {*alive, *waiting} if n < number]
+            if len(alive) < most and placement.may_start(group, before):
+                alive[number] = _spawn(workdir, group, number)
+                del waiting[number]
         time.sleep(POLL_SECONDS)
         if interrupted and not told:
+            waiting.clear()
             for process in alive.values():
                 process.terminate()
             told = True
@@ -207,32 +221,45 @@ def _supervise(
             if status is None:
                 continue
             del alive[number]
-            if status and not interrupted and _blame(workdir, todo, process.pid, status):
-                alive[number] = _spawn(workdir, todo, number, cores[number::workers])
+            group = groups[number]
+            if status and not interrupted and _blame(workdir, group.cells, process.pid, status):
+                waiting[number] = group
         on_progress(progress(workdir, cells))
 
 
-def _spawn(
-    workdir: Path, cells: Sequence[Cell], number: int, cores: Sequence[int]
-) -> subprocess.Popen[bytes]:
+def _spawn(workdir: Path, group: Group, number: int) -> subprocess.Popen[bytes]:
     command = [
         sys.executable, "-m", "chinchilla_jax.sweep", f"--workdir={workdir}",
-        f"--cells={','.join(str(cell.index) for cell in cells)}",
-        f"--pin={','.join(map(str, cores))}", "--worker",
+        f"--cells={','.join(str(cell.index) for cell in group.cells)}",
+        f"--pin={','.join(map(str, group.place.cores))}", "--worker",
     ]  # fmt: skip
-    logs = workdir / "logs"
+    logs = _logs(workdir)
     logs.mkdir(parents=True, exist_ok=True)
-    with (logs / f"worker-{number}.log").open("ab") as log:
+    with (logs / f"{socket.gethostname()}-{number}.log").open("ab") as log:
         # A session of its own: Ctrl-C reaches the workers once, through us.
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=placement.environment(group.place, os.environ),
+        )
+
+
+def _logs(workdir: Path) -> Path:
+    """Where workers write what they say: beside the runs, on this host where those are remote."""
+    if not storage.is_remote(workdir):
+        return workdir / "logs"
+    return Path(tempfile.gettempdir()) / "chinchilla_jax" / workdir.name / "logs"
 
 
 def _blame(workdir: Path, cells: Sequence[Cell], pid: int, status: int) -> bool:
     """Notes the death of a worker in the cell it was at; whether there was one."""
     for cell in cells:
         directory = run_directory(workdir, cell.run.run_id)
-        if directory.owner().split()[-1:] == [str(pid)] and directory.result() is None:
+        mine = directory.owner() == lock.process(pid)
+        if mine and directory.result() is None:
             what = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-            directory.fail(f"its process ended {what}; see {workdir / 'logs'}")
+            directory.fail(f"its process ended {what}; see {_logs(workdir)}")
             return True
     return False

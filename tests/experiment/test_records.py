@@ -176,3 +176,33 @@ def test_results_are_json_without_nan(tmp_path, run):
     directory.finish(run, "done", "", {"loss": 1.0, "mfu": float("nan")})
     text = (directory.path / "result.json").read_text()
     assert "NaN" not in text and json.loads(text)["mfu"] is None
+
+
+def test_several_who_write_a_plan_at_once_agree_on_one(tmp_path):
+    source = experiment()
+    records.write_plan(tmp_path, source, plan(source), {"data_fingerprint": "a"})
+    before = (tmp_path / "plan.json").read_bytes()
+    records.write_plan(tmp_path, source, plan(source), {"data_fingerprint": "a"})
+    assert (tmp_path / "plan.json").read_bytes() == before
+    with pytest.raises(UserError, match="data fingerprint a, and here it is b"):
+        records.write_plan(tmp_path, source, plan(source), {"data_fingerprint": "b"})
+    assert (tmp_path / "plan.json").read_bytes() == before
+
+
+def test_a_slow_writer_of_results_does_not_hide_a_run_that_ended_meanwhile(tmp_path, monkeypatch):
+    source = experiment()
+    cells = [cell for cell in plan(source) if cell.status == "planned"]
+    records.write_plan(tmp_path, source, plan(source), {})
+    write = records.write_text_atomic
+
+    def slow(file, text):
+        """Between our reading and our writing, another process ends a run and writes."""
+        monkeypatch.setattr(records, "write_text_atomic", write)
+        records.run_directory(tmp_path, cells[0].run.run_id).finish(cells[0].run, "done", "", {})
+        records.write_results(tmp_path)
+        write(file, text)
+
+    monkeypatch.setattr(records, "write_text_atomic", slow)
+    rows = records.write_results(tmp_path)
+    assert [row["status"] for row in rows].count("done") == 1
+    assert ",done," in (tmp_path / "results.csv").read_text()

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.records import read_plan, run_directory
+from chinchilla_jax.training.placement import mesh_devices
 from chinchilla_jax.training.sweep import select
 from tests.conftest import write_sentences
 
@@ -83,11 +85,15 @@ def place(tmp_path_factory):
     return folder
 
 
-def start(place, workdir, *arguments, program="sweep"):
-    environment = os.environ | {
-        "CHINCHILLA_JAX_CACHE": str(place / "cache"),
-        "JAX_PLATFORMS": "cpu",
-    }
+def start(place, workdir, *arguments, program="sweep", **variables):
+    environment = (
+        os.environ
+        | variables
+        | {
+            "CHINCHILLA_JAX_CACHE": str(place / "cache"),
+            "JAX_PLATFORMS": "cpu",
+        }
+    )
     command = [sys.executable, "-m", f"chinchilla_jax.{program}", f"--workdir={workdir}"]
     return subprocess.Popen(
         [*command, *arguments],
@@ -227,6 +233,39 @@ def test_one_cell_by_the_train_program(place, whole, tmp_path):
     expected = next(row for row in results(whole[0]) if row["run_id"] == name)
     losses = [float(r["loss"]) for r in (row, expected)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # more threads round differently
+
+
+def test_a_cell_gets_as_many_devices_as_asked_and_as_it_can_use(place, whole, tmp_path):
+    """Eight logical devices, cut by fours, for cells whose batches four need not divide."""
+    shutil.copy(whole[0] / "plan.json", tmp_path)
+    arguments = ("--devices_per_cell=4", "--cells=0,1")
+    status, _, err = finish(start(place, tmp_path, *arguments, JAX_NUM_CPU_DEVICES="8"))
+    assert status == 0, err
+    cells = read_plan(tmp_path)[1][:2]
+    sizes = [mesh_devices(cell.run, 4) for cell in cells]
+    assert [int(row["device_count"]) for row in results(tmp_path)[:2]] == sizes
+    assert max(sizes) > 1
+    for row, expected in zip(results(tmp_path)[:2], results(whole[0]), strict=False):
+        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-2)
+
+
+def test_tasks_of_an_array_started_at_once_share_a_fresh_folder(place, whole, tmp_path):
+    """Each builds the same plan, runs its part, and leaves results.csv as complete as it finds."""
+    tasks = [
+        start(
+            place,
+            tmp_path,
+            f"--config={place / 'config.py'}",
+            "--cells=auto",
+            SLURM_ARRAY_TASK_ID=str(2 * task + 1),
+            SLURM_ARRAY_TASK_MIN="1",
+            SLURM_ARRAY_TASK_STEP="2",
+            SLURM_ARRAY_TASK_COUNT="5",  # a task more than there are cells
+        )
+        for task in range(5)
+    ]
+    assert [finish(task)[0] for task in tasks] == [0] * 5
+    assert results(tmp_path) == results(whole[0])
 
 
 def test_a_resolved_run_needs_no_plan(place, whole, tmp_path):

@@ -1,0 +1,244 @@
+"""Which devices of a host each cell gets: one mechanism for cores, GPUs and TPU chips.
+
+A worker is a process that sees its own share of the host and nothing else, by the environment it
+is started with. So a small cell takes one device of eight, eight such cells run at once, and a
+cell's program is the same on any share: its mesh takes all the devices that it sees.
+
+Cells that take equally many devices form a class, and the host is cut into groups of that many.
+Classes follow each other in the order of their first cells, but not in lockstep: a group starts
+its work as soon as none of its devices is held by a class before it.
+
+No JAX here, which would take hold of the devices.
+"""
+
+import importlib.util
+import os
+import re
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.grid import Cell
+
+# Of a GPU's memory, in front: what JAX itself takes when it has the GPU for itself. The rest is
+# for what each process needs beside it (CUDA context, cuDNN, NCCL).
+GPU_MEMORY = 0.75
+
+# The box of chips that 1, 2 and 4 neighbours form, as in JAX's own multi-process tests.
+TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1"}
+TPU_PORT = 8476
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a machine has for cells to run on."""
+
+    platform: str  # cpu, gpu, tpu; other: an accelerator that cannot be shared out
+    devices: tuple[str, ...]  # as the platform's variable names them
+    cores: tuple[int, ...]  # CPU cores this process may use
+    kind: str = ""  # of the devices, as `jax.Device.device_kind` would say; empty where not known
+
+
+@dataclass(frozen=True)
+class Place:
+    """The share of a host that one worker has."""
+
+    devices: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()  # to be pinned to; empty: none in particular
+
+
+@dataclass(frozen=True)
+class Group:
+    """A worker to be: where it runs, and the cells of its class, of which it takes free ones."""
+
+    place: Place
+    cells: tuple[Cell, ...]
+
+
+def this_host(environ: Mapping[str, str] = os.environ) -> Host:
+    """The devices and cores of this machine that `environ` leaves visible."""
+    cores = usable_cores()
+    platform = environ.get("JAX_PLATFORMS", "").partition(",")[0]
+    if platform in ("", "cuda", "gpu") and (gpus := _gpus(environ)):
+        names, kind = gpus
+        return Host("gpu", names, cores, kind)
+    if platform in ("", "tpu") and (chips := _chips(environ)):
+        return Host("tpu", chips, cores)
+    if platform in ("", "rocm") and Path("/dev/kfd").exists():
+        return Host("other", ("0",), cores)
+    logical = environ.get("JAX_NUM_CPU_DEVICES", "-1")
+    count = int(logical) if logical.isdecimal() and int(logical) else len(cores)
+    return Host("cpu", tuple(map(str, range(count))), cores, "cpu")
+
+
+def usable_cores() -> tuple[int, ...]:
+    """The CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def visible(names: str) -> tuple[str, ...]:
+    """The devices that a `*_VISIBLE_*` variable lists; like CUDA, up to the first that is none."""
+    listed = [name.strip() for name in names.split(",")]
+    end = next((i for i, name in enumerate(listed) if name in ("", "-1")), len(listed))
+    return tuple(listed[:end])
+
+
+def gpus_listed(listing: str) -> tuple[tuple[str, ...], str]:
+    """(indices, kind) of the GPUs in the output of `nvidia-smi -L`; no kind if they differ."""
+    found = re.findall(r"^GPU (\d+): (.*?)(?: \(UUID.*)?$", listing, re.MULTILINE)
+    kinds = {kind for _, kind in found}
+    return tuple(index for index, _ in found), kinds.pop() if len(kinds) == 1 else ""
+
+
+def _gpus(environ: Mapping[str, str]) -> tuple[tuple[str, ...], str] | None:
+    """(names, kind) of the NVIDIA GPUs that JAX here can use; None without any."""
+    plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+    if not any(importlib.util.find_spec(plugin) for plugin in plugins):
+        return None
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+        names, kind = gpus_listed(done.stdout)
+    except (OSError, subprocess.TimeoutExpired):
+        names, kind = (), ""
+    if not names:  # a container without the tool has the device files all the same
+        files = [re.fullmatch(r"nvidia(\d+)", path.name) for path in Path("/dev").glob("nvidia*")]
+        names = tuple(str(i) for i in range(sum(map(bool, files))))
+    if "CUDA_VISIBLE_DEVICES" in environ:
+        names = visible(environ["CUDA_VISIBLE_DEVICES"])
+    return (names, kind) if names else None
+
+
+def _chips(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The TPU chips of this machine: /dev/accel0.. up to v4, /dev/vfio/0.. from v5e on."""
+    for variable in ("TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES"):
+        if variable in environ:
+            return visible(environ[variable])
+    files = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
+    return tuple(str(i) for i in range(len(files)))
+
+
+def mesh_devices(run: RunConfig, most: int) -> int:
+    """How many devices the mesh of a run takes where it may have `most`: all must have work.
+
+    The axes that `run.training` fixes are kept; data parallelism fills what they leave, as far as
+    it divides the batch.
+
+    Raises:
+      UserError: the axes that are fixed need more than `most`.
+    """
+    training = run.training
+    fixed = fixed_devices(run)
+    if fixed > most:
+        raise UserError(
+            f"{run.run_id}: a mesh of data_parallel {max(1, training.data_parallel)} x fsdp "
+            f"{training.fsdp} x tensor {training.tensor} needs {fixed} devices, and gets {most}"
+        )
+    if training.data_parallel:
+        return fixed
+    sequences = (training.microbatch or run.batch_size) // training.fsdp
+    return fixed * max((d for d in range(1, most // fixed + 1) if sequences % d == 0), default=1)
+
+
+def fixed_devices(run: RunConfig) -> int:
+    """The devices that the configuration of a run asks for, before data parallelism by itself."""
+    return max(1, run.training.data_parallel) * run.training.fsdp * run.training.tensor
+
+
+def places(host: Host, size: int, share: int = 1) -> list[Place]:
+    """The host cut into groups of `size` devices, each given out `share` times.
+
+    Devices left over stay idle. Each logical device of a CPU stands for its part of the cores.
+
+    Args:
+      share: processes on one device at once, for models that cannot fill it.
+    Raises:
+      UserError: more devices than the host has, or a division its platform does not know.
+    """
+    if size > len(host.devices):
+        raise UserError(
+            f"--devices_per_cell={size}: this host has {len(host.devices)} ({host.platform})"
+        )
+    if share > 1 and host.platform in ("tpu", "other"):
+        raise UserError(f"--cells_per_device={share}: a {host.platform} device has one process")
+    times = share if size == 1 else 1  # cells that take several devices fill them
+    starts = range(0, len(host.devices) - size + 1, size)
+    return [_place(host, start, size, times) for _ in range(times) for start in starts]
+
+
+def _place(host: Host, start: int, size: int, share: int) -> Place:
+    devices = host.devices[start : start + size]
+    names = ",".join(devices)
+    if host.platform == "cpu":
+        cores = {
+            core
+            for device in range(start, start + size)
+            for core in _cores_of(device, len(host.devices), host.cores)
+        }
+        environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(size)}
+        if size > 1:  # many eager cross-device reductions dead-lock the CPU collectives otherwise
+            environment["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
+        return Place(devices, environment, tuple(sorted(cores)))
+    if host.platform == "gpu":
+        memory = {"XLA_CLIENT_MEM_FRACTION": f"{GPU_MEMORY / share:.3f}"}
+        return Place(devices, {"CUDA_VISIBLE_DEVICES": names} | (memory if share > 1 else {}))
+    if size == len(host.devices):
+        return Place(devices)
+    if size not in TPU_BOUNDS:
+        raise UserError(f"--devices_per_cell={size}: a TPU host is cut in 1, 2 or 4 chips, or none")
+    port = str(TPU_PORT + start)
+    environment = {
+        "TPU_VISIBLE_CHIPS": names,
+        "TPU_CHIPS_PER_PROCESS_BOUNDS": TPU_BOUNDS[size],
+        "TPU_PROCESS_BOUNDS": "1,1,1",
+        "TPU_PROCESS_ADDRESSES": f"localhost:{port}",
+        "TPU_PROCESS_PORT": port,
+        "CLOUD_TPU_TASK_ID": "0",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+    return Place(devices, environment)
+
+
+def _cores_of(device: int, devices: int, cores: Sequence[int]) -> Sequence[int]:
+    """The cores behind one of a CPU's logical devices; several share one where they are more."""
+    first = device * len(cores) // devices
+    return cores[first : max(first + 1, (device + 1) * len(cores) // devices)]
+
+
+def groups(
+    host: Host, cells: Sequence[Cell], size_of: Callable[[RunConfig], int], share: int = 1
+) -> list[Group]:
+    """The workers that run `cells`, class after class, no more of a class than it has cells.
+
+    Args:
+      size_of: how many devices a run gets.
+    """
+    classes: dict[int, list[Cell]] = {}
+    for cell in cells:
+        classes.setdefault(size_of(cell.run), []).append(cell)
+    return [
+        Group(place, tuple(members))
+        for size, members in classes.items()
+        for place in places(host, size, share)[: len(members)]
+    ]
+
+
+def environment(place: Place, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker at `place`."""
+    kept = dict(environ)
+    if "XLA_CLIENT_MEM_FRACTION" in place.environment:  # jaxlib refuses to see both names
+        kept.pop("XLA_PYTHON_CLIENT_MEM_FRACTION", None)
+    return kept | dict(place.environment)
+
+
+def may_start(group: Group, before: Sequence[Group]) -> bool:
+    """Whether no group of another class, running or due earlier, holds a device of `group`."""
+    mine = set(group.place.devices)
+    return all(
+        other.cells == group.cells or mine.isdisjoint(other.place.devices) for other in before
+    )

@@ -127,7 +127,7 @@ class ProgressBar:
         self._bar: tqdm | None = None
         self._started = time.monotonic()
         self._first: float | None = None  # FLOPs that earlier sessions had done
-        self._spoke = 0.0
+        self._spoke, self._last = 0.0, ""
 
     def __enter__(self) -> "ProgressBar":
         return self
@@ -158,8 +158,8 @@ class ProgressBar:
             self._bar.set_description_str(
                 f"{done:.3g} of {total:.3g} FLOPs, {label}, {duration(seconds)}, {left_text}"
             )
-        elif seconds - self._spoke >= LOG_SECONDS or done >= total > 0:
-            self._spoke = seconds
+        elif seconds - self._spoke >= LOG_SECONDS or (done >= total and label != self._last):
+            self._spoke, self._last = seconds, label
             print(
                 f"{done / total:.0%}: {done:.3g} of {total:.3g} FLOPs, {label}, "
                 f"{duration(seconds)}, {left_text}",

@@ -46,7 +46,7 @@ class Host:
 class Place:
     """The share of a host that one worker has."""
 
-    devices: tuple[str, ...]
+    devices: tuple[str, ...]  # that it holds
     environment: Mapping[str, str] = field(default_factory=dict)
     cores: tuple[int, ...] = ()  # to be pinned to; empty: none in particular
 
@@ -150,13 +150,15 @@ def fixed_devices(run: RunConfig) -> int:
     return max(1, run.training.data_parallel) * run.training.fsdp * run.training.tensor
 
 
-def places(host: Host, size: int, share: int = 1) -> list[Place]:
+def places(host: Host, size: int, share: int = 1, most: int | None = None) -> list[Place]:
     """The host cut into groups of `size` devices, each given out `share` times.
 
-    Devices left over stay idle. Each logical device of a CPU stands for its part of the cores.
+    Devices left over stay idle, but for a CPU's: they are names for parts of its cores, and all
+    cores are shared out, also where there are fewer cells than devices.
 
     Args:
       share: processes on one device at once, for models that cannot fill it.
+      most: places that are needed.
     Raises:
       UserError: more devices than the host has, or a division its platform does not know.
     """
@@ -167,17 +169,24 @@ def places(host: Host, size: int, share: int = 1) -> list[Place]:
     if share > 1 and host.platform in ("tpu", "other"):
         raise UserError(f"--cells_per_device={share}: a {host.platform} device has one process")
     times = share if size == 1 else 1  # cells that take several devices fill them
-    starts = range(0, len(host.devices) - size + 1, size)
-    return [_place(host, start, size, times) for _ in range(times) for start in starts]
+    count, width = len(host.devices) // size, size
+    if host.platform == "cpu":
+        count = min(count, most or count)
+        width = len(host.devices) // count
+    starts = range(0, count * width, width)
+    return [_place(host, start, width, size, times) for _ in range(times) for start in starts][
+        :most
+    ]
 
 
-def _place(host: Host, start: int, size: int, share: int) -> Place:
-    devices = host.devices[start : start + size]
+def _place(host: Host, start: int, width: int, size: int, share: int) -> Place:
+    """Of the devices from `start`, `width` are held and `size` are seen."""
+    devices = host.devices[start : start + width]
     names = ",".join(devices)
     if host.platform == "cpu":
         cores = {
             core
-            for device in range(start, start + size)
+            for device in range(start, start + width)
             for core in _cores_of(device, len(host.devices), host.cores)
         }
         environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(size)}
@@ -224,7 +233,7 @@ def groups(
     return [
         Group(place, tuple(members))
         for size, members in classes.items()
-        for place in places(host, size, share)[: len(members)]
+        for place in places(host, size, share, len(members))
     ]
 
 

@@ -1,6 +1,8 @@
 """The house keeps its walls: who may import whom, what is light, how long a program may be."""
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +43,48 @@ def test_a_wing_imports_only_those_below_it(wing):
             if wing in ("experiment", "scaling"):
                 assert top not in JAX, f"{path} imports {name}"
             assert top != "tensorflow", f"{path} imports {name}"
+
+
+def test_no_wall_clock_is_read():
+    """So that hosts whose clocks differ cannot disagree: durations by monotonic clocks, and the
+    one time stamp of a file, of `sources.stamp`, is only ever compared for being the same."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                name = ast.unparse(node)
+                assert name not in ("time.time", "time.time_ns", "time.localtime"), path
+                assert node.attr not in ("now", "utcnow", "today", "getmtime"), f"{path}: {name}"
+                assert not node.attr.startswith(("st_mtime", "st_ctime")) or (
+                    path.name == "sources.py"
+                ), f"{path}: {name}"
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_has_its_tables(tmp_path):
+    """Not an editable install, and not run beside the checkout."""
+    source, target = tmp_path / "source", tmp_path / "installed"
+    for folder in ("chinchilla_jax", "third_party"):  # a copy: building leaves its own files
+        shutil.copytree(PACKAGE.parent / folder, source / folder, symlinks=True)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PACKAGE.parent / name, source)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, f"--target={target}", str(source)], check=True, cwd=tmp_path)
+    code = (
+        "import chinchilla_jax;"
+        "from chinchilla_jax.experiment.grid import read_table;"
+        "from chinchilla_jax.scaling.published import published;"
+        "print(chinchilla_jax.__file__, len(read_table('chinchilla_table_a9')), len(published()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(target)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    place, shapes, laws = done.stdout.split()
+    assert place.startswith(str(target)) and int(shapes) == 50 and int(laws) > 5
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -19,7 +19,7 @@ from chinchilla_jax.experiment.schema import nearest
 
 BUDGET_TOLERANCE = 0.01  # of the budget, by which the FLOPs of whole steps may miss it
 
-TABLES = Path(__file__).resolve().parents[2] / "third_party"
+TABLES = Path(__file__).resolve().parents[1] / "third_party"  # a link in a checkout
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Causal self-attention of both definitions.
 
 Shapes: B batch, S sequence, T = B S tokens, D width, H heads, G key and value heads, K head size.
-Scores and softmax are float32 whatever the dtype of the rest.
+Scores, softmax and positions are float32 whatever the dtype of the rest.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from chinchilla_jax.models import roles
 from chinchilla_jax.models.normalization import rms_norm
+from chinchilla_jax.models.products import einsum32
 
 
 def rotary_angles(sequence: int, head_size: int) -> jax.Array:
@@ -30,12 +31,11 @@ def rotate(x_BxSxHxK: jax.Array, angles_SxK: jax.Array) -> jax.Array:
     """
     cos, sin = jnp.cos(angles_SxK), jnp.sin(angles_SxK)
     cos_SxK, sin_SxK = (
-        jnp.concatenate(halves, axis=-1)[:, None].astype(x_BxSxHxK.dtype)
-        for halves in ((cos, cos), (-sin, sin))
+        jnp.concatenate(halves, axis=-1)[:, None] for halves in ((cos, cos), (-sin, sin))
     )
     # A roll, since concatenated halves come out as slow scalar code on CPU.
     partner = jnp.roll(x_BxSxHxK, x_BxSxHxK.shape[-1] // 2, axis=-1)
-    return x_BxSxHxK * cos_SxK + partner * sin_SxK
+    return (x_BxSxHxK * cos_SxK + partner * sin_SxK).astype(x_BxSxHxK.dtype)
 
 
 def distance_waves(sequence: int, width: int) -> jax.Array:
@@ -68,8 +68,8 @@ def scores(q_BxSxHxK: jax.Array, k_BxSxHxK: jax.Array) -> jax.Array:
     q = q_BxSxHxK * q_BxSxHxK.shape[-1] ** -0.5
     if k_BxSxHxK.shape[0] == 1:
         k_SxHxK = k_BxSxHxK[0]
-        return jnp.einsum("bshk,thk->hbst", q, k_SxHxK, preferred_element_type=jnp.float32)
-    return jnp.einsum("bshk,bthk->hbst", q, k_BxSxHxK, preferred_element_type=jnp.float32)
+        return einsum32("bshk,thk->hbst", q, k_SxHxK)
+    return einsum32("bshk,bthk->hbst", q, k_BxSxHxK)
 
 
 @jax.custom_vjp
@@ -92,7 +92,7 @@ def _attend_backward(saved: Any, dy_BxSxHxK: jax.Array) -> tuple[jax.Array, jax.
     weights, v, y = saved
     dv = jnp.einsum("hbst,bshk->bthk", weights, dy_BxSxHxK)
     dweights = jnp.einsum("bshk,bthk->hbst", dy_BxSxHxK, v, preferred_element_type=jnp.float32)
-    row_BxSxH = jnp.sum(dy_BxSxHxK * y, axis=-1, dtype=jnp.float32)
+    row_BxSxH = jnp.sum(dy_BxSxHxK.astype(jnp.float32) * y, axis=-1)
     return weights * (dweights - jnp.moveaxis(row_BxSxH, 2, 0)[..., None]), dv
 
 
@@ -134,8 +134,9 @@ class RotaryAttention(Attention):
             return self.output(
                 jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=implementation)
             )
-        # Query head h belongs to key and value head h // (H / G).
-        k, v = (jnp.repeat(a, self.config.heads // self.config.kv_heads, axis=2) for a in (k, v))
+        # Query head h belongs to key and value head h // (H / G); gradients add up in float32.
+        group = self.config.heads // self.config.kv_heads
+        k, v = (jnp.repeat(a.astype(jnp.float32), group, axis=2).astype(a.dtype) for a in (k, v))
         return self.output(attend(scores(q, k), v))
 
 
@@ -150,6 +151,6 @@ class RelativeAttention(Attention):
         distances = waves_S1xD.shape[0]
         q, k, v = (self.heads(name, x_TxD, distances - 1) for name in ("query", "key", "value"))
         r_1xS1xHxK = self.heads("positions", waves_S1xD.astype(self.dtype), distances)
-        by_key = scores(q + self.weight("content_bias"), k)
-        by_distance = scores(q + self.weight("position_bias"), r_1xS1xHxK)
+        by_key = scores((q + self.weight("content_bias")).astype(self.dtype), k)
+        by_distance = scores((q + self.weight("position_bias")).astype(self.dtype), r_1xS1xHxK)
         return self.output(attend(by_key + relative_shift(by_distance), v))

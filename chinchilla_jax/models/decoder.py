@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from chinchilla_jax.models import attention, roles
 from chinchilla_jax.models.normalization import RMSNorm
+from chinchilla_jax.models.products import einsum32
 
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -70,8 +71,7 @@ class Decoder(roles.RoleModule):
 
     def setup(self) -> None:
         common = (self.config, self.scaling, self.dtype)
-        # Cast after the look-up, so that gradients of a token's occurrences add up in float32.
-        self.embedding = self.weight("embedding", jnp.float32)
+        self.embedding = self.weight("embedding")
         if self.config.definition == "modern":
             self.readout = self.weight("readout")
         layer: Any = Layer
@@ -118,7 +118,5 @@ class Decoder(roles.RoleModule):
 
         Training does not build them all at once: see `models.loss`.
         """
-        logits_TxV = jnp.dot(
-            self.hidden(tokens_BxS), self.readout_DxV(), preferred_element_type=jnp.float32
-        )
+        logits_TxV = einsum32("td,dv->tv", self.hidden(tokens_BxS), self.readout_DxV())
         return logits_TxV.reshape(*tokens_BxS.shape, -1)

@@ -10,13 +10,13 @@ EPS = 1e-6
 
 
 def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """x over its root mean square along the last axis, times `scale`; computed in float32.
+    """x over its root mean square along the last axis, times a float32 `scale`, all in float32.
 
     Zhang and Sennrich 2019, equation 4.
     """
     x32 = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + EPS)
-    return (x32 * inverse).astype(x.dtype) * scale
+    return (x32 * inverse * scale).astype(x.dtype)
 
 
 class RMSNorm(roles.RoleModule):

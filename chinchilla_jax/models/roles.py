@@ -116,6 +116,15 @@ def learning_rate_multiplier(role: Role, config: ModelConfig, scaling: Scaling) 
     return 1.0
 
 
+def in_compute_dtype(role: Role, weight: jax.Array, dtype: Any) -> jax.Array:
+    """What products take part with in `dtype`; the rest as it is.
+
+    Embeddings are looked up, and gains and biases applied, in float32, so that their gradients
+    add up over tokens in float32.
+    """
+    return weight.astype(dtype) if role.fan_in else weight
+
+
 class RoleModule(nn.Module):
     """A module whose parameters are declared by their names in `ROLES`."""
 
@@ -123,12 +132,12 @@ class RoleModule(nn.Module):
     scaling: Scaling
     dtype: Any  # of activations and products
 
-    def weight(self, name: str, dtype: Any = None) -> jax.Array:
-        """Declares the float32 parameter `name`, for use in `dtype` (default: the module's)."""
+    def weight(self, name: str) -> jax.Array:
+        """Declares the float32 parameter `name`; matrices of products come in `dtype`."""
         role = ROLES[name]
         if role.initial is None:
             init = nn.initializers.normal(initial_std(role, self.config, self.scaling))
         else:
             init = nn.initializers.constant(role.initial)
         weight = self.param(name, init, shape(role.dims, self.config), jnp.float32)
-        return weight.astype(self.dtype if dtype is None else dtype)
+        return in_compute_dtype(role, weight, self.dtype)

@@ -15,12 +15,13 @@ from chinchilla_jax.experiment.config import (
     TrainingConfig,
 )
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.models import loss
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.models.roles import Scaling
 from chinchilla_jax.training import devices, sharding
 from chinchilla_jax.training.initial import abstract_state
 from chinchilla_jax.training.optimizers import optimizer_of
-from chinchilla_jax.training.step import nats, train_step, train_steps
+from chinchilla_jax.training.step import readout_inputs, train_step, train_steps
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def _compiled(
     shape: ModelConfig, optimizer: OptimizerConfig, training: TrainingConfig, batch_size: int
 ) -> Compiled:
     mesh = sharding.make_mesh(training)
-    microbatches = _microbatches(training, batch_size, sharding.batch_divisor(mesh))
+    parts = sharding.batch_divisor(mesh)
+    microbatches = _microbatches(training, batch_size, parts)
     dtype = devices.compute_dtype(training)
     model = Decoder(
         shape,
@@ -72,10 +74,12 @@ def _compiled(
         tx=tx,
         chunk_tokens=training.loss_chunk_tokens,
         microbatches=microbatches,
+        parts=parts,
     )
 
     def evaluate(params: Any, tokens_BxS1: jax.Array) -> jax.Array:
-        losses = nats(model, params, tokens_BxS1, training.loss_chunk_tokens)
+        inputs = readout_inputs(model, params, tokens_BxS1)
+        losses = loss.token_losses(*inputs, training.loss_chunk_tokens, parts)
         return jnp.mean(losses.reshape(tokens_BxS1.shape[0], -1), axis=1)
 
     return Compiled(

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from chinchilla_jax.models import loss
+from chinchilla_jax.models import loss, roles
 from chinchilla_jax.models.decoder import Decoder
+from chinchilla_jax.training.optimizers import path_name
 
 SMOOTHING = 0.95  # of the training loss, per step
 
@@ -27,34 +28,58 @@ class TrainState(struct.PyTreeNode):
     lowest_loss: jax.Array  # the lowest it has been
 
 
-def nats(model: Decoder, params: Any, tokens_BxS1: jax.Array, chunk_tokens: int) -> jax.Array:
-    """Cross-entropy of each next token, [B S] float32, from windows of S + 1 tokens."""
+def readout_inputs(
+    model: Decoder, params: Any, tokens_BxS1: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What `models.loss` takes, from windows of S + 1 tokens: x [B S, D], [D, V], targets [B S]."""
     variables = {"params": params}
     x_TxD: Any = model.apply(variables, tokens_BxS1[:, :-1], method="hidden")
     readout_DxV: Any = model.apply(variables, method="readout_DxV")
-    return loss.token_losses(x_TxD, readout_DxV, tokens_BxS1[:, 1:].reshape(-1), chunk_tokens)
+    return x_TxD, readout_DxV, tokens_BxS1[:, 1:].reshape(-1)
+
+
+def in_compute_dtype(model: Decoder, params: Any) -> Any:
+    """The weights as products take them: cast once a step, not where each layer, recomputation
+    and microbatch uses them, and before they are gathered from other devices."""
+
+    def cast(path: tuple[Any, ...], weight: jax.Array) -> jax.Array:
+        return roles.in_compute_dtype(roles.role(path_name(path)), weight, model.dtype)
+
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def mean_loss_and_gradients(
-    model: Decoder, params: Any, tokens_BxS1: jax.Array, chunk_tokens: int, microbatches: int
+    model: Decoder,
+    params: Any,
+    tokens_BxS1: jax.Array,
+    chunk_tokens: int,
+    microbatches: int,
+    parts: int = 1,
 ) -> tuple[jax.Array, Any]:
-    """Mean loss per token over the whole batch and its gradient, in M equal passes."""
-    tokens = tokens_BxS1.shape[0] * (tokens_BxS1.shape[1] - 1)
+    """Mean loss per token over the whole batch and its float32 gradient, in M equal passes.
 
-    def share(params: Any, part: jax.Array) -> jax.Array:
+    Args:
+      chunk_tokens: as in `models.loss`, like `parts`, the devices that the batch is split over.
+    """
+    tokens = tokens_BxS1.shape[0] * (tokens_BxS1.shape[1] - 1)
+    weights = in_compute_dtype(model, params)
+
+    def share(weights: Any, part: jax.Array) -> jax.Array:
         # Each pass contributes its sum over *all* tokens of the batch: not a mean of means.
-        return jnp.sum(nats(model, params, part, chunk_tokens)) / tokens
+        inputs = readout_inputs(model, weights, part)
+        return loss.total_loss(*inputs, chunk_tokens, parts) / tokens
 
     if microbatches == 1:
-        return jax.value_and_grad(share)(params, tokens_BxS1)
+        value, grads = jax.value_and_grad(share)(weights, tokens_BxS1)
+        return value, jax.tree.map(lambda g: g.astype(jnp.float32), grads)
 
-    def accumulate(total: Any, part: jax.Array) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, jax.value_and_grad(share)(params, part)), None
+    def accumulate(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(share)(weights, part)), None
 
     # Strided, so that rows split over devices stay split in every microbatch.
-    parts = tokens_BxS1.reshape(-1, microbatches, tokens_BxS1.shape[1]).swapaxes(0, 1)
+    passes = tokens_BxS1.reshape(-1, microbatches, tokens_BxS1.shape[1]).swapaxes(0, 1)
     zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
-    return jax.lax.scan(accumulate, zeros, parts)[0]
+    return jax.lax.scan(accumulate, zeros, passes)[0]
 
 
 def train_step(
@@ -66,10 +91,11 @@ def train_step(
     tx: optax.GradientTransformationExtraArgs,
     chunk_tokens: int,
     microbatches: int,
+    parts: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update on one batch; `hyper` has its learning_rate and weight_decay."""
     value, grads = mean_loss_and_gradients(
-        model, state.params, tokens_BxS1, chunk_tokens, microbatches
+        model, state.params, tokens_BxS1, chunk_tokens, microbatches, parts
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params, **hyper)
     smoothed = SMOOTHING * state.smoothed_loss + (1 - SMOOTHING) * value

@@ -14,7 +14,6 @@ def get_config() -> Experiment:
         budgets=(1e11, 3e11, 1e12, 3e12, 1e13, 3e13),
         ladder=LadderConfig(
             widths=(8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256),
-            sizes_per_budget=6,
             min_tokens_per_param=0.3,
         ),
     )

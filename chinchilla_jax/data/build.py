@@ -103,7 +103,7 @@ def build(
     meta = CorpusMeta(
         version=VERSION,
         builder=config.builder,
-        path=config.path,
+        path=config.path or f"({config.packages} packages)",
         tokenizer=tokenizer.name,
         vocab_size=tokenizer.vocab_size,
         data_fingerprint=hashlib.sha256(

@@ -111,7 +111,10 @@ def prepare(config: DataConfig, files: list[Path], folder: Path) -> Path:
       UserError: damaged files, or no document at all.
     """
     builders: dict[str, tuple[type[TextBuilder], NamedDocuments]] = {
-        "python_source": (PythonSource, python_source.documents),
+        "python_source": (
+            PythonSource,
+            lambda skipped: python_source.documents(config.packages, skipped),
+        ),
         "local_text": (
             LocalText,
             lambda skipped: sources.documents(files, config.text_field, skipped),

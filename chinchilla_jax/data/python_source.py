@@ -1,8 +1,11 @@
 """The embedded corpus: the Python source text that every machine running this already has.
 
-The standard library of the running Python, and the packages that this one requires, directly or
-not. Packages that merely happen to be installed beside them (a test runner, an editor's helper)
-are left out, so that installing one changes neither the corpus nor its fingerprint.
+The standard library of the running Python, and packages beside it (`data.packages`):
+
+* `required`, the default: those that this one requires, directly or not. Installing another
+  changes neither the corpus nor its fingerprint.
+* `installed`: all but this one. More text, for larger budgets, and another corpus after every
+  installation; the fingerprint says which.
 """
 
 import hashlib
@@ -11,7 +14,7 @@ import re
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +33,7 @@ _GENERATED_TEXT = re.compile(rb"@generated|do not edit|auto-?generated|generated
 _GENERATED_HEAD = 1000  # bytes in which a generator names itself
 
 
-def stamp() -> str:
+def stamp(packages: str) -> str:
     """What changes when another Python or other packages are installed; takes a millisecond.
 
     The names of all `*.dist-info` folders, which carry the versions. A changed stamp asks for a
@@ -43,18 +46,18 @@ def stamp() -> str:
         for entry in os.scandir(folder)
         if entry.name.endswith((".dist-info", ".egg-info")) and not entry.name.startswith(ROOT)
     }
-    text = "\n".join([sys.version, sysconfig.get_path("stdlib"), *sorted(names)])
+    text = "\n".join([packages, sys.version, sysconfig.get_path("stdlib"), *sorted(names)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def documents(skipped: Counter[str]) -> Iterator[tuple[str, bytes]]:
+def documents(packages: str, skipped: Counter[str]) -> Iterator[tuple[str, bytes]]:
     """Yields (name, text) of every file kept, in an order that depends on the names alone.
 
     Kept are files of 256 B to 200 kB in UTF-8 that are neither tests nor generated, each text
     once. `skipped` counts the others by reason.
     """
     seen: set[bytes] = set()
-    for name, path in sorted(_candidates(skipped)):
+    for name, path in sorted(_candidates(packages, skipped)):
         text = _kept_text(name, path, skipped)
         if text is None:
             continue
@@ -93,8 +96,8 @@ def _kept_text(name: str, path: Path, skipped: Counter[str]) -> bytes | None:
     return text
 
 
-def _candidates(skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
-    """(name, path) of every .py file of the standard library and of the packages required."""
+def _candidates(packages: str, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
+    """(name, path) of every .py file of the standard library and of `packages`."""
     library = Path(sysconfig.get_path("stdlib"))
     for folder, inner, files in os.walk(library):
         inner[:] = [name for name in inner if name not in _FOREIGN]
@@ -102,16 +105,33 @@ def _candidates(skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
             if file.endswith(".py"):
                 path = Path(folder, file)
                 yield f"python/{path.relative_to(library).as_posix()}", path
-    yield from _package_files(skipped)
+    found = _installed(ROOT) if packages == "installed" else _requirements(ROOT)
+    yield from _package_files(found, skipped)
 
 
-def _package_files(skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
-    for package, distribution in _requirements(ROOT).items():
+def _package_files(
+    packages: "Mapping[str, Distribution]", skipped: Counter[str]
+) -> Iterator[tuple[str, Path]]:
+    for package, distribution in packages.items():
         if distribution.files is None:
             skipped["packages without a list of files"] += 1
         for file in distribution.files or ():
             if file.suffix == ".py" and ".." not in file.parts:
                 yield f"{package}/{file.as_posix()}", Path(str(distribution.locate_file(file)))
+
+
+def _installed(root: str) -> "dict[str, Distribution]":
+    """All installed distributions but `root`: our own text trains no models."""
+    from importlib import metadata  # slow to import, and only a build needs it
+
+    from packaging.utils import canonicalize_name
+
+    found: dict[str, Distribution] = {}
+    for distribution in metadata.distributions():
+        name = canonicalize_name(distribution.metadata["Name"] or "")
+        if name and name != canonicalize_name(root):
+            found.setdefault(name, distribution)  # the first on sys.path is the one imported
+    return found
 
 
 def _requirements(root: str) -> "dict[str, Distribution]":

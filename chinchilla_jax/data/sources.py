@@ -141,9 +141,11 @@ def _jsonl(file: Path, text_field: str, skipped: Counter[str]) -> Documents:
             try:
                 row = json.loads(line)
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise UserError(f"data.path: {where}: not JSON ({_one_line(error)})") from None
+                raise UserError(
+                    f"data.path: {where}: not an object in JSON on one line ({_one_line(error)})"
+                ) from None
             if not isinstance(row, dict):
-                raise UserError(f"data.path: {where}: expected an object with fields")
+                raise UserError(f"data.path: {where}: expected an object with fields on every line")
             if text_field not in row:
                 raise _missing_field(where, text_field, list(row))
             text = row[text_field]
@@ -224,6 +226,7 @@ def _one_line(error: BaseException) -> str:
 READERS: dict[str, Callable[[Path, str, Counter[str]], Documents]] = {
     ".txt": _text,
     ".jsonl": _jsonl,
+    ".json": _jsonl,  # an object a line too, as in the shards of C4
     ".parquet": _parquet,
 }
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}

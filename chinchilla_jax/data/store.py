@@ -203,7 +203,7 @@ def _find(root: Path, config: DataConfig, expected: str) -> Path | None:
 def _look(config: DataConfig) -> tuple[list[Path], Counter[str], str]:
     """(files of the source, those skipped by reason, what tells that they changed)."""
     if config.builder == "python_source":
-        return [], Counter(), python_source.stamp()
+        return [], Counter(), python_source.stamp(config.packages)
     if config.builder == "local_text":
         files, skipped = sources.expand(config.path)
         return files, skipped, sources.stamp(files)

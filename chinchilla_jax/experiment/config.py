@@ -14,6 +14,7 @@ from chinchilla_jax.experiment.schema import check_types, nearest, require, to_j
 DEFINITIONS = ("chinchilla", "modern")
 CONVENTIONS = ("matmul", "chinchilla", "six_nd")
 BUILDERS = ("python_source", "local_text", "array_record")
+PACKAGES = ("required", "installed")
 TOKENIZERS = ("bytes", "sentencepiece")
 SCHEDULES = ("cosine", "linear", "wsd")
 OPTIMIZERS = ("adamw", "muon")
@@ -97,6 +98,7 @@ class DataConfig:
     """The corpus, its tokens and its held-out part."""
 
     builder: str = "python_source"
+    packages: str = "required"  # of python_source: what this package requires, or all installed
     path: str = ""  # local_text: files, folders or globs, comma-separated; array_record: folder
     text_field: str = "text"  # the field that holds the text in jsonl, parquet, array_record
     tokenizer: str = "bytes"
@@ -109,6 +111,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         where = "data"
         _one_of(f"{where}.builder", self.builder, BUILDERS)
+        _one_of(f"{where}.packages", self.packages, PACKAGES)
         _one_of(f"{where}.tokenizer", self.tokenizer, TOKENIZERS)
         _positive(where, max_epochs=self.max_epochs, vocab_size=self.vocab_size)
         require(
@@ -144,7 +147,8 @@ class LadderConfig:
     widths: tuple[int, ...] = ()
     shapes: tuple[ModelConfig, ...] = ()
     table: str = ""
-    sizes_per_budget: int = 6  # the sizes nearest to `tokens_per_param`; 0 for all
+    # The sizes nearest to `tokens_per_param`, 0 for all: one number, or one for each budget.
+    sizes_per_budget: tuple[int, ...] = (6,)
     tokens_per_param: float = 20.0  # the expected optimum (Hoffmann et al. 2022, Table 3)
     min_tokens_per_param: float = 1.0
     max_tokens_per_param: float = 1000.0
@@ -161,12 +165,13 @@ class LadderConfig:
         )
         for width in self.widths:
             _positive(where, widths=width)
-        require(
-            self.sizes_per_budget >= 0,
-            f"{where}.sizes_per_budget",
-            self.sizes_per_budget,
-            "must be 0 (all sizes) or more",
-        )
+        for number in self.sizes_per_budget:
+            require(
+                number >= 0,
+                f"{where}.sizes_per_budget",
+                number,
+                "must be 0 (all sizes) or more",
+            )
         _positive(
             where,
             tokens_per_param=self.tokens_per_param,
@@ -378,6 +383,13 @@ class Experiment:
         for name in ("budgets", "lr_multipliers"):
             for value in getattr(self, name):
                 require(value > 0, name, value, "must be positive")
+        sizes = self.ladder.sizes_per_budget
+        require(
+            len(sizes) in (1, len(self.budgets)),
+            "ladder.sizes_per_budget",
+            sizes,
+            f"give one number, or one for each of the {len(self.budgets)} budgets",
+        )
         for seed in self.seeds:
             require(0 <= seed < 2**31, "seeds", seed, "must lie in [0, 2**31)")
 

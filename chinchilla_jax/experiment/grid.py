@@ -46,14 +46,15 @@ def plan(experiment: Experiment, train_tokens: int | None = None) -> list[Cell]:
     """
     shapes = ladder(experiment)
     cells: list[Cell] = []
-    for budget in experiment.budgets:
+    counts = experiment.ladder.sizes_per_budget
+    counts = counts * len(experiment.budgets) if len(counts) == 1 else counts
+    for budget, count in zip(experiment.budgets, counts, strict=True):
         candidates = [_size(experiment, budget, shape) for shape in shapes]
         reasons = [_reason(experiment, budget, size, train_tokens) for size in candidates]
-        chosen = _nearest_sizes(
-            experiment, [s for s, reason in zip(candidates, reasons, strict=True) if not reason]
-        )
+        fit = [s for s, reason in zip(candidates, reasons, strict=True) if not reason]
+        chosen = _nearest_sizes(experiment, fit, count)
         for size, unfit in zip(candidates, reasons, strict=True):
-            reason = unfit or ("" if size in chosen else _far(experiment))
+            reason = unfit or ("" if size in chosen else _far(experiment, count))
             for multiplier in experiment.lr_multipliers:
                 for seed in experiment.seeds:
                     run = _run(experiment, budget, size, multiplier, seed)
@@ -149,19 +150,16 @@ def _size(experiment: Experiment, budget: float, model: ModelConfig) -> _Size:
     return _Size(model, params, batch, steps, steps * step, steps * batch * sequence / params)
 
 
-def _nearest_sizes(experiment: Experiment, sizes: Sequence[_Size]) -> list[_Size]:
-    """Which of the fit sizes a budget trains: those around the expected optimum."""
+def _nearest_sizes(experiment: Experiment, sizes: Sequence[_Size], count: int) -> list[_Size]:
+    """Which of the fit sizes a budget trains: `count` around the expected optimum, or all."""
     centre = math.log(experiment.ladder.tokens_per_param)
     order = sorted(sizes, key=lambda size: abs(math.log(size.tokens_per_param) - centre))
-    return order[: experiment.ladder.sizes_per_budget or len(sizes)]
+    return order[: count or len(sizes)]
 
 
-def _far(experiment: Experiment) -> str:
-    spec = experiment.ladder
-    return (
-        f"not among the {spec.sizes_per_budget} sizes nearest to "
-        f"{spec.tokens_per_param:g} tokens per parameter"
-    )
+def _far(experiment: Experiment, count: int) -> str:
+    ratio = experiment.ladder.tokens_per_param
+    return f"not among the {count} sizes nearest to {ratio:g} tokens per parameter"
 
 
 def _reason(experiment: Experiment, budget: float, size: _Size, train_tokens: int | None) -> str:

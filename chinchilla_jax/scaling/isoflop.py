@@ -105,6 +105,8 @@ def parabola_minima(
     scale = 0.5 * np.ptp(log_params_S)
     x_S = (log_params_S - centre) / scale
     basis_SxF = np.stack([np.ones_like(x_S), x_S, x_S**2], axis=1)
+    low: Floats | float
+    high: Floats | float
     if weights_BxS is None:
         c_BxF = loss_BxS @ np.linalg.pinv(basis_SxF).T
         low, high = x_S.min(), x_S.max()

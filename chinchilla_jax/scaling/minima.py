@@ -77,7 +77,7 @@ def minima_draws(
 
 def _once(profile: Profile, shock_BxS: Floats, fallback: Minima) -> Minima:
     x = profile.log_params_S - profile.log_params_S.mean()
-    smooth_S = np.polyval(np.polyfit(x, profile.loss_S, 2), x)
+    smooth_S = np.asarray(np.polyval(np.polyfit(x, profile.loss_S, 2), x), float)
     observed, base = (minima_of("akima", profile, y[None]) for y in (profile.loss_S, smooth_S))
     if not base.good_B[0]:
         return fallback

@@ -28,14 +28,15 @@ def test_every_format_gives_the_same_documents(tmp_path, texts):
     half = lines.index(b"\n", len(lines) // 2) + 1
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines[:half]) + gzip.compress(lines[half:]))
     zstandard(tmp_path / "c.jsonl.zst", lines)
+    (tmp_path / "c4-train.00000-of-01024.json.gz").write_bytes(gzip.compress(lines))
     parquet.write_table(pa.table({"text": texts}), tmp_path / "d.parquet", row_group_size=7)
     wide = pa.table({"text": pa.array(texts, pa.large_string())})
     parquet.write_table(wide, tmp_path / "e.parquet", compression="zstd")
     expected = [text.encode() for text in texts]
     for file in sorted(tmp_path.iterdir()):
         assert read(file) == (expected, {}), file.name
-    everything, _ = read(f"{tmp_path / 'a.jsonl'}, {tmp_path / '[b-c].*'},{tmp_path}/*.parquet")
-    assert everything == expected * 5
+    everything, _ = read(f"{tmp_path / 'a.jsonl'}, {tmp_path / '[b-c]*.*'},{tmp_path}/*.parquet")
+    assert everything == expected * 6
 
 
 @pytest.mark.parametrize("mark", ["\n\n", "\n", " "])
@@ -93,8 +94,14 @@ WRONG = {
     "late.txt": (b"a\n" * 1_800_000 + b"\xff", "late.txt is not UTF-8: 0xff at byte 3600000"),
     "wide.txt": ("text".encode("utf-16"), "wide.txt is not UTF-8: 0xff at byte 0"),
     "empty.txt": (b"", "empty.txt is empty"),
-    "cut.jsonl": (b'{"text": "a"}\n{"text"', "cut.jsonl, line 2: not JSON"),
-    "bytes.jsonl": (latin1('{"text": "\xe9"}'), "bytes.jsonl, line 1: not JSON"),
+    "cut.jsonl": (
+        b'{"text": "a"}\n{"text"',
+        "cut.jsonl, line 2: not an object in JSON on one line",
+    ),
+    "bytes.jsonl": (
+        latin1('{"text": "\xe9"}'),
+        "bytes.jsonl, line 1: not an object in JSON on one line",
+    ),
     "list.jsonl": (b"[1]", "list.jsonl, line 1: expected an object"),
     "other.jsonl": (b'{"texts": ""}', r"line 1 has no such field; did you mean texts\?"),
     "number.jsonl": (b'{"text": 3}', "line 1: field text is no text: 3"),
@@ -142,7 +149,7 @@ def test_parquet_columns_are_checked(tmp_path):
 @pytest.mark.parametrize("name", ["absent.txt", "*.txt", "."])
 def test_nothing_to_read_says_what_would_be(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"no such file.*\.jsonl, \.parquet, \.txt"):
+    with pytest.raises(UserError, match=r"no such file.*\.json, \.jsonl, \.parquet, \.txt"):
         sources.expand(name)
 
 

@@ -61,8 +61,17 @@ def test_six_sizes_around_the_expected_optimum_and_the_rest_with_reasons():
     }
 
 
+def test_sizes_may_be_counted_budget_by_budget():
+    budgets = (1e11, 3e11, 1e12)
+    ladder = LadderConfig(widths=WIDTHS, sizes_per_budget=(4, 3, 1))
+    planned = [c for c in grid.plan(experiment(budgets=budgets, ladder=ladder)) if not c.reason]
+    assert [sum(c.run.budget == budget for c in planned) for budget in budgets] == [4, 3, 1]
+    with pytest.raises(UserError, match=r"sizes_per_budget.*one for each of the 3 budgets"):
+        experiment(budgets=budgets, ladder=LadderConfig(widths=WIDTHS, sizes_per_budget=(4, 3)))
+
+
 def test_axes_multiply_and_ids_are_unique():
-    few = LadderConfig(widths=(16, 24), sizes_per_budget=0)
+    few = LadderConfig(widths=(16, 24), sizes_per_budget=(0,))
     cells = grid.plan(experiment(ladder=few, seeds=(0, 1), lr_multipliers=(0.5, 1.0, 2.0)))
     assert len(cells) == 2 * 2 * 2 * 3
     assert len({c.run.run_id for c in cells}) == len(cells)

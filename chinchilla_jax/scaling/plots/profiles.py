@@ -97,7 +97,7 @@ def _curve(profile: Profile, method: str) -> tuple[Floats, Floats]:
     if method == "parabola" or len(size) < 4:
         middle = size.mean()
         fit = np.polyfit(profile.log_params_S - middle, profile.loss_S, 2)
-        return x, np.polyval(fit, x - middle)
+        return x, np.asarray(np.polyval(fit, x - middle), float)
     mean = np.array([np.log(profile.loss_S[profile.log_params_S == s]).mean() for s in size])
     return x, np.exp(akima(size, mean, x))
 

@@ -1,0 +1,127 @@
+"""Every experiment in configs/: it loads, it plans, and the plan is what its docstring says."""
+
+import ast
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.experiment import grid, recipe
+from chinchilla_jax.experiment.loading import load_experiment
+from chinchilla_jax.scaling.published import law_named
+
+FOLDER = Path("configs")
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def planned(name, **arguments):
+    cells = grid.plan(load_experiment(f"{FOLDER / name}.py"), **arguments)
+    return [cell for cell in cells if cell.status == "planned"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_plans_and_says_how_to_run_it(name):
+    path = FOLDER / f"{name}.py"
+    experiment = load_experiment(str(path))
+    assert experiment.name == name
+    assert f"--config={path}" in ast.get_docstring(ast.parse(path.read_text()))
+    cells = planned(name)
+    assert {cell.run.budget for cell in cells} == set(experiment.budgets)
+    for cell in cells:
+        assert cell.flops == pytest.approx(cell.run.budget, rel=grid.BUDGET_TOLERANCE)
+
+
+def by_budget(cells):
+    groups = {}
+    for cell in cells:
+        groups.setdefault(cell.run.budget, []).append(cell)
+    return groups
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return planned("chinchilla")
+
+
+class TestChinchilla:
+    """Hoffmann et al. 2022, arXiv 2203.15556."""
+
+    def test_nine_budgets_around_the_optimum_of_all_three_approaches(self, cells):
+        groups = by_budget(cells)
+        assert list(groups) == [6e18, 1e19, 3e19, 6e19, 1e20, 3e20, 6e20, 1e21, 3e21]
+        for budget, group in groups.items():
+            tokens = [cell.tokens for cell in group]
+            for law in ("hoffmann", "hoffmann_1", "hoffmann_2"):
+                optimum = float(law_named(law).optimum(budget).tokens)
+                assert 2 * min(tokens) < optimum < max(tokens) / 2, (budget, law)
+            assert len(group) > 10
+
+    def test_sizes_and_tokens_are_those_of_the_paper(self, cells):
+        """From 44M to 16B parameters (Table A9); tokens of the 245 runs of its figure 4.
+
+        Read off by Besiroglu et al. 2024, arXiv 2404.10102.
+        """
+        assert {cell.run.sequence_length for cell in cells} == {2048}
+        assert {cell.run.model.vocab_size for cell in cells} == {32000}
+        sizes = [cell.params for cell in cells]
+        assert min(sizes) > 44e6 and max(sizes) == pytest.approx(16183e6, rel=0.008)
+        tokens = [cell.tokens for cell in cells]
+        assert min(tokens) > 2.45e8 and max(tokens) < 3.178e11
+        for cell in cells:  # 6 N D is near the convention of appendix F (Table A4)
+            assert 0.9 < cell.flops / (6 * cell.params * cell.tokens) < 1.7
+
+    @pytest.mark.parametrize(
+        "width,tokens,low,high,rate",
+        [
+            (2560, 6e10, 0.5e6, 0.55e6, 1.5e-4),  # D.4: 2.80B at 1e21 FLOPs
+            (8192, 1.4e12, 1.5e6, 3e6, 1e-4),  # Table 4: Chinchilla
+        ],
+    )
+    def test_batch_and_rate_go_through_the_published_points(self, width, tokens, low, high, rate):
+        rules = load_experiment("configs/chinchilla.py").recipe
+        batch = recipe.batch_size(tokens, rules)
+        assert low <= batch * 2048 <= high
+        at_width = recipe.learning_rate(batch, rules) * rules.base_width / width  # muP
+        assert at_width == pytest.approx(rate, rel=0.05)
+
+    def test_the_rate_of_gopher_at_its_own_batch_is_within_a_half(self):
+        """Table 4: 280B, width 16384, 4e-5 at 3M tokens; extrapolated ten-fold in width."""
+        rules = load_experiment("configs/chinchilla.py").recipe
+        rate = recipe.learning_rate(round(3e6 / 2048), rules) * rules.base_width / 16384
+        assert abs(math.log(rate / 4e-5)) < math.log(1.5)
+
+
+class TestGpuSingle:
+    def test_an_hour_of_one_gpu_at_forty_percent(self):
+        cells = planned("gpu_single")
+        assert sum(cell.flops for cell in cells) / (0.4 * 989e12) < 2700
+        assert [len(group) for group in by_budget(cells).values()] == [6, 6, 5, 1]
+
+    def test_150_megabytes_of_text_are_enough_and_50_are_not(self):
+        assert planned("gpu_single", train_tokens=150_000_000) == planned("gpu_single")
+        assert len(planned("gpu_single", train_tokens=50_000_000)) < 18
+
+    def test_every_curve_has_the_expected_optimum_inside(self):
+        for budget, cells in list(by_budget(planned("gpu_single")).items())[:3]:
+            ratios = [cell.tokens / cell.params for cell in cells]
+            assert min(ratios) < 10 and max(ratios) > 30, budget
+
+
+def test_gopher_vs_chinchilla_trains_the_picks_of_the_two_laws():
+    """N = N_0 (C / C_0)^a with a of either paper: Kaplan .73, approach 1 .50 (Table 2)."""
+    cells = planned("gopher_vs_chinchilla")
+    sizes = sorted({cell.params for cell in cells})
+    assert len(sizes) == 2 and len(cells) == 2 * 3
+    ratio = cells[0].run.budget / 1e11
+    picks = [30e3 * ratio**a for a in (0.50, 0.73)]
+    np.testing.assert_allclose(sizes, picks, rtol=0.1)
+    assert len({cell.run.budget for cell in cells}) == 1
+
+
+def test_table_a9_keeps_the_proportions_of_the_table():
+    shapes = grid.ladder(load_experiment("configs/table_a9.py"))
+    table = grid.read_table("chinchilla_table_a9")
+    assert shapes[0].depth == table[0].depth == 8
+    proportions = {(s.depth, s.heads, s.ff_size / s.width) for s in table}
+    assert {(s.depth, s.heads, s.ff_size / s.width) for s in shapes} <= proportions

@@ -10,23 +10,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/setup.sh
 set_up ""
-
-config=configs/quickstart.py
-overrides=()
-for argument in "$@"; do
-  case $argument in
-    --config=*) config=${argument#--config=} ;;
-    --config.*=*) overrides+=("$argument") ;;
-    *)
-      echo "error: $argument: unexpected; give --config=FILE and --config.field=value" >&2
-      exit 2
-      ;;
-  esac
-done
-workdir=${WORKDIR:-runs/$(basename "$config" .py)}
-
-status=0
-.venv/bin/python -m chinchilla_jax.sweep --config="$config" --workdir="$workdir" ${overrides[@]+"${overrides[@]}"} || status=$?
-if ((status > 1)); then exit "$status"; fi # 1: some cells failed; the others still make curves
-.venv/bin/python -m chinchilla_jax.evaluate --runs="$workdir" --out="$workdir/report"
-exit "$status"
+run_experiment "$@"

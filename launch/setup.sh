@@ -1,6 +1,8 @@
-# Sourced by the scripts beside it: makes .venv and installs the project there, once.
+#!/usr/bin/env bash
+# Makes .venv and installs the project there, once; the scripts beside it share it.
 #
-#   source launch/setup.sh; set_up test     # extras, as in setup.cfg
+#   ./launch/setup.sh cuda13                # extras, as in setup.cfg
+#   source launch/setup.sh; set_up test
 
 # The first Python that is new enough. PYTHON=/path/to/python chooses another.
 find_python() {
@@ -41,3 +43,32 @@ set_up() {
   echo "$wanted [$extras]" >>"$stamp.new"
   mv "$stamp.new" "$stamp"
 }
+
+# Plans, trains and evaluates an experiment: --config=FILE, overrides of its fields, flags of the
+# sweep. WORKDIR=... chooses another folder than runs/<config>.
+run_experiment() {
+  local config=configs/quickstart.py flags=() argument workdir status=0
+  for argument in "$@"; do
+    case $argument in
+      --config=*) config=${argument#--config=} ;;
+      --config.*=* | --cells=* | --devices_per_cell=* | --cells_per_device=* | --workers=*)
+        flags+=("$argument")
+        ;;
+      *)
+        echo "error: $argument: unexpected; give --config=FILE, --config.field=value or flags of the sweep" >&2
+        exit 2
+        ;;
+    esac
+  done
+  workdir=${WORKDIR:-runs/$(basename "$config" .py)}
+  .venv/bin/python -m chinchilla_jax.sweep --config="$config" --workdir="$workdir" ${flags[@]+"${flags[@]}"} || status=$?
+  if ((status > 1)); then exit "$status"; fi # 1: some cells failed; the others still make curves
+  .venv/bin/python -m chinchilla_jax.evaluate --runs="$workdir" --out="$workdir/report"
+  exit "$status"
+}
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+  set -euo pipefail
+  cd "$(dirname "${BASH_SOURCE[0]}")/.."
+  set_up "${1:-}"
+fi

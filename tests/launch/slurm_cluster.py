@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 
 HOSTS = Path("/etc/hosts")
+NODES = "127.0.0.1 n1 n2"  # in it, while a cluster is up
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol")
 
 CONF = """
@@ -89,7 +91,7 @@ def cluster(folder: Path):
     )
     daemons = []
     try:
-        HOSTS.write_text(f"{hosts.rstrip()}\n127.0.0.1 n1 n2\n")
+        HOSTS.write_text(f"{hosts.rstrip()}\n{NODES}\n")
         for command in commands:
             with (folder / "daemons.log").open("ab") as log:
                 daemons.append(
@@ -113,7 +115,7 @@ def cluster(folder: Path):
                 daemon.wait(15)
             except subprocess.TimeoutExpired:
                 daemon.kill()
-        HOSTS.write_text(hosts)
+        HOSTS.write_text(HOSTS.read_text().replace(f"{NODES}\n", ""))
 
 
 def _wait_until_idle(environment, folder: Path) -> None:
@@ -141,6 +143,7 @@ def _free_ports(count: int) -> list[int]:
 if __name__ == "__main__":
     if reason := missing():
         sys.exit(f"error: {reason}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with cluster(Path(sys.argv[1]).absolute()) as variables:
         print(f"export SLURM_CONF={variables['SLURM_CONF']}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

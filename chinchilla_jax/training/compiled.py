@@ -18,7 +18,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.models import loss
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.models.roles import Scaling
-from chinchilla_jax.training import devices, sharding
+from chinchilla_jax.training import devices, kernels, sharding
 from chinchilla_jax.training.initial import abstract_state
 from chinchilla_jax.training.optimizers import optimizer_of
 from chinchilla_jax.training.step import readout_inputs, train_step, train_steps
@@ -45,12 +45,16 @@ def compiled_for(run: RunConfig) -> Compiled:
       UserError: the mesh does not fit the devices, the model or the batch.
     """
     constants = replace(run.optimizer, learning_rate=1.0, weight_decay=0.0)
-    return _compiled(run.model, constants, run.training, run.batch_size)
+    return _compiled(run.model, constants, run.training, run.batch_size, run.sequence_length)
 
 
 @functools.lru_cache(maxsize=4)  # each holds tens of MB of machine code
 def _compiled(
-    shape: ModelConfig, optimizer: OptimizerConfig, training: TrainingConfig, batch_size: int
+    shape: ModelConfig,
+    optimizer: OptimizerConfig,
+    training: TrainingConfig,
+    batch_size: int,
+    sequence: int,
 ) -> Compiled:
     mesh = sharding.make_mesh(training)
     parts = sharding.batch_divisor(mesh)
@@ -62,7 +66,7 @@ def _compiled(
         dtype,
         devices.scan_layers(training),
         training.remat,
-        devices.attention_implementation(dtype, shape.head_size),
+        kernels.fused_attention(devices.platform(), mesh, shape, dtype, sequence),
     )
     tx = optimizer_of(optimizer, shape)
     abstract = abstract_state(model, tx)
@@ -101,6 +105,7 @@ def _compiled(
             ),
             out_shardings=(shardings, everywhere),
             donate_argnums=0,
+            compiler_options=devices.compiler_options(mesh.size),
         ),
         evaluate=jax.jit(
             evaluate,

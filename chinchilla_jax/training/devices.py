@@ -1,6 +1,9 @@
 """What the program knows of the hardware it runs on."""
 
+import os
+
 import jax
+import jax.extend
 import jax.numpy as jnp
 
 from chinchilla_jax.experiment.config import TrainingConfig
@@ -13,9 +16,17 @@ def peak_flops(kind: str) -> float | None:
     return hardware.peak_flops if hardware else None
 
 
+def platform() -> str:
+    """What JAX runs on: cpu, cuda, rocm or tpu."""
+    name = jax.default_backend()
+    if name != "gpu":
+        return name
+    return "rocm" if "rocm" in jax.extend.backend.get_backend().platform_version else "cuda"
+
+
 def on_cpu() -> bool:
     """Whether JAX runs on the CPU."""
-    return jax.default_backend() == "cpu"
+    return platform() == "cpu"
 
 
 def compute_dtype(config: TrainingConfig) -> jnp.dtype:
@@ -35,7 +46,18 @@ def steps_per_dispatch(config: TrainingConfig) -> int:
     return config.steps_per_dispatch or (64 if on_cpu() else 1)
 
 
-def attention_implementation(dtype: jnp.dtype, head_size: int) -> str | None:
-    """cuDNN's fused attention where platform, precision and head size have it, else our own."""
-    fits = dtype.itemsize == 2 and head_size % 8 == 0 and head_size <= 128
-    return "cudnn" if jax.default_backend() == "gpu" and fits else None
+# For several NVIDIA GPUs: collectives run beside computation instead of before it, also those of
+# a scan's next layer (docs.jax.dev/en/latest/gpu_performance_tips.html, communication tips).
+_OVERLAP = (
+    "xla_gpu_enable_latency_hiding_scheduler",
+    "xla_gpu_enable_pipelined_all_gather",
+    "xla_gpu_enable_pipelined_all_reduce",
+    "xla_gpu_enable_pipelined_reduce_scatter",
+)
+
+
+def compiler_options(devices: int) -> dict[str, bool]:
+    """Options of XLA for a program over `devices`; one that XLA_FLAGS names is the user's."""
+    given = os.environ.get("XLA_FLAGS", "")
+    wanted = _OVERLAP if platform() == "cuda" and devices > 1 else ()
+    return {name: True for name in wanted if name not in given}

@@ -24,7 +24,8 @@ from chinchilla_jax.training.step import TrainState
 def abstract_state(model: Decoder, tx: optax.GradientTransformation) -> Any:
     """Shapes and dtypes of the TrainState; nothing is allocated."""
     tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
+    plain = model.clone(fused=None)  # a kernel has no parameters, and shapes that it takes
+    params = jax.eval_shape(plain.init, jax.random.key(0), tokens)["params"]
     scalar: Any = functools.partial(jax.ShapeDtypeStruct, ())
     return TrainState(
         step=scalar(jnp.int32),

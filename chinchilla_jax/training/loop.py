@@ -115,6 +115,7 @@ class _Loop:
         self._timed_steps = 0
         self._timed_seconds = 0.0
         self._last_read: float | None = None
+        self._input_seconds = 0.0  # in which a device may have waited for its next batch
 
     def advance(
         self,
@@ -126,11 +127,17 @@ class _Loop:
         """Trains from `step` to the end; the second result says why the run diverged, if so."""
         run = self._run
         most = devices.steps_per_dispatch(run.training)
+        decay = np.float32(run.optimizer.weight_decay)
         count, reason, saved = 1, "", time.perf_counter()
-        pending: tuple[int, int, dict[str, jax.Array]] | None = None
+        pending: tuple[int, int, dict[str, Any]] | None = None
         while step < run.steps and not reason:
             count = min(count, most, run.steps - step)
-            dispatched = self._dispatch(state, step, count, most)
+            begun = time.perf_counter()
+            tokens, rates = self._inputs(step, count, most)
+            # Idle already? Then it waited for its input, at most since we began to gather it.
+            if pending and self._timed_steps and pending[2]["loss"].is_ready():
+                self._input_seconds += time.perf_counter() - begun
+            dispatched = self._compiled.train(state, tokens, rates, decay, np.int32(count))
             # Metrics are read one dispatch late: the device never waits for the host.
             if pending:
                 reason = self._read(*pending, on_progress)
@@ -161,14 +168,14 @@ class _Loop:
         return {
             "tokens_per_second": rate and rate * run.batch_size * run.sequence_length,
             "mfu": rate and peak and rate * matmul / (peak * mesh.size),
+            "input_share": rate and self._input_seconds / self._timed_seconds,
             "device_kind": kind,
             "device_count": mesh.size,
         }
 
-    def _dispatch(
-        self, state: TrainState, step: int, count: int, most: int
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """Sends updates `step` .. `step + count - 1` to the devices; returns at once."""
+    def _inputs(self, step: int, count: int, most: int) -> tuple[jax.Array, np.ndarray]:
+        """Tokens [most, B, S + 1], on their way to the devices, and rates [most] of updates `step`
+        .. `step + count - 1`."""
         run = self._run
         rates = np.zeros(most, np.float32)
         rates[:count] = learning_rates(run.optimizer, run.steps, step, count)
@@ -183,11 +190,7 @@ class _Loop:
             windows[:count] = self._corpus.examples(run.seed, examples, run.sequence_length)
             return windows
 
-        tokens = jax.make_array_from_callback(shape, where, rows)
-        result: tuple[TrainState, dict[str, jax.Array]] = self._compiled.train(
-            state, tokens, rates, np.float32(run.optimizer.weight_decay), np.int32(count)
-        )
-        return result
+        return jax.make_array_from_callback(shape, where, rows), rates
 
     def _read(
         self,

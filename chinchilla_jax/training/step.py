@@ -128,7 +128,7 @@ def train_steps(
     """The first `count` of N updates in one dispatch; metrics are [N], zero past `count`.
 
     `count` is data: the same executable does any number of steps, so that where a run is cut
-    into dispatches, or interrupted, changes no digit of it.
+    into dispatches, or interrupted, changes no digit of it. Of one update, `count` is 1.
     """
     length = rates_N.shape[0]
 
@@ -138,6 +138,12 @@ def train_steps(
         state, metrics = step(state, tokens_NxBxS1[i], hyper)
         return state, {name: history[name].at[i].set(metrics[name]) for name in history}
 
+    if length == 1:
+        # No loop whose end the device must first read: the host runs ahead of an accelerator.
+        state, history = step(
+            state, tokens_NxBxS1[0], {"learning_rate": rates_N[0], "weight_decay": weight_decay}
+        )
+        return state, {name: value[None] for name, value in history.items()}
     names = ("loss", "grad_norm", "smoothed_loss", "lowest_loss")
     history = {name: jnp.zeros(length, jnp.float32) for name in names}
     return jax.lax.fori_loop(0, count, body, (state, history))

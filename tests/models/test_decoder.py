@@ -113,14 +113,15 @@ def test_a_scan_over_layers_has_the_gradients_of_the_unrolled_model(config):
 def test_remat_computes_products_again_and_changes_no_number(config, scan):
     params = noisy_params(Decoder(config, scan=scan))
     products, gradients = {}, {}
-    for remat in ("none", "dots", "full"):
+    for remat in ("none", "attention", "dots", "full"):
         model = Decoder(config, scan=scan, remat=remat)
         grad = jax.grad(lambda p, model=model: mean_loss(model, p, tokens()))
         traced = jax.jit(grad).trace(params)
         products[remat] = str(traced.jaxpr).count("dot_general")
         gradients[remat] = traced.lower().compile()(params)
-    assert products["none"] < products["dots"] < products["full"]
-    for remat in ("dots", "full"):
+    # The scores and what they weigh again; those of batched products; all.
+    assert products["none"] < products["attention"] <= products["dots"] < products["full"]
+    for remat in ("attention", "dots", "full"):
         assert_trees_close(gradients[remat], gradients["none"], rtol=1e-5, atol=1e-6)
 
 

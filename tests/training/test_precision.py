@@ -41,7 +41,7 @@ def traced(run):
 
 @BOTH
 @pytest.mark.parametrize("layers", ["scan", "unrolled"])
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize("remat", ["none", "attention", "dots", "full"])
 def test_products_are_16_bit_and_all_sums_float32(definition, layers, remat):
     products = collections.Counter()
     kv_heads = 4 if definition == "modern" else 8

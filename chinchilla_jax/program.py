@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,10 +24,12 @@ _overrides: list[tuple[str, str]] = []
 def run(main: Callable[[list[str]], Any]) -> None:
     """Runs `main` with the flags of its module.
 
-    A `UserError` becomes one line on standard error and exit status 2; Ctrl-C exits with 130.
+    A `UserError` becomes one line on standard error and exit status 2; Ctrl-C and SIGTERM exit
+    with 130, also where the program is process 1 of a container, which SIGTERM else passes by.
     `--config.a.b=value` is kept for `experiment_from_flags`.
     """
     logging.getLogger("chinchilla_jax").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Libraries log through absl and the root; of theirs only warnings are for a person.
     absl_logging.set_verbosity(absl_logging.WARNING)
     try:

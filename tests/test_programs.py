@@ -1,7 +1,11 @@
 """The programs as a careless person calls them: one line, what is wrong and what would be right."""
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +61,31 @@ def test_plan_shows_every_cell_with_its_reason():
 def test_overrides_reach_the_plan():
     done = call("plan", QUICKSTART, "--config.budgets=1e11,3e11", "--config.seeds=0,1")
     assert "24 of 40 cells planned" in done.stdout  # half the budgets, twice the seeds
+
+
+@pytest.mark.parametrize("first_process", [False, True])
+def test_sigterm_ends_a_program_also_as_process_1_of_a_container(first_process):
+    code = (
+        "import os, time; from chinchilla_jax import program; "
+        "program.run(lambda _: (print(os.getpid(), flush=True), time.sleep(60)))"
+    )
+    command = [sys.executable, "-c", code]
+    if first_process:
+        container = ["unshare", "--pid", "--fork", "--kill-child", "--"]
+        tried = shutil.which("unshare") and subprocess.run([*container, "true"]).returncode == 0
+        if not tried:
+            pytest.skip("unshare cannot make a process 1 here")
+        command = [*container, *command]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    number = process.stdout.readline().strip()
+    assert (number == "1") == first_process
+    inner = process.pid
+    if first_process:  # unshare's only child
+        children = f"/proc/{process.pid}/task/{process.pid}/children"
+        inner = int(Path(children).read_text())
+    os.kill(inner, signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "interrupted; the same command continues\n"

@@ -182,13 +182,17 @@ def run(
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        _supervise(workdir, groups, cells, workers or len(groups), interrupted, on_progress)
+        complaint = _supervise(
+            workdir, groups, cells, workers or len(groups), interrupted, on_progress
+        )
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
     rows = write_results(workdir)
     if interrupted:
         raise KeyboardInterrupt
+    if complaint and progress(workdir, cells).over < len(cells):
+        raise UserError(complaint)
     return rows
 
 
@@ -199,11 +203,15 @@ def _supervise(
     most: int,
     interrupted: Sequence[int],
     on_progress: Callable[[Progress], None],
-) -> None:
-    """Keeps up to `most` workers at their places until all cells are over or a signal comes."""
+) -> str:
+    """Keeps up to `most` workers at their places until all cells are over or a signal comes.
+
+    Returns:
+      What a worker said that ended without being at a cell; empty when none did.
+    """
     waiting = dict(enumerate(groups))
     alive: dict[int, subprocess.Popen[bytes]] = {}
-    told = False
+    told, complaint = False, ""
     while alive or waiting:
         for number, group in list(waiting.items()):
             before = [groups[n] for n in {*alive, *waiting} if n < number]
@@ -222,9 +230,14 @@ def _supervise(
                 continue
             del alive[number]
             group = groups[number]
-            if status and not interrupted and _blame(workdir, group.cells, process.pid, status):
+            if not status or interrupted:
+                continue
+            if _blame(workdir, group.cells, process.pid, status):
                 waiting[number] = group
+            else:
+                complaint = _last_line(_log_file(workdir, number))
         on_progress(progress(workdir, cells))
+    return complaint
 
 
 def _spawn(workdir: Path, group: Group, number: int) -> subprocess.Popen[bytes]:
@@ -233,9 +246,9 @@ def _spawn(workdir: Path, group: Group, number: int) -> subprocess.Popen[bytes]:
         f"--cells={','.join(str(cell.index) for cell in group.cells)}",
         f"--pin={','.join(map(str, group.place.cores))}", "--worker",
     ]  # fmt: skip
-    logs = _logs(workdir)
-    logs.mkdir(parents=True, exist_ok=True)
-    with (logs / f"{socket.gethostname()}-{number}.log").open("ab") as log:
+    file = _log_file(workdir, number)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as log:
         # A session of its own: Ctrl-C reaches the workers once, through us.
         return subprocess.Popen(
             command,
@@ -246,11 +259,16 @@ def _spawn(workdir: Path, group: Group, number: int) -> subprocess.Popen[bytes]:
         )
 
 
-def _logs(workdir: Path) -> Path:
-    """Where workers write what they say: beside the runs, on this host where those are remote."""
-    if not storage.is_remote(workdir):
-        return workdir / "logs"
-    return Path(tempfile.gettempdir()) / "chinchilla_jax" / workdir.name / "logs"
+def _log_file(workdir: Path, number: int) -> Path:
+    """Where a worker writes what it says: beside the runs, on this host where those are remote."""
+    if storage.is_remote(workdir):
+        workdir = Path(tempfile.gettempdir()) / "chinchilla_jax" / workdir.name
+    return workdir / "logs" / f"{socket.gethostname()}-{number}.log"
+
+
+def _last_line(file: Path) -> str:
+    lines = file.read_text(errors="replace").strip().splitlines()
+    return f"{lines[-1].removeprefix('error: ') if lines else 'a worker ended'} (see {file})"
 
 
 def _blame(workdir: Path, cells: Sequence[Cell], pid: int, status: int) -> bool:
@@ -260,6 +278,6 @@ def _blame(workdir: Path, cells: Sequence[Cell], pid: int, status: int) -> bool:
         mine = directory.owner() == lock.process(pid)
         if mine and directory.result() is None:
             what = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-            directory.fail(f"its process ended {what}; see {_logs(workdir)}")
+            directory.fail(f"its process ended {what}; see {_log_file(workdir, 0).parent}")
             return True
     return False

@@ -223,6 +223,15 @@ def test_a_failing_cell_does_not_stop_the_others(place, whole, tmp_path):
     assert results(tmp_path) == results(workdir)
 
 
+def test_workers_that_cannot_begin_say_why(place, whole, tmp_path):
+    plan_text = (whole[0] / "plan.json").read_text()
+    fingerprint = read_plan(whole[0])[2]["data_fingerprint"]
+    (tmp_path / "plan.json").write_text(plan_text.replace(fingerprint, "0123456789abcdef"))
+    status, _, err = finish(start(place, tmp_path, "--workers=1"))
+    assert status == 2
+    assert "error: the corpus of this work folder" in err and "0123456789abcdef" in err
+
+
 def test_one_cell_by_the_train_program(place, whole, tmp_path):
     config = f"--config={place / 'config.py'}"
     status, out, err = finish(start(place, tmp_path, config, "--cell=2", program="train"))

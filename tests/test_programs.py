@@ -29,6 +29,8 @@ def call(program, *arguments):
         ("plan", (QUICKSTART, "--config.ladder.widths=13"), ("13", "even")),
         ("sweep", (QUICKSTART,), ("--workdir", "required")),
         ("sweep", ("--workdir=/nonexistent/w",), ("--config",)),
+        ("sweep", (QUICKSTART, "--workdir="), ("empty", "write .")),
+        ("plan", ("--config=configs",), ("no such file", "quickstart.py")),
         ("sweep", ("--workdir=/nonexistent/w", "--status"), ("plan.json",)),
         ("sweep", ("--workdir=w", "--workers=-1"), ("workers",)),
         ("train", ("--workdir=/nonexistent/w",), ("--cell", "--run")),

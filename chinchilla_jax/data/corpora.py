@@ -151,7 +151,8 @@ def open_prepared(folder: Path, text_field: str) -> Any:
     except Exception as error:  # of many kinds, none documented
         raise UserError(
             f"data.path: {folder} holds no prepared TFDS data set (a folder such as "
-            f"name/1.0.0 with dataset_info.json): {' '.join(str(error).split()):.200}"
+            f"name/1.0.0 with dataset_info.json){_below(folder)}: "
+            f"{' '.join(str(error).split()):.200}"
         ) from None
     info = builder.info
     file_format = info.file_format.value if info.file_format else "unknown"
@@ -203,6 +204,16 @@ def documents(builder: Any, text_field: str) -> Iterator[bytes]:
                     ) from None
                 yield text
             start += length
+
+
+def _below(folder: Path) -> str:
+    """`; did you mean ...?` where `folder` is a data_dir, or a name or config in one."""
+    found = [
+        info.parent
+        for depth in (1, 2, 3)  # name/config/version
+        for info in sorted(folder.glob("*/" * depth + "dataset_info.json"))
+    ]
+    return f"; did you mean {' or '.join(map(str, found[:3]))}?" if found else ""
 
 
 @contextlib.contextmanager

@@ -47,7 +47,8 @@ def load_experiment(path: str, overrides: Sequence[tuple[str, str]] = ()) -> Exp
     """
     file = Path(path)
     if not file.is_file():
-        folder = file.parent if file.parent.is_dir() else Path("configs")
+        places = (file, file.parent, Path("configs"))
+        folder = next((place for place in places if place.is_dir()), Path("configs"))
         names = sorted(str(p) for p in folder.glob("*.py"))
         raise UserError(
             f"--config={path}: no such file; {nearest(path, names)}"
@@ -68,7 +69,7 @@ def load_experiment(path: str, overrides: Sequence[tuple[str, str]] = ()) -> Exp
 def _place(file: Path) -> str:
     """`file:line` of the innermost frame in `file` of the exception being handled."""
     error = sys.exc_info()[1]
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.lineno:
         return f"{file}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__ if error else None)
     lines = [frame.lineno for frame in frames if frame.filename == str(file)]

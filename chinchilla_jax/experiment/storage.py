@@ -51,8 +51,10 @@ def path(text: str | PurePath) -> Path:
     """A local path, or that of an object for `gs://...`, which has the same methods.
 
     Raises:
-      UserError: another scheme, or gcsfs is not installed.
+      UserError: another scheme, gcsfs is not installed, or nothing: `--workdir=$UNSET`.
     """
+    if not str(text):
+        raise UserError("the path of a folder or file is empty; for the folder you are in, write .")
     if not is_remote(text):
         return text if isinstance(text, Path) else Path(text)
     if not str(text).startswith("gs://"):
@@ -232,7 +234,7 @@ class LineFile:
 def attempt(place: Path, done: str, action: Callable[[], Result]) -> Result:
     """`action()`, again while its fault may pass; another fault is told as a `StorageError`.
 
-    That a file is absent is no fault of the storage: FileNotFoundError is raised as it is.
+    That a file to read is absent is no fault of the storage: FileNotFoundError is raised as it is.
 
     Args:
       done: what is to be done with `place`: read, written, removed.
@@ -240,7 +242,9 @@ def attempt(place: Path, done: str, action: Callable[[], Result]) -> Result:
     for pause in (*PAUSES, None):
         try:
             return action()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if done == "written":  # where no folder can be made, as under /proc
+                raise StorageError(f"{place}: cannot be written: {reason(error)}") from error
             raise
         except Exception as error:
             if not isinstance(error, OSError) and not is_remote(place):

@@ -50,13 +50,16 @@ def freeze_plan(experiment: Experiment, workdir: Path) -> list[Cell]:
     """Opens (or builds) the corpus, plans the grid on it and writes `plan.json`.
 
     Raises:
-      UserError: no corpus, no cell to run, or a work folder with runs of another plan.
+      UserError: no corpus or too little of it held out, no cell to run, or a work folder with
+        runs of another plan.
     """
     known = None
     if has_plan(workdir):
         known = read_plan(workdir)[2].get("data_fingerprint")
     corpus = open_corpus(experiment.data, cache_folder(experiment.data.cache), known)
     cells = grid.plan(experiment, corpus.train_tokens)
+    # Told now, not by every cell when it is about to train.
+    corpus.validation_windows(experiment.training.eval_windows, experiment.recipe.sequence_length)
     facts = {
         "code_version": code_version(),
         "train_tokens": corpus.train_tokens,

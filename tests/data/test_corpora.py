@@ -124,7 +124,8 @@ def test_a_wrong_folder_or_field_is_one_line(foreign, tmp_path):
     for folder, field, message in (
         (foreign, "text", r"no such field \(the fields are body, label\)"),
         (foreign, "label", "holds .*int64.*, not text"),
-        (foreign.parent, "body", "holds no prepared TFDS data set"),
+        (foreign.parent, "body", f"holds no prepared TFDS data set.*did you mean {foreign}"),
+        (foreign.parent.parent, "body", f"did you mean {foreign}"),
         (tmp_path, "body", "holds no prepared TFDS data set"),
     ):
         with pytest.raises(UserError, match=message) as error:

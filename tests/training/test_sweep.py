@@ -11,12 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from chinchilla_jax.experiment.config import Experiment, LadderConfig
+from chinchilla_jax.experiment.config import (
+    DataConfig,
+    Experiment,
+    LadderConfig,
+    TrainingConfig,
+)
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.records import read_plan, run_directory
 from chinchilla_jax.training.placement import mesh_devices
-from chinchilla_jax.training.sweep import select
+from chinchilla_jax.training.sweep import freeze_plan, select
 from tests.conftest import write_sentences
 
 TIMES = {"wall_seconds", "tokens_per_second"}
@@ -73,6 +78,26 @@ def test_orders():
 def test_wrong_selections(selection, word):
     with pytest.raises(UserError, match=word):
         select(plan(experiment()), selection, "planned")
+
+
+def test_a_plan_that_holds_out_too_little_is_refused_before_any_cell_runs(tmp_path):
+    (tmp_path / "text").mkdir()
+    write_sentences(tmp_path / "text")
+    few = Experiment(
+        name="few",
+        budgets=(3e9,),
+        ladder=LadderConfig(widths=(8,), min_tokens_per_param=0.01, min_steps=1),
+        data=DataConfig(
+            builder="local_text",
+            path=str(tmp_path / "text"),
+            cache=str(tmp_path / "cache"),
+            max_epochs=100.0,
+        ),
+        training=TrainingConfig(eval_windows=100_000),
+    )
+    with pytest.raises(UserError, match=r"100000 windows of 64 need 6400001; raise data\.valid"):
+        freeze_plan(few, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,14 @@ GPU_MEMORY = 0.75
 TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1"}
 TPU_PORT = 8476
 
+# Chips by PCI ids, as jax/_src/hardware_utils.py (0.10) has them, and their `device_kind`.
+PCI = Path("/sys/bus/pci/devices")
+GOOGLE = "0x1ae0"
+TPU_KINDS = {
+    "0x005e": "TPU v4", "0x0062": "TPU v5", "0x0063": "TPU v5 lite", "0x006f": "TPU v6 lite",
+    "0x0027": "TPU v3", "0x0076": "TPU7x",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Host:
@@ -67,7 +75,8 @@ def this_host(environ: Mapping[str, str] = os.environ) -> Host:
         names, kind = gpus
         return Host("gpu", names, cores, kind)
     if platform in ("", "tpu") and (chips := _chips(environ)):
-        return Host("tpu", chips, cores)
+        names, kind = chips
+        return Host("tpu", names, cores, kind)
     if platform in ("", "rocm") and Path("/dev/kfd").exists():
         return Host("other", ("0",), cores)
     logical = environ.get("JAX_NUM_CPU_DEVICES", "-1")
@@ -114,13 +123,21 @@ def _gpus(environ: Mapping[str, str]) -> tuple[tuple[str, ...], str] | None:
     return (names, kind) if names else None
 
 
-def _chips(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The TPU chips of this machine: /dev/accel0.. up to v4, /dev/vfio/0.. from v5e on."""
-    for variable in ("TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES"):
-        if variable in environ:
-            return visible(environ[variable])
-    files = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
-    return tuple(str(i) for i in range(len(files)))
+def _chips(environ: Mapping[str, str], pci: Path = PCI) -> tuple[tuple[str, ...], str] | None:
+    """(names, kind) of the TPU chips that JAX here can use; None without any."""
+    if not importlib.util.find_spec("libtpu"):
+        return None
+    ids = [
+        (file.parent / "device").read_text().strip()
+        for file in sorted(pci.glob("*/vendor"))
+        if file.read_text().strip() == GOOGLE
+    ]
+    kinds = [TPU_KINDS[name] for name in ids if name in TPU_KINDS]
+    names = tuple(str(i) for i in range(len(kinds)))
+    for variable in ("TPU_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS"):
+        if kinds and variable in environ:
+            names = visible(environ[variable])
+    return (names, kinds[0]) if names else None
 
 
 def mesh_devices(run: RunConfig, most: int) -> int:

@@ -25,7 +25,7 @@ from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeCon
 def get_config():
     return Experiment(
         name="placement",
-        budgets=({budget!r},),
+        budgets=({budget!r},), seeds=(0, 1),
         ladder=LadderConfig(widths={widths!r}, sizes_per_budget=(0,), min_tokens_per_param=0.01,
                             max_tokens_per_param=1e6, min_steps=1),
         # 16 sequences a step in every cell, so that eight devices divide it.
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=8, help="logical devices of the CPU")
     parser.add_argument("--sizes", type=int, nargs="+", default=[8, 4, 1], help="devices per cell")
     parser.add_argument("--shares", type=int, nargs="+", default=[1], help="cells per device")
-    parser.add_argument("--widths", type=int, nargs="+", default=[8, 12, 16, 24, 32, 48, 64, 96])
+    parser.add_argument("--widths", type=int, nargs="+", default=[16, 24, 32, 48])
     parser.add_argument("--budget", type=float, default=1e11, help="FLOPs of a cell")
     parser.add_argument("--turns", type=int, default=3, help="of which the median is taken")
     arguments = parser.parse_args()
@@ -85,7 +85,7 @@ def main() -> None:
             for flag in arrangements:
                 seconds[flag].append(sweep(folder, environment, flag))
     devices = f"{arguments.devices} logical devices" if arguments.platform == "cpu" else "GPU"
-    cells = f"{len(arguments.widths)} cells of {arguments.budget:g} FLOPs"
+    cells = f"{2 * len(arguments.widths)} cells of {arguments.budget:g} FLOPs"
     print(f"{cells}, {devices}, {os.cpu_count()} cores, {arguments.turns} turns")
     first = statistics.median(next(iter(seconds.values())))
     for flag, values in seconds.items():

@@ -5,6 +5,7 @@
 Needs root and `apt-get install slurm-wlm munge`; see slurm_cluster.py.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -68,12 +69,16 @@ class Slurm:
     def log(self, job):
         return (self.workdir / f"{job}.log").read_text()
 
+    def lines(self, cell):
+        metrics = run_directory(self.workdir, cell.run.run_id).path / "metrics.jsonl"
+        return metrics.read_text().splitlines()
+
     def begun(self, cell):
         """Whether a run has logged steps and saved a state."""
         directory = run_directory(self.workdir, cell.run.run_id)
         return directory.last_flops() > 0 and any(directory.checkpoints.glob("*"))
 
-    def wait(self, what, seconds=300):
+    def wait(self, what, seconds=600):
         for _ in range(2 * seconds):
             if what():
                 return
@@ -151,13 +156,21 @@ def test_what_scancel_ends_is_not_queued_again_and_goes_on_when_submitted(slurm)
     assert "resumed at step" in "".join(p.read_text() for p in slurm.workdir.rglob("logs/*"))
 
 
-def test_a_cell_on_two_nodes(slurm):
-    job = slurm.submit("--nodes=2", cells=[f"--cells={','.join(map(str, SHORT[:1]))}"])
+def test_a_cell_on_two_nodes_is_saved_by_both_and_goes_on(slurm):
+    job = slurm.submit("--nodes=2", cells=[f"--cells={LONG[0]}"])
+    slurm.wait((slurm.workdir / "plan.json").exists)
+    cell = read_plan(slurm.workdir)[1][LONG[0]]
+    slurm.wait(lambda: slurm.begun(cell))
+    slurm.call("scancel", "--batch", "--signal=TERM", job)
+    slurm.start_now(job)
     slurm.wait_for_end(job)
     state = slurm.state(job)
     assert (state["JobState"], state["NodeList"]) == ("COMPLETED", "n[1-2]")
-    row = results(slurm.workdir)[SHORT[0]]
+    assert state["Restarts"] == "1"
+    row = results(slurm.workdir)[LONG[0]]
     assert (row["status"], row["device_count"]) == ("done", "2")
+    steps = [json.loads(line)["step"] for line in slurm.lines(cell)]
+    assert steps == sorted(set(steps)) and steps[-1] == cell.run.steps
 
 
 def test_a_mistake_ends_the_task_with_its_line(slurm):

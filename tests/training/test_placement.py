@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.training import placement
 from chinchilla_jax.training.placement import Group, Host, Place
 from tests.training.helpers import small_run
@@ -145,8 +146,22 @@ def test_this_host_reads_the_environment(monkeypatch):
     assert placement.this_host({}) == Host("gpu", ("0", "1"), (4, 6, 9), "NVIDIA H200")
     assert placement.this_host({"CUDA_VISIBLE_DEVICES": "1"}).devices == ("1",)
     assert placement.this_host({"JAX_PLATFORMS": "cpu"}).platform == "cpu"
-    assert placement.this_host({"JAX_PLATFORMS": "tpu", "TPU_VISIBLE_CHIPS": "0,3"}) == Host(
-        "tpu", ("0", "3"), (4, 6, 9)
+
+
+def test_tpu_chips_are_counted_on_the_pci_bus(tmp_path, monkeypatch):
+    monkeypatch.setattr(placement.importlib.util, "find_spec", lambda name: name == "libtpu")
+    devices = [("0x1ae0", "0x0063")] * 4 + [("0x1ae0", "0x0042"), ("0x10de", "0x0063")]
+    for number, (vendor, device) in enumerate(devices):  # a network card and a GPU among them
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / str(number) / "device").write_text(f"{device}\n")
+    assert placement._chips({}, tmp_path) == (tuple("0123"), "TPU v5 lite")
+    assert placement._chips({"TPU_VISIBLE_CHIPS": "0,3"}, tmp_path)[0] == ("0", "3")
+    assert placement._chips({}, tmp_path / "none") is None
+    assert all(
+        by_device_kind(kind)
+        for kind in placement.TPU_KINDS.values()
+        if kind not in ("TPU v3", "TPU7x")
     )
 
 

@@ -24,7 +24,7 @@ from chinchilla_jax.training.placement import mesh_devices
 from chinchilla_jax.training.sweep import freeze_plan, select
 from tests.conftest import write_sentences
 
-TIMES = {"wall_seconds", "tokens_per_second"}
+TIMES = {"wall_seconds", "tokens_per_second", "input_share"}
 CONFIG = """
 from chinchilla_jax.experiment.config import *
 def get_config():

@@ -49,6 +49,33 @@ def define_config(required: bool = True) -> flags.FlagHolder[str | None]:
     )
 
 
+def define_processes() -> Callable[[], bool]:
+    """The flags of a run by several processes; what is returned joins them.
+
+    It says whether there are several, and raises UserError when they cannot meet.
+    """
+    coordinator = flags.DEFINE_string(
+        "coordinator",
+        "",
+        "HOST:PORT of process 0, of several processes that train one run together. Found by "
+        "itself under SLURM (srun) and on TPU slices.",
+    )
+    count = flags.DEFINE_integer("num_processes", None, "How many they are.", lower_bound=1)
+    number = flags.DEFINE_integer("process_id", None, "Which of them this one is.", lower_bound=0)
+    timeout = flags.DEFINE_float(
+        "peer_timeout", 60.0, "Seconds without a sign of life after which the others end.", 1.0
+    )
+
+    def join() -> bool:
+        from chinchilla_jax.training import distributed
+
+        cluster = distributed.find(coordinator.value, count.value, number.value)
+        distributed.initialize(cluster, timeout.value)
+        return cluster is not None
+
+    return join
+
+
 def experiment_from_flags(path: str | None) -> Experiment:
     """The experiment of --config with the command line's overrides.
 

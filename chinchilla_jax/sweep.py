@@ -8,14 +8,16 @@ Exit status: 0 all selected cells are over; 1 some failed or are left; 2 a mista
 
 import os
 import sys
+from pathlib import Path
 
 from absl import flags
 
 from chinchilla_jax import program
 from chinchilla_jax.experiment import storage, tables
 from chinchilla_jax.experiment.records import collect, has_plan, read_plan
-from chinchilla_jax.training import job_array, sweep
+from chinchilla_jax.training import distributed, job_array, sweep
 
+_JOIN = program.define_processes()
 _CONFIG = program.define_config(required=False)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the plan, the runs and the report.", required=True
@@ -54,27 +56,43 @@ def main(_: list[str]) -> None:
     if _STATUS.value:
         print(tables.results(collect(workdir)))
         return
+    several = _JOIN()
+    sys.exit(distributed.together(lambda: _run(workdir, several)))
+
+
+def _chosen(workdir: Path) -> list[int]:
+    """Indices of the cells to run, in their order."""
     if _CONFIG.value or not has_plan(workdir):
         sweep.freeze_plan(program.experiment_from_flags(_CONFIG.value), workdir)
-    experiment, cells = read_plan(workdir)[:2]
+    experiment, cells, _ = read_plan(workdir)
     selection = job_array.part(os.environ) if _CELLS.value == "auto" else _CELLS.value
-    chosen = sweep.select(cells, selection, experiment.order)
-    with tables.ProgressBar() as bar:
-        rows = sweep.run(
-            workdir,
-            chosen,
-            lambda p: bar.show(p.flops, p.flops_total, f"{p.over} of {p.cells} cells"),
-            _DEVICES.value,
-            _SHARE.value,
-            _WORKERS.value,
-        )
-    print(tables.results(rows))
-    print(f"results: {workdir / 'results.csv'}")
+    return [cell.index for cell in sweep.select(cells, selection, experiment.order)]
+
+
+def _run(workdir: Path, several: bool) -> int:
+    """The exit status."""
+    indices = distributed.on_writer(lambda: _chosen(workdir))
+    cells = {cell.index: cell for cell in read_plan(workdir)[1]}
+    chosen = [cells[index] for index in indices]
+    if several:
+        from chinchilla_jax.training.worker import work_together
+
+        rows = work_together(workdir, chosen)
+    else:
+        division = _DEVICES.value, _SHARE.value, _WORKERS.value
+        with tables.ProgressBar() as bar:
+
+            def show(p: sweep.Progress) -> None:
+                bar.show(p.flops, p.flops_total, f"{p.over} of {p.cells} cells")
+
+            rows = sweep.run(workdir, chosen, show, *division)
+    if distributed.is_writer():
+        print(f"{tables.results(rows)}\nresults: {workdir / 'results.csv'}")
     names = {cell.run.run_id for cell in chosen}
     left = [r for r in rows if r["run_id"] in names and r["status"] not in ("done", "diverged")]
-    for row in left:
+    for row in left if distributed.is_writer() else []:
         print(f"{row['run_id']}: {row['status']}: {row['reason'] or 'not run'}", file=sys.stderr)
-    sys.exit(1 if left else 0)
+    return 1 if left else 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Exit status: 0 done; 1 diverged, or another process has the run; 2 a mistake in 
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -20,8 +21,10 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.records import has_plan, read_plan, run_directory, write_results
 from chinchilla_jax.experiment.schema import from_json
+from chinchilla_jax.training import distributed
 from chinchilla_jax.training.sweep import freeze_plan, select
 
+_JOIN = program.define_processes()
 _CONFIG = program.define_config(required=False)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 _CELL = flags.DEFINE_integer("cell", None, "Index of the cell in the plan.", lower_bound=0)
@@ -35,13 +38,17 @@ def _chosen(workdir: Path) -> RunConfig:
         )
     if _RUN.value:
         return from_json(RunConfig, storage.read_json(storage.path(_RUN.value)), _RUN.value)
-    if _CONFIG.value or not has_plan(workdir):
-        freeze_plan(program.experiment_from_flags(_CONFIG.value), workdir)
+
+    def freeze() -> None:
+        if _CONFIG.value or not has_plan(workdir):
+            freeze_plan(program.experiment_from_flags(_CONFIG.value), workdir)
+
+    distributed.on_writer(freeze)
     return select(read_plan(workdir)[1], str(_CELL.value), "planned")[0].run
 
 
-def main(_: list[str]) -> None:
-    workdir = storage.path(_WORKDIR.value)
+def _train(workdir: Path) -> dict[str, Any]:
+    """The result row."""
     run = _chosen(workdir)
     from chinchilla_jax.training import worker  # after the mistakes that need no JAX
     from chinchilla_jax.training.loop import Interrupted, train
@@ -52,27 +59,32 @@ def main(_: list[str]) -> None:
     step_flops = flops_per_step(
         run.model, run.batch_size, run.sequence_length, run.flops_convention
     )
-    with directory.lock(patient=True) as mine, tables.ProgressBar() as bar:
+
+    def show(step: int, loss: float) -> None:
+        if distributed.is_writer():
+            done, total = step * step_flops, run.steps * step_flops
+            bar.show(done, total, f"step {step}, loss {loss:.4f}")
+
+    with worker.locked(directory, patient=True) as mine, tables.ProgressBar() as bar:
         if mine is None:
             raise UserError(f"{run.run_id}: is being run by {directory.owner()}; left alone")
-        directory.forget_failure()
+        distributed.on_writer(directory.forget_failure)
         try:
-            row = train(
-                run,
-                corpus,
-                directory,
-                mine.guard(worker.stop_requested()),
-                lambda step, loss: bar.show(
-                    step * step_flops, run.steps * step_flops, f"step {step}, loss {loss:.4f}"
-                ),
-            )
+            row = train(run, corpus, directory, mine.guard(worker.stop_requested()), show)
         except Interrupted:
             raise KeyboardInterrupt from None
     if has_plan(workdir):
-        write_results(workdir)
-    print(tables.results([row]))
+        distributed.on_writer(lambda: write_results(workdir))
+    return row
+
+
+def main(_: list[str]) -> None:
+    _JOIN()
+    row = distributed.together(lambda: _train(storage.path(_WORKDIR.value)))
+    if distributed.is_writer():
+        print(tables.results([row]))
     if row["status"] != "done":
-        sys.exit(f"{run.run_id}: {row['status']}: {row['reason']}")
+        sys.exit(f"{row['run_id']}: {row['status']}: {row['reason']}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import Any, TypeVar, cast
@@ -124,24 +124,41 @@ def children(folder: Path) -> list[Path]:
         return []
 
 
-def digests(folder: Path, of_file: Callable[[Path], str]) -> dict[str, str]:
-    """Of every file below `folder`, by its path in it.
+def files(folder: Path) -> list[str]:
+    """Every file below `folder`, by its path in it."""
+    if is_remote(folder):
+        return sorted(_objects(folder))
+    return sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
+
+
+def digests(folder: Path, names: Sequence[str], of_file: Callable[[Path], str]) -> dict[str, str]:
+    """Of the files of these names in `folder`; empty for one that cannot be read.
 
     A local file is read by `of_file`, on all cores. Of an object it is the checksum that the store
     keeps and has compared with every byte it took: nothing is downloaded.
     """
     if is_remote(folder):
-        filesystem, name = _filesystem(folder)
-        found = attempt(folder, "read", lambda: filesystem.find(name, detail=True))
-        return {
-            key.removeprefix(name).lstrip("/"): f"crc32c:{entry['crc32c']}"
-            for key, entry in sorted(found.items())
-        }
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+        there = _objects(folder) if names else {}
+        return {name: there.get(name, "") for name in names}
+
+    def digest(name: str) -> str:
+        try:
+            return of_file(folder / name)
+        except OSError:
+            return ""
+
     with ThreadPoolExecutor() as pool:
-        return dict(
-            zip((str(f.relative_to(folder)) for f in files), pool.map(of_file, files), strict=True)
-        )
+        return dict(zip(names, pool.map(digest, names), strict=True))
+
+
+def _objects(folder: Path) -> dict[str, str]:
+    """The checksum of every object below `folder`."""
+    filesystem, name = _filesystem(folder)
+    found = attempt(folder, "read", lambda: filesystem.find(name, detail=True))
+    return {
+        key.removeprefix(name).lstrip("/"): f"crc32c:{entry['crc32c']}"
+        for key, entry in found.items()
+    }
 
 
 def move_folder(source: Path, target: Path) -> None:

@@ -4,25 +4,33 @@ Orbax writes and reads the arrays and decides what is kept; this is the only fil
 What Orbax leaves open is added here: flipped bits restore silently and an empty folder counts as
 the latest step. So a record is written last, with a digest of every file and of every leaf, and a
 checkpoint that does not match its record is put aside for the one before it.
+
+The digests of files name what is damaged, and keep Orbax from reading it; those of leaves hold
+from the arrays that were trained to the arrays that were restored, whatever happened between. Both
+are split among the processes of a run: each digests the shards that it holds, and its part of the
+files, which lie on storage that all of them see.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 import jax
 import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.training import distributed
 
 State = TypeVar("State")
+T = TypeVar("T")
+R = TypeVar("R")
 
 _RECORD = "record.json"
 _new_hash = partial(hashlib.blake2b, digest_size=16)
@@ -38,20 +46,18 @@ class Meta(TypedDict):
     config: str  # `experiment.config.fingerprint`
 
 
-class _Damaged(Exception):
-    """Why one checkpoint cannot be used."""
-
-
 class Checkpoints:
     """The checkpoints of one run in `folder`, of which the newest `keep` stay.
 
     At least two stay whatever `keep` is, since the older is there for the day that the newer is
     damaged. The state is a pytree of `jax.Array`. The data position is the step: the first
-    step * batch_size examples have been seen. A folder has one writer at a time. Orbax (0.25 s) is
-    imported by the first save, or by the first restore that finds something.
+    step * batch_size examples have been seen. A folder has one writer at a time: a process, or
+    several that train the run together and make the same calls. Orbax (0.25 s) is imported by the
+    first save, or by the first restore that finds something.
 
-    An asynchronous save returns when the state has been copied to the host and digested, and
-    counts from the next `save` or `close` on. On CPU it takes as much work of the same cores.
+    An asynchronous save returns when the state has been copied to the host and digested; a thread
+    does the rest, and the next `save` or `close` waits for it. On CPU it takes as much work of
+    the same cores.
     """
 
     def __init__(
@@ -61,7 +67,8 @@ class Checkpoints:
         self._keep = max(keep, 2)
         self._meta = meta.copy()
         self._asynchronous = asynchronous
-        self._unrecorded: dict[str, Any] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="record")
+        self._unrecorded: Future[None] | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -91,12 +98,13 @@ class Checkpoints:
             "examples": step * self._meta["batch_size"],
             "meta": self._meta,
             "layout": {path: _layout(leaf) for path, leaf in leaves.items()},
-            "leaves": _leaf_digests(leaves),
         }
+        digests = _shares_of_digests(leaves)
         self._manager.save(step, args=ocp.args.StandardSave(leaves))
-        self._unrecorded = record
-        if not self._asynchronous:
-            self._finish()
+        if self._asynchronous:
+            self._unrecorded = self._thread.submit(self._record, record, digests)
+        else:
+            self._record(record, digests)
 
     def restore_latest(self, abstract_state: State) -> tuple[State, int] | None:
         """The newest checkpoint that is intact, and its step; None where there is none.
@@ -111,22 +119,24 @@ class Checkpoints:
           UserError: the newest sound record is of another run: another horizon, batch, corpus,
             tokenizer or config, or of other arrays.
         """
-        if not storage.children(self._folder):
+        if not distributed.on_writer(lambda: bool(storage.children(self._folder))):
             return None
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                record = self._read_record(step)
+        for step in distributed.agree(sorted(self._manager.all_steps(), reverse=True)):
+            record, damage = distributed.agree(self._read_record(step))
+            if not damage:
                 self._refuse_another_run(step, record, _flatten(abstract_state))
-                _compare("file", record["files"], _file_digests(self._folder / str(step)))
-                return self._read_state(step, record, abstract_state), step
-            except (_Damaged, OSError) as reason:
-                aside = self._put_aside(step)
-                logging.warning(
-                    "checkpoint %s skipped: %s; moved to %s",
-                    self._folder / str(step),
-                    reason,
-                    aside.name,
-                )
+                damage = self._damaged_file(step, record["files"])
+            if not damage:
+                leaves = self._read_leaves(step, _flatten(abstract_state))
+                damage = _damaged_leaf(record["leaves"], leaves)
+            if not damage:
+                state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves.values())
+                return state, step
+            aside = distributed.on_writer(partial(self._put_aside, step))
+            self._manager.reload()
+            logging.warning(
+                "checkpoint %s skipped: %s; moved to %s", self._folder / str(step), damage, aside
+            )
         return None
 
     def close(self) -> None:
@@ -134,6 +144,7 @@ class Checkpoints:
         if "_manager" in self.__dict__:
             self._finish()
             self._manager.close()
+        self._thread.shutdown()
 
     @cached_property
     def _manager(self) -> Any:
@@ -153,34 +164,45 @@ class Checkpoints:
         )
 
     def _finish(self) -> None:
-        """Waits for the save under way, then makes it count by its record."""
+        """Waits until the save under way counts."""
+        if self._unrecorded is not None:
+            self._unrecorded.result()
+            self._unrecorded = None
+
+    def _record(self, record: dict[str, Any], digests: dict[str, int]) -> None:
+        """Waits until all processes have written, then makes the save count by its record."""
         self._manager.wait_until_finished()
-        if self._unrecorded is None:
-            return
-        record, self._unrecorded = self._unrecorded, None
-        if jax.process_index() == 0:
-            folder = self._folder / str(record["step"])
-            record["files"] = _file_digests(folder)
+        folder = self._folder / str(record["step"])
+        # Threads of several processes talk here: under names of their own.
+        names = distributed.agree(storage.files(folder), "files of a checkpoint")
+        shares = distributed.collect(
+            (digests, _file_digests(folder, distributed.share(names))), "digests of a checkpoint"
+        )
+        if distributed.is_writer():
+            record["leaves"] = _add([leaves for leaves, _ in shares])
+            record["files"] = {
+                name: digest for _, files in shares for name, digest in files.items()
+            }
             record["seal"] = _seal(record)
             storage.write_text_atomic(folder / _RECORD, json.dumps(record))
 
-    def _read_record(self, step: int) -> dict[str, Any]:
-        """The record of `step`, as it was written."""
+    def _read_record(self, step: int) -> tuple[dict[str, Any], str]:
+        """The record of `step` as it was written, or else what is damaged."""
         folder = self._folder / str(step)
         if not storage.children(folder):
-            raise _Damaged("its folder is empty")
+            return {}, "its folder is empty"
         try:
             record = json.loads(storage.read_bytes(folder / _RECORD))
             seal = record.pop("seal")
         except FileNotFoundError:
-            raise _Damaged(f"it has no {_RECORD}, so its save was cut short") from None
-        except (ValueError, TypeError, KeyError, AttributeError):  # not JSON, or not an object
-            raise _Damaged(f"its {_RECORD} is not the one that was written") from None
+            return {}, f"it has no {_RECORD}, so its save was cut short"
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):  # or not an object
+            return {}, f"its {_RECORD} is not the one that was written"
         if seal != _seal(record):
-            raise _Damaged(f"its {_RECORD} is not the one that was written")
+            return {}, f"its {_RECORD} is not the one that was written"
         if record["step"] != step:
-            raise _Damaged(f"its {_RECORD} is that of step {record['step']}")
-        return record
+            return {}, f"its {_RECORD} is that of step {record['step']}"
+        return record, ""
 
     def _refuse_another_run(
         self, step: int, record: Mapping[str, Any], leaves: Mapping[str, Any]
@@ -197,29 +219,26 @@ class Checkpoints:
                     f"continue the run as it was begun, or begin another in another folder"
                 )
 
-    def _read_state(self, step: int, record: Mapping[str, Any], abstract_state: State) -> State:
+    def _damaged_file(self, step: int, recorded: Mapping[str, str]) -> str:
+        """What is wrong with the files of a step; each process looks at its part."""
+        names = distributed.share(sorted(recorded))
+        found = _file_digests(self._folder / str(step), names)
+        return next(filter(None, distributed.gather(_difference("file", recorded, found))), "")
+
+    def _read_leaves(self, step: int, abstract: dict[str, Any]) -> dict[str, jax.Array]:
         import orbax.checkpoint as ocp
 
-        abstract_leaves = _flatten(abstract_state)
         # Its files are sound: what fails now is not damage, and is not skipped.
-        restored = self._manager.restore(step, args=ocp.args.StandardRestore(abstract_leaves))
-        leaves = {path: restored[path] for path in abstract_leaves}
-        _compare("array", record["leaves"], _leaf_digests(leaves))
-        return jax.tree.unflatten(jax.tree.structure(abstract_state), list(leaves.values()))
+        restored = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        return {path: restored[path] for path in abstract}
 
-    def _put_aside(self, step: int) -> Path:
+    def _put_aside(self, step: int) -> str:
         """Renames a damaged checkpoint, so that Orbax neither counts nor prefers it."""
         number = 1
         while storage.exists(aside := self._folder / f"damaged-{step}-{number}"):
             number += 1
-        if jax.process_count() > 1:  # nobody renames before everybody has looked
-            multihost_utils.sync_global_devices(f"{aside.name} found")
-        if jax.process_index() == 0:
-            storage.move_folder(self._folder / str(step), aside)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"{aside.name} renamed")
-        self._manager.reload()
-        return aside
+        storage.move_folder(self._folder / str(step), aside)
+        return aside.name
 
 
 def _flatten(tree: Any) -> dict[str, Any]:
@@ -235,43 +254,69 @@ def _layout(leaf: Any) -> str:
     return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
 
 
-def _leaf_digests(leaves: Mapping[str, jax.Array]) -> dict[str, str]:
-    """Of each leaf's path, type, shape and values: the same on every mesh."""
+def _shares_of_digests(leaves: Mapping[str, jax.Array]) -> dict[str, int]:
+    """This process's share of the digest of each leaf; those of all processes are to be added.
 
-    def digest(item: tuple[str, jax.Array]) -> str:
-        path, leaf = item
-        # A leaf split over hosts is gathered, one at a time.
-        whole = leaf.is_fully_addressable or leaf.is_fully_replicated
-        array = np.asarray(
-            leaf if whole else multihost_utils.process_allgather(leaf, tiled=True), order="C"
-        )
-        result = _new_hash(f"{path} {_layout(leaf)} ".encode())
-        result.update(array.reshape(-1).view(np.uint8).data)
-        return result.hexdigest()
+    The digest of an array is the sum over its elements of bits x key modulo 2**64, where the key
+    of an element is the product of an odd random number for its place along each axis. A sum does
+    not ask on which device an element lies, so the digest is the same on every mesh and nothing is
+    gathered but itself. One changed element always changes it; many, unless by a chance of about
+    2**-33 at worst (sign bits alone).
+    """
 
-    # Between hosts, collectives want the same order everywhere.
-    every = map if jax.process_count() > 1 else _threaded_map
-    return dict(zip(leaves, every(digest, leaves.items()), strict=True))
+    def share(leaf: jax.Array) -> int:
+        shards = (shard for shard in leaf.addressable_shards if shard.replica_id == 0)
+        return sum(_weighted_sum(np.asarray(s.data), s.index) for s in shards) % 2**64
+
+    return dict(zip(leaves, _threaded_map(share, leaves.values()), strict=True))
 
 
-def _file_digests(folder: Path) -> dict[str, str]:
-    """Of every file that Orbax wrote, by its path in `folder`."""
+def _weighted_sum(array: np.ndarray, index: tuple[slice, ...]) -> int:
+    bits = array.view(f"u{array.itemsize}").astype(np.uint64)
+    for axis in reversed(range(array.ndim)):
+        start = index[axis].start or 0
+        bits = bits @ _keys(axis, start + array.shape[axis])[start:]
+    return int(bits)
+
+
+@cache
+def _keys(axis: int, size: int) -> np.ndarray:
+    """The first `size` odd random numbers of an axis, uint64."""
+    random = np.random.Generator(np.random.Philox(key=axis))
+    return random.integers(2**64, size=size, dtype=np.uint64) | np.uint64(1)
+
+
+def _add(shares: Iterable[Mapping[str, int]]) -> dict[str, str]:
+    """The digests of leaves from the shares of all processes."""
+    totals: Counter[str] = Counter()
+    for share in shares:
+        totals.update(share)
+    return {path: f"{total % 2**64:016x}" for path, total in totals.items()}
+
+
+def _damaged_leaf(recorded: Mapping[str, str], leaves: Mapping[str, jax.Array]) -> str:
+    """What is wrong with restored leaves."""
+    shares = distributed.collect(_shares_of_digests(leaves))
+    return distributed.agree(_difference("array", recorded, _add(shares)) if shares else "")
+
+
+def _file_digests(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Of the files of these names; empty for one that cannot be read."""
 
     def digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, _new_hash).hexdigest()
 
-    return {
-        name: digest for name, digest in storage.digests(folder, digest).items() if name != _RECORD
-    }
+    return storage.digests(folder, names, digest)
 
 
-def _compare(kind: str, recorded: Mapping[str, str], found: Mapping[str, str]) -> None:
-    for name, digest in recorded.items():
-        if name not in found:
-            raise _Damaged(f"the {kind} {name} is missing")
-        if found[name] != digest:
-            raise _Damaged(f"the {kind} {name} is not the one that was written")
+def _difference(kind: str, recorded: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """The first of `found` that is not as recorded; empty where all are."""
+    for name, digest in found.items():
+        if digest != recorded.get(name):
+            how = "not the one that was written" if digest else "missing or cannot be read"
+            return f"the {kind} {name} is {how}"
+    return ""
 
 
 def _seal(record: Mapping[str, Any]) -> str:
@@ -279,7 +324,7 @@ def _seal(record: Mapping[str, Any]) -> str:
     return _new_hash(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def _threaded_map(function: Callable[[Any], str], items: Iterable[Any]) -> Iterable[str]:
+def _threaded_map(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """`map` on all cores: copying from devices, reading and hashing release the GIL."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(function, items))

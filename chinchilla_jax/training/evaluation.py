@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
@@ -30,8 +29,8 @@ def evaluate(
     padded = np.concatenate([windows, np.repeat(windows[:1], padding, axis=0)])
     where = NamedSharding(compiled.mesh, sharding.EVAL_BATCH)
     losses = [
-        compiled.evaluate(params, jax.device_put(padded[i : i + batch], where))
-        for i in range(0, len(padded), batch)
+        compiled.evaluate(params, sharding.place(part, where))
+        for part in padded.reshape(-1, batch, padded.shape[1])
     ]
     nats = np.concatenate([np.asarray(part, np.float64) for part in losses])[: len(windows)]
     loss = float(nats.mean())

@@ -18,6 +18,7 @@ import optax
 from chinchilla_jax.models import roles
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.training.optimizers import path_name
+from chinchilla_jax.training.sharding import place
 from chinchilla_jax.training.step import TrainState
 
 
@@ -45,11 +46,11 @@ def initial_state(
         functools.partial(_draw, model, seed), abstract.params, shardings.params
     )
     return TrainState(
-        step=jax.device_put(np.int32(0), shardings.step),
+        step=place(np.int32(0), shardings.step),
         params=params,
         opt_state=jax.jit(tx.init, out_shardings=shardings.opt_state)(params),
-        smoothed_loss=jax.device_put(np.float32(0), shardings.smoothed_loss),
-        lowest_loss=jax.device_put(np.float32(np.inf), shardings.lowest_loss),
+        smoothed_loss=place(np.float32(0), shardings.smoothed_loss),
+        lowest_loss=place(np.float32(np.inf), shardings.lowest_loss),
     )
 
 
@@ -58,8 +59,7 @@ def _draw(model: Decoder, seed: int, path: tuple[Any, ...], leaf: Any, sharding:
     name = path_name(path)
     role = roles.role(name)
     if role.initial is not None:
-        constant = np.full(leaf.shape, role.initial, np.float32)
-        return jax.device_put(constant, sharding)
+        return place(np.full(leaf.shape, role.initial, np.float32), sharding)
     std = roles.initial_std(role, model.config, model.scaling)
     dims = roles.shape(role.dims, model.config)
     layer = re.search(r"layers_(\d+)/", name)

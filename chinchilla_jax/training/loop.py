@@ -1,5 +1,6 @@
 """One run, from its configuration to its result: begin or resume, train, evaluate, record."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment.config import RunConfig, fingerprint
 from chinchilla_jax.experiment.counting import flops_per_step
 from chinchilla_jax.experiment.records import RunDirectory
-from chinchilla_jax.training import devices, sharding
+from chinchilla_jax.training import devices, distributed, sharding
 from chinchilla_jax.training.checkpoints import Checkpoints, Meta
 from chinchilla_jax.training.compiled import Compiled, compiled_for
 from chinchilla_jax.training.evaluation import evaluate
@@ -41,7 +42,8 @@ def train(
     """Trains `run` to its end, from the start or from where it was, and returns its result row.
 
     A run that is over is returned as it is. Exactly `run.steps` updates are made, each on the
-    examples that its number says, so that interruptions leave no trace in the result.
+    examples that its number says, so that interruptions leave no trace in the result. Several
+    processes call it alike, and only process 0 writes (`distributed`).
 
     Args:
       should_stop: asked between dispatches; when true the state is saved and `Interrupted` raised.
@@ -50,11 +52,11 @@ def train(
       UserError: the run does not fit the devices or the corpus, or its folder is another run's.
       Interrupted: `should_stop` said so.
     """
-    if (result := directory.result()) is not None:
+    if (result := distributed.on_writer(directory.result)) is not None:
         return result
     compiled = compiled_for(run)
     held_out = corpus.validation_windows(run.training.eval_windows, run.sequence_length)
-    directory.start(run)
+    distributed.on_writer(lambda: directory.start(run))
     started = time.perf_counter()
     meta: Meta = {
         "horizon": run.steps,
@@ -72,7 +74,7 @@ def train(
             initial_state(compiled.model, compiled.tx, compiled.shardings, run.seed),
             0,
         )
-        directory.rewind_metrics(step)
+        distributed.on_writer(lambda: directory.rewind_metrics(step))
         before = max((row["seconds"] for row in directory.metrics()), default=0.0)
         log.info("%s: %s at step %d", run.run_id, "resumed" if restored else "begun", step)
         loop = _Loop(run, corpus, compiled, directory, checkpoints, started - before)
@@ -88,8 +90,10 @@ def train(
             if run.training.save_final:
                 checkpoints.save(run.steps, state)
     measured["wall_seconds"] = before + time.perf_counter() - started
-    directory.finish(run, "diverged" if reason else "done", reason, measured)
-    result = directory.result()
+    distributed.on_writer(
+        lambda: directory.finish(run, "diverged" if reason else "done", reason, measured)
+    )
+    result = distributed.on_writer(directory.result)
     assert result is not None
     return result
 
@@ -110,7 +114,7 @@ class _Loop:
         self._corpus = corpus
         self._compiled = compiled
         self._checkpoints = checkpoints
-        self._writer = MetricsWriter(run, directory)
+        self._writer = MetricsWriter(run, directory) if distributed.is_writer() else None
         self._origin = origin
         self._timed_steps = 0
         self._timed_seconds = 0.0
@@ -130,6 +134,7 @@ class _Loop:
         decay = np.float32(run.optimizer.weight_decay)
         count, reason, saved = 1, "", time.perf_counter()
         pending: tuple[int, int, dict[str, Any]] | None = None
+        ballot = distributed.Ballot(self._compiled.mesh)
         while step < run.steps and not reason:
             count = min(count, most, run.steps - step)
             begun = time.perf_counter()
@@ -143,19 +148,24 @@ class _Loop:
                 reason = self._read(*pending, on_progress)
             state, pending = dispatched[0], (step, count, dispatched[1])
             step += count
-            stop = should_stop()
-            if stop or time.perf_counter() - saved > run.training.checkpoint_seconds:
+            # Any process may be told to stop; the clock of process 0 is that of all.
+            due = time.perf_counter() - saved > run.training.checkpoint_seconds
+            clock = (due, self._next_count(count)) if distributed.is_writer() else (0, 0)
+            stop, save, count = ballot(should_stop(), *clock)
+            if stop or save:
                 reason, pending = reason or self._read(*pending, on_progress), None
                 if not reason and step < run.steps:
-                    self._writer.flush()
+                    if self._writer:
+                        self._writer.flush()
                     self._checkpoints.save(step, state)
                     saved = time.perf_counter()
+                    ballot = distributed.Ballot(self._compiled.mesh)  # of what led to this
                 if stop and not reason:
                     raise Interrupted(run.run_id)
-            count = self._next_count(count)
         if pending and not reason:
             reason = self._read(*pending, on_progress)
-        self._writer.close()
+        if self._writer:
+            self._writer.close()
         return state, reason
 
     def speed(self) -> dict[str, Any]:
@@ -182,15 +192,20 @@ class _Loop:
         shape = (most, run.batch_size, run.sequence_length + 1)
         where = NamedSharding(self._compiled.mesh, sharding.TRAIN_BATCH)
 
-        def rows(index: Any) -> np.ndarray:
-            """The examples of one device, zeros after the last update."""
-            batch = np.arange(run.batch_size)[index[1]]
+        @functools.cache  # devices that share rows, along the tensor axis
+        def rows(first: int, last: int) -> np.ndarray:
+            """Examples `first` .. `last - 1` of each batch, zeros after the last update."""
+            batch = np.arange(first, last)
             examples = (step + np.arange(count))[:, None] * run.batch_size + batch
             windows = np.zeros((most, len(batch), shape[2]), np.int32)
             windows[:count] = self._corpus.examples(run.seed, examples, run.sequence_length)
             return windows
 
-        return jax.make_array_from_callback(shape, where, rows), rates
+        # Called for the devices of this process alone: nobody reads the rows of another.
+        def part(index: Any) -> np.ndarray:
+            return rows(*index[1].indices(run.batch_size)[:2])
+
+        return jax.make_array_from_callback(shape, where, part), rates
 
     def _read(
         self,
@@ -207,7 +222,8 @@ class _Loop:
             self._timed_steps += count
         self._last_read = now
         rate = self._timed_steps / self._timed_seconds if self._timed_seconds else 0.0
-        self._writer.write(first, values, now - self._origin, rate)
+        if self._writer:
+            self._writer.write(first, values, now - self._origin, rate)
         on_progress(first + count, float(values["loss"][-1]))
         return divergence(first, values, self._run.training.divergence_factor)
 

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -42,8 +43,12 @@ EVAL_BATCH = P(("data", "fsdp"), None)
 def make_mesh(config: TrainingConfig) -> Mesh:
     """The mesh data x fsdp x tensor, over the first devices where it needs fewer than there are.
 
+    Devices are ordered by process and the last axis is innermost: tensor, then fsdp, stay within
+    a host as long as their product divides its devices, and data goes across. (On a TPU, JAX
+    lays the axes along the chips' own network, which does not end at a host.)
+
     Raises:
-      UserError: the mesh needs more devices than there are.
+      UserError: the mesh needs more devices than there are, or leaves a process without one.
     """
     devices = jax.devices()
     rest = config.fsdp * config.tensor
@@ -52,6 +57,13 @@ def make_mesh(config: TrainingConfig) -> Mesh:
         raise UserError(
             f"training: a mesh of data_parallel {data} x fsdp {config.fsdp} x tensor "
             f"{config.tensor} needs {data * rest} devices; there are {len(devices)}"
+        )
+    idle = {device.process_index for device in devices[data * rest :]}
+    idle -= {device.process_index for device in devices[: data * rest]}
+    if idle:
+        raise UserError(
+            f"training: a mesh of {data * rest} devices leaves process {min(idle)} of "
+            f"{jax.process_count()} without one; use all {len(devices)} devices, or fewer processes"
         )
     return jax.make_mesh(
         (data, config.fsdp, config.tensor),
@@ -85,6 +97,19 @@ def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
                 f"{name} {list(shape)}; choose a divisor"
             )
     return P(*split)
+
+
+def place(value: np.ndarray | np.generic, where: NamedSharding) -> jax.Array:
+    """`value` on the devices of `where`, each process serving its own.
+
+    With several processes `device_put` would first send it around to compare all copies.
+    """
+    whole = np.asarray(value)
+
+    def part(index: Any) -> np.ndarray:
+        return whole[index]
+
+    return jax.make_array_from_callback(whole.shape, where, part)
 
 
 def batch_divisor(mesh: Mesh) -> int:

@@ -1,17 +1,31 @@
-"""One process of a sweep: takes the cells that nobody has, one after the other."""
+"""One worker of a sweep: takes the cells that nobody has, one after the other.
 
+A worker is one process, or several that train each cell together (`distributed`): then process 0
+takes the locks and decides, and the others follow.
+"""
+
+import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from chinchilla_jax.data.store import Corpus, open_corpus
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.loading import cache_folder
-from chinchilla_jax.experiment.lock import LockLost
-from chinchilla_jax.experiment.records import has_plan, read_plan, run_directory
+from chinchilla_jax.experiment.lock import Lock, LockLost
+from chinchilla_jax.experiment.records import (
+    RunDirectory,
+    has_plan,
+    read_plan,
+    run_directory,
+    write_results,
+)
+from chinchilla_jax.training import distributed
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +40,34 @@ def stop_requested() -> Callable[[], bool]:
 
 
 def open_planned_corpus(workdir: Path, run: RunConfig) -> Corpus:
-    """The corpus that the plan of `workdir` was made on; any, for a run without a plan."""
-    planned = has_plan(workdir)
-    expected = read_plan(workdir)[2].get("data_fingerprint") if planned else None
-    return open_corpus(run.data, cache_folder(run.data.cache), expected)
+    """The corpus that the plan of `workdir` was made on; any, for a run without a plan.
+
+    Raises:
+      UserError: there is none, or that of another process is another.
+    """
+
+    def opened() -> Corpus:
+        planned = has_plan(workdir)
+        expected = read_plan(workdir)[2].get("data_fingerprint") if planned else None
+        return open_corpus(run.data, cache_folder(run.data.cache), expected)
+
+    corpus = distributed.together(opened)
+    distributed.agree_that_same("the data fingerprint", corpus.data_fingerprint)
+    return corpus
+
+
+@contextlib.contextmanager
+def locked(directory: RunDirectory, patient: bool) -> Iterator[Lock | None]:
+    """`directory.lock` of process 0, whose outcome is that of all."""
+    held: list[Lock | None] = []
+    with contextlib.ExitStack() as stack:
+
+        def take() -> bool:
+            held.append(stack.enter_context(directory.lock(patient)))
+            return held[0] is not None
+
+        mine = distributed.on_writer(take)
+        yield (held[0] if held else Lock()) if mine else None
 
 
 def prepare_jax(cache: Path) -> None:
@@ -54,7 +92,31 @@ def work(workdir: Path, indices: Sequence[int], pinned_to: Sequence[int] = ()) -
         os.sched_setaffinity(0, pinned_to)
     should_stop = stop_requested()
     cells = {cell.index: cell for cell in read_plan(workdir)[1]}
-    runs = [cells[index].run for index in indices]
+    _work(workdir, [cells[index].run for index in indices], should_stop)
+
+
+def work_together(workdir: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """What `sweep.run` does, by the processes of one job that train each cell together.
+
+    Raises:
+      KeyboardInterrupt: after an orderly stop by a signal to any of them.
+    """
+    should_stop = stop_requested()
+
+    def forget_failures() -> None:
+        for cell in cells:
+            run_directory(workdir, cell.run.run_id).forget_failure()
+
+    distributed.on_writer(forget_failures)
+    if cells:
+        _work(workdir, [cell.run for cell in cells], should_stop)
+    rows = distributed.on_writer(lambda: write_results(workdir))
+    if distributed.any_process(should_stop()):
+        raise KeyboardInterrupt
+    return rows
+
+
+def _work(workdir: Path, runs: Sequence[RunConfig], should_stop: Callable[[], bool]) -> None:
     corpus = open_planned_corpus(workdir, runs[0])
     prepare_jax(cache_folder(runs[0].data.cache))
     patient = False  # in a last pass: are the owners of what is left still alive?
@@ -82,26 +144,40 @@ def _attempt(
     patient: bool,
 ) -> bool:
     """Trains one cell if it is free and not over; whether it did."""
-    from chinchilla_jax.training.loop import Interrupted, train
-
     directory = run_directory(workdir, run.run_id)
-    if should_stop() or directory.result() or directory.failure():
+    over = distributed.on_writer(lambda: bool(directory.result() or directory.failure()))
+    if distributed.any_process(should_stop()) or over:
         return False
-    with directory.lock(patient) as mine:
+    with locked(directory, patient) as mine:
         if mine is None:
             log.info("%s: is being run by %s; left alone", run.run_id, directory.owner())
             return False
-        try:
-            train(run, corpus, directory, mine.guard(should_stop))
-        except Interrupted:
-            log.info("%s: interrupted; its state is saved", run.run_id)
-            return False
-        except LockLost as lost:
-            log.warning("%s", lost)
-            return False
-        except UserError as error:
-            directory.fail(str(error))
-        except Exception as error:  # one cell's failure must not stop the others
-            log.exception("%s: failed", run.run_id)
-            directory.fail(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
-    return True
+        # Each process has its own view of a failure; that of process 0 counts.
+        trained, failure = distributed.agree(
+            _outcome(run, corpus, directory, mine.guard(should_stop))
+        )
+        if failure:
+            distributed.on_writer(lambda: directory.fail(failure))
+    return trained
+
+
+def _outcome(
+    run: RunConfig, corpus: Corpus, directory: RunDirectory, should_stop: Callable[[], bool]
+) -> tuple[bool, str]:
+    """(whether the attempt came to an end, why it failed) of training one cell."""
+    from chinchilla_jax.training.loop import Interrupted, train
+
+    try:
+        distributed.together(lambda: train(run, corpus, directory, should_stop))
+    except Interrupted:
+        log.info("%s: interrupted; its state is saved", run.run_id)
+        return False, ""
+    except LockLost as lost:
+        log.warning("%s", lost)
+        return False, ""
+    except UserError as error:
+        return True, str(error)
+    except Exception as error:  # one cell's failure must not stop the others
+        log.exception("%s: failed", run.run_id)
+        return True, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return True, ""

@@ -93,16 +93,20 @@ def test_lines_of_an_object_are_written_at_intervals(gcs, monkeypatch):
     assert gcs.objects["lines/file"][0] == b"1\n2\n"
 
 
+def digests(folder):
+    return storage.digests(folder, storage.files(folder), lambda file: file.read_text())
+
+
 def test_a_folder_is_moved_and_a_changed_file_has_another_digest(folder):
     storage.write_text_atomic(folder / "a" / "b" / "c", "1")
     storage.write_text_atomic(folder / "a" / "d", "2")
-    before = storage.digests(folder / "a", lambda file: file.read_text())
+    before = digests(folder / "a")
     assert list(before) == ["b/c", "d"]
     storage.move_folder(folder / "a", folder / "e")
-    assert storage.digests(folder / "e", lambda file: file.read_text()) == before
+    assert digests(folder / "e") == before
     assert not storage.exists(folder / "a")
     storage.write_text_atomic(folder / "e" / "d", "3")
-    after = storage.digests(folder / "e", lambda file: file.read_text())
+    after = digests(folder / "e")
     assert after["b/c"] == before["b/c"] and after["d"] != before["d"]
 
 

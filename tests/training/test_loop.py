@@ -11,7 +11,7 @@ from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training.loop import Interrupted, train
 from tests.training.helpers import small_run, with_training
 
-TIMES = {"wall_seconds", "tokens_per_second"}
+TIMES = {"wall_seconds", "tokens_per_second", "input_share"}
 
 
 def numbers(row):

@@ -20,7 +20,7 @@ SCHEDULES = ("cosine", "linear", "wsd")
 OPTIMIZERS = ("adamw", "muon")
 PARAMETRIZATIONS = ("mup", "standard")
 DTYPES = ("auto", "float32", "bfloat16")
-REMAT_POLICIES = ("none", "attention", "dots", "full")
+REMAT_POLICIES = ("auto", "none", "attention", "dots", "full")
 LAYER_LOOPS = ("auto", "scan", "unrolled")
 ORDERS = ("smallest", "largest", "planned")
 
@@ -258,7 +258,9 @@ class TrainingConfig:
     tensor: int = 1
     dtype: str = "auto"  # compute; auto: bfloat16 on accelerators, float32 on CPU
     layers: str = "auto"  # auto: scan on accelerators, unrolled on CPU where scan costs 13-17 %
-    remat: str = "none"  # none, attention, dots, full: less and less is kept (models/decoder.py)
+    # What layers keep for the backward pass: less and less from none over attention and dots to
+    # full (models/decoder.py). auto: dots on accelerators, none on CPU.
+    remat: str = "auto"
     loss_chunk_tokens: int = 4096  # tokens whose logits exist at once
     microbatch: int = 0  # sequences per gradient accumulation step; 0: the whole batch
     steps_per_dispatch: int = 0  # steps per call of the device; 0: 64 on CPU, 1 on accelerators

@@ -65,7 +65,7 @@ def _compiled(
         Scaling(optimizer.base_width, optimizer.parametrization),
         dtype,
         devices.scan_layers(training),
-        training.remat,
+        devices.remat(training),
         kernels.fused_attention(devices.platform(), mesh, shape, dtype, sequence),
     )
     tx = optimizer_of(optimizer, shape)

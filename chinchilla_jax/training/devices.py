@@ -41,6 +41,12 @@ def scan_layers(config: TrainingConfig) -> bool:
     return not on_cpu() if config.layers == "auto" else config.layers == "scan"
 
 
+def remat(config: TrainingConfig) -> str:
+    """What layers keep: on accelerators the results of products, since to compute norms and
+    activation functions again costs less than to write them to memory and read them back."""
+    return ("none" if on_cpu() else "dots") if config.remat == "auto" else config.remat
+
+
 def steps_per_dispatch(config: TrainingConfig) -> int:
     """Most steps in one call of the device: on a CPU the call itself costs as much as a step."""
     return config.steps_per_dispatch or (64 if on_cpu() else 1)

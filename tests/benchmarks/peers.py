@@ -6,6 +6,8 @@ another one is measured it waits and uses nothing.
 
 import multiprocessing
 import os
+import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,9 +18,9 @@ DISPATCH = 64  # most steps in one call of the device, as on every CPU run
 
 
 class Peer:
-    """`factory()` in a process of its own, restricted to `cores`."""
+    """`factory()` in a process of its own, on the CPU and restricted to `cores` where given."""
 
-    def __init__(self, factory: Callable[[], Any], cores: Sequence[int]) -> None:
+    def __init__(self, factory: Callable[[], Any], cores: Sequence[int] = ()) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, factory, cores), daemon=True)
@@ -43,6 +45,11 @@ class Peer:
         self.start(method, *arguments)
         return self.result()
 
+    def close(self) -> None:
+        """Ends the process, and with it all that it holds."""
+        self._connection.close()
+        self._process.join()
+
 
 def usable_cores(count: int) -> list[int]:
     """The first `count` cores of this process; says so when others are at work on them.
@@ -61,8 +68,10 @@ def usable_cores(count: int) -> list[int]:
 
 
 def _serve(connection: Any, factory: Callable[[], Any], cores: Sequence[int]) -> None:
-    os.sched_setaffinity(0, cores)  # before JAX or PyTorch count them
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    if cores:
+        os.sched_setaffinity(0, cores)  # before JAX or PyTorch count them
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # peers share a GPU's memory
     peer = None
     while True:
         try:
@@ -83,15 +92,35 @@ def windows(steps: int, batch: int, sequence: int, seed: int) -> np.ndarray:
     return np.minimum(*generator.integers(0, 256, (2, *shape)))
 
 
-class JaxTraining:
-    """The compiled step of `chinchilla_jax.training`, as `loop.py` calls it."""
+def process_peak_bytes() -> int:
+    """The most memory that this process has had at once, its libraries included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
-    def build(self, width: int, batch: int, sequence: int) -> tuple[Any, dict[str, np.ndarray]]:
-        """Compiles the recipe's model of `width`; its run and its initial weights by path."""
+
+def unstacked(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Parameters of scanned layers as those of single ones."""
+    single = {}
+    for path, value in params.items():
+        if path.startswith("layers/"):
+            for i, layer in enumerate(value):
+                single[path.replace("layers/", f"layers_{i}/", 1)] = layer
+        else:
+            single[path] = value
+    return single
+
+
+class JaxTraining:
+    """The compiled step of `chinchilla_jax.training`, as `loop.py` calls it, on one device."""
+
+    def build(
+        self, shape: Any, batch: int, sequence: int, training: Any = None
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        """The run of a model, ready to train, and its initial weights by path."""
         import jax
 
         from chinchilla_jax.experiment import config, recipe
-        from chinchilla_jax.training import compiled, initial, optimizers
+        from chinchilla_jax.training import compiled, devices, initial, optimizers
 
         rules = config.RecipeConfig()
         run = config.RunConfig(
@@ -99,16 +128,16 @@ class JaxTraining:
             experiment="benchmark",
             budget=1.0,
             flops_convention="matmul",
-            model=recipe.shape_for_width(width, rules, 256),
+            model=shape,
             data=config.DataConfig(),
             optimizer=recipe.optimizer_for(1000, 1e-3, rules),
-            training=config.TrainingConfig(),
+            training=config.TrainingConfig(data_parallel=1, **(training or {})),
             batch_size=batch,
             sequence_length=sequence,
             steps=1000,
             seed=0,
         )
-        self._run = run
+        self._run, self._length = run, min(DISPATCH, devices.steps_per_dispatch(run.training))
         self._compiled = compiled.compiled_for(run)
         with jax.set_mesh(self._compiled.mesh):
             self._state = initial.initial_state(
@@ -118,35 +147,56 @@ class JaxTraining:
             optimizers.path_name(path): np.asarray(leaf).copy()
             for path, leaf in jax.tree.leaves_with_path(self._state.params)
         }
-        return run, params
+        return run, unstacked(params)
 
     def train(self, steps: int) -> tuple[float, list[float]]:
         """Seconds of `steps` steps at a constant rate, and the loss of each."""
         import jax
 
-        run, rates = self._run, np.full(DISPATCH, self._run.optimizer.learning_rate, np.float32)
+        run, length = self._run, self._length
+        rates = np.full(length, run.optimizer.learning_rate, np.float32)
         decay = np.float32(run.optimizer.weight_decay)
-        dispatches = [min(DISPATCH, steps - i) for i in range(0, steps, DISPATCH)]
         tokens = windows(DISPATCH, run.batch_size, run.sequence_length, seed=0).astype(np.int32)
         losses = []
         begin = time.perf_counter()
         with jax.set_mesh(self._compiled.mesh):
-            for count in dispatches:
+            for first in range(0, steps, length):
+                count, begun = min(length, steps - first), first % DISPATCH
                 self._state, metrics = self._compiled.train(
-                    self._state, tokens, rates, decay, np.int32(count)
+                    self._state, tokens[begun : begun + length], rates, decay, np.int32(count)
                 )
                 losses.append(metrics["loss"][:count])
             jax.block_until_ready(self._state)
         seconds = time.perf_counter() - begin
         return seconds, np.concatenate([np.asarray(part) for part in losses]).tolist()
 
-    def matmul_flops_per_second(self, size: int = 2048, times: int = 8) -> float:
-        """The ceiling: products of large square float32 matrices, the median of `times`."""
+    def peak_bytes(self) -> int:
+        """The most that was in use at once: on the device, or by the process."""
+        import jax
+
+        stats = jax.local_devices()[0].memory_stats() or {}
+        return stats.get("peak_bytes_in_use") or process_peak_bytes()
+
+    def device(self, dtype: str) -> tuple[str, str, Any]:
+        """The device's kind, what `training.dtype` means there, and its peak FLOP/s if known."""
+        import jax
+
+        from chinchilla_jax.experiment import config
+        from chinchilla_jax.training import devices
+
+        kind = jax.local_devices()[0].device_kind
+        dtype = str(devices.compute_dtype(config.TrainingConfig(dtype=dtype)))
+        return kind, dtype, devices.peak_flops(kind)
+
+    def matmul_flops_per_second(
+        self, size: int = 2048, times: int = 8, dtype: str = "float32"
+    ) -> float:
+        """The ceiling: products of large square matrices, the median of `times`."""
         import jax
         import jax.numpy as jnp
 
         product = jax.jit(jnp.matmul)
-        x = jnp.ones((size, size), jnp.float32)
+        x = jnp.ones((size, size), dtype)
         seconds = []
         for _ in range(times + 1):
             begin = time.perf_counter()

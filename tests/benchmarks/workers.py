@@ -12,6 +12,8 @@ import statistics
 
 from peers import JaxTraining, Peer, usable_cores
 
+from chinchilla_jax.experiment import config, recipe
+
 
 def speed(peers: list[Peer], steps: int, tokens: int) -> float:
     """Tokens per second of all `peers` together, each doing `steps` at the same time."""
@@ -36,9 +38,10 @@ def main() -> None:
     print(f"{arguments.workers} cores, {arguments.batch} x {arguments.sequence} tokens a step")
     print(" width   tokens/s: one thread each   one process   ratio")
     for width in arguments.widths:
+        shape = recipe.shape_for_width(width, config.RecipeConfig(), 256)
         for peers in setups.values():
             for peer in peers:
-                peer.start("build", width, arguments.batch, arguments.sequence)
+                peer.start("build", shape, arguments.batch, arguments.sequence)
             for peer in peers:
                 peer.result()
         steps = {}

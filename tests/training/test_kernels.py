@@ -4,6 +4,7 @@ None of it runs on a GPU or a TPU: cuDNN's calls are counted and their shapes re
 runs in Pallas' interpreter, and what surrounds a kernel on a mesh runs with another in its place.
 """
 
+import dataclasses
 import functools
 import re
 
@@ -41,7 +42,9 @@ def lowered(platform, monkeypatch, sequence=128, model=None, **training):
 
 
 @pytest.mark.parametrize("layers,depth", [("scan", 1), ("unrolled", 2)])
-@pytest.mark.parametrize("remat,again", [("none", 0), ("attention", 0), ("dots", 0), ("full", 1)])
+@pytest.mark.parametrize(
+    "remat,again", [("auto", 0), ("none", 0), ("attention", 0), ("dots", 0), ("full", 1)]
+)
 def test_cudnn_attends_forward_and_backward_on_each_devices_part(
     remat, again, layers, depth, monkeypatch
 ):
@@ -187,3 +190,11 @@ def test_only_parameters_decide_the_shapes_of_a_state():
     from chinchilla_jax.training.optimizers import optimizer_of
 
     abstract_state(model, optimizer_of(small_run().optimizer, model.config))
+
+
+def test_automatic_remat_keeps_all_on_a_cpu_and_products_on_an_accelerator(monkeypatch):
+    training = small_run().training
+    assert devices.remat(training) == "none"
+    monkeypatch.setattr(devices, "platform", lambda: "tpu")
+    assert devices.remat(training) == "dots"
+    assert devices.remat(dataclasses.replace(training, remat="full")) == "full"

@@ -261,7 +261,7 @@ class TrainingConfig:
     # What layers keep for the backward pass: less and less from none over attention and dots to
     # full (models/decoder.py). auto: dots on accelerators, none on CPU.
     remat: str = "auto"
-    loss_chunk_tokens: int = 4096  # tokens whose logits exist at once
+    loss_chunk_tokens: int = 4096  # tokens of a device whose logits exist at once
     microbatch: int = 0  # sequences per gradient accumulation step; 0: the whole batch
     steps_per_dispatch: int = 0  # steps per call of the device; 0: 64 on CPU, 1 on accelerators
     log_every: int = 50  # steps

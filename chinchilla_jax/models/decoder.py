@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from chinchilla_jax.models import attention, roles
+from chinchilla_jax.models.layout import Layout
 from chinchilla_jax.models.normalization import RMSNorm
 from chinchilla_jax.models.products import einsum32
 
@@ -23,6 +24,11 @@ FUSED_ATTENTION = ("dot_product_attention_fwd_wrapper", "pallas_call")
 def _products(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
     keeps: Any = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
     return primitive.name in FUSED_ATTENTION or keeps(primitive, *arguments, **parameters)
+
+
+def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Keeps everything but weights as `Layout.place` returns them, in either shape."""
+    return primitive.name not in ("sharding_constraint", "reshape")
 
 
 # What a layer keeps for the backward pass, from most to least; the rest it computes again:
@@ -51,13 +57,14 @@ class Layer(roles.RoleModule):
 
     @nn.compact
     def __call__(self, x_TxD: jax.Array, positions: jax.Array) -> tuple[jax.Array, None]:
-        common = (self.config, self.scaling, self.dtype)
+        common = (self.config, self.scaling, self.dtype, self.layout)
         modern = self.config.definition == "modern"
         kind = attention.RotaryAttention if modern else attention.RelativeAttention
         y = RMSNorm(*common, name="attention_norm")(x_TxD)
         x_TxD += kind(*common, self.recompute, self.fused, name="attention")(y, positions)
         y = RMSNorm(*common, name="feed_forward_norm")(x_TxD)
-        return x_TxD + FeedForward(*common, name="feed_forward")(y), None
+        x_TxD += FeedForward(*common, name="feed_forward")(y)
+        return self.layout.place(x_TxD, "TD"), None
 
 
 class Decoder(roles.RoleModule):
@@ -67,6 +74,7 @@ class Decoder(roles.RoleModule):
       config: its shape.
       scaling: muP or standard, and the base width.
       dtype: of activations and products; parameters are float32.
+      layout: where arrays lie while it computes.
       scan: layers in one `nn.scan` (parameters `layers/...` with an axis L in front) or unrolled
         (`layers_0/...`, `layers_1/...`).
       remat: what the backward pass computes again, by name (beside `REMAT_POLICIES`).
@@ -75,19 +83,21 @@ class Decoder(roles.RoleModule):
 
     scaling: roles.Scaling = roles.Scaling()
     dtype: Any = jnp.float32
+    layout: Layout = Layout()
     scan: bool = False
     remat: str = "none"
     fused: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
     def setup(self) -> None:
-        common = (self.config, self.scaling, self.dtype)
+        common = (self.config, self.scaling, self.dtype, self.layout)
         extra = (self.remat == "attention", self.fused)
         self.embedding = self.weight("embedding")
         if self.config.definition == "modern":
             self.readout = self.weight("readout")
         layer: Any = Layer
-        if self.remat in REMAT_POLICIES:
-            layer = nn.remat(layer, policy=REMAT_POLICIES[self.remat], prevent_cse=not self.scan)
+        policy = REMAT_POLICIES.get(self.remat, _all_but_gathered if self.layout.gathers else None)
+        if policy:
+            layer = nn.remat(layer, policy=policy, prevent_cse=not self.scan)
         if self.scan:
             layer = nn.scan(
                 layer,
@@ -105,7 +115,8 @@ class Decoder(roles.RoleModule):
         """Hidden states after the last norm, [T, D], ready for `readout_DxV`."""
         c = self.config
         sequence = tokens_BxS.shape[1]
-        x_TxD = self.embedding[tokens_BxS.reshape(-1)].astype(self.dtype)
+        x_TxD = self.embedding[self.layout.place(tokens_BxS.reshape(-1), "T")]
+        x_TxD = self.layout.place(x_TxD.astype(self.dtype), "TD")
         if c.definition == "modern":
             positions = attention.rotary_angles(sequence, c.head_size)
         else:
@@ -121,8 +132,9 @@ class Decoder(roles.RoleModule):
 
     def readout_DxV(self) -> jax.Array:
         """The matrix from hidden states to logits, [D, V] in `dtype`."""
-        modern = self.config.definition == "modern"
-        return (self.readout if modern else self.embedding.T).astype(self.dtype)
+        if self.config.definition == "modern":
+            return self.readout
+        return self.embedding.T.astype(self.dtype)
 
     def __call__(self, tokens_BxS: jax.Array) -> jax.Array:
         """Logits of each next token, [B, S, V] float32.

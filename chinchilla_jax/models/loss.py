@@ -51,11 +51,11 @@ def token_losses(
       x_TxD: hidden states, `Decoder.hidden`.
       readout_DxV: `Decoder.readout_DxV`.
       targets_T: the next token of each position.
-      chunk_tokens: most tokens with logits at any time, at least 1.
+      chunk_tokens: most tokens with logits at any time on a device, at least 1.
       parts: how many devices the tokens are split over; divides them.
     """
     tokens = x_TxD.shape[0]
-    count = -(-tokens // chunk_tokens)
+    count = -(-tokens // (parts * chunk_tokens))
     if count == 1:
         return _nats(einsum32("td,dv->tv", x_TxD, readout_DxV), targets_T)
 
@@ -80,8 +80,8 @@ def total_loss(
     Where more than one chunk is needed the forward pass computes the gradient as well, chunk by
     chunk, while it has the logits.
     """
-    if x_TxD.shape[0] <= chunk_tokens:
-        return jnp.sum(token_losses(x_TxD, readout_DxV, targets_T, chunk_tokens))
+    if x_TxD.shape[0] <= parts * chunk_tokens:
+        return jnp.sum(token_losses(x_TxD, readout_DxV, targets_T, chunk_tokens, parts))
     return _chunked_total(x_TxD, readout_DxV, targets_T, chunk_tokens, parts)
 
 
@@ -96,7 +96,7 @@ def _forward(
     x_TxD: jax.Array, readout_DxV: jax.Array, targets_T: jax.Array, chunk_tokens: int, parts: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     tokens = x_TxD.shape[0]
-    parts_of = functools.partial(_chunks, count=-(-tokens // chunk_tokens), parts=parts)
+    parts_of = functools.partial(_chunks, count=-(-tokens // (parts * chunk_tokens)), parts=parts)
     counted_T = jnp.ones(tokens, bool)  # the padding of chunks is not
 
     # The readout's gradient is added up by part, so that devices meet once and not in each chunk.

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from chinchilla_jax.experiment.config import ModelConfig
+from chinchilla_jax.models.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class RoleModule(nn.Module):
     config: ModelConfig
     scaling: Scaling
     dtype: Any  # of activations and products
+    layout: Layout  # where arrays lie while it computes
 
     def weight(self, name: str) -> jax.Array:
         """Declares the float32 parameter `name`; matrices of products come in `dtype`."""
@@ -140,4 +142,4 @@ class RoleModule(nn.Module):
         else:
             init = nn.initializers.constant(role.initial)
         weight = self.param(name, init, shape(role.dims, self.config), jnp.float32)
-        return in_compute_dtype(role, weight, self.dtype)
+        return self.layout.place(in_compute_dtype(role, weight, self.dtype), role.dims)

@@ -62,11 +62,12 @@ def _compiled(
     dtype = devices.compute_dtype(training)
     model = Decoder(
         shape,
-        Scaling(optimizer.base_width, optimizer.parametrization),
-        dtype,
-        devices.scan_layers(training),
-        devices.remat(training),
-        kernels.fused_attention(devices.platform(), mesh, shape, dtype, sequence),
+        scaling=Scaling(optimizer.base_width, optimizer.parametrization),
+        dtype=dtype,
+        layout=sharding.layout(mesh),
+        scan=devices.scan_layers(training),
+        remat=devices.remat(training),
+        fused=kernels.fused_attention(devices.platform(), mesh, shape, dtype, sequence),
     )
     tx = optimizer_of(optimizer, shape)
     abstract = abstract_state(model, tx)

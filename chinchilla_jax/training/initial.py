@@ -17,6 +17,7 @@ import optax
 
 from chinchilla_jax.models import roles
 from chinchilla_jax.models.decoder import Decoder
+from chinchilla_jax.models.layout import Layout
 from chinchilla_jax.training.optimizers import path_name
 from chinchilla_jax.training.sharding import place
 from chinchilla_jax.training.step import TrainState
@@ -25,7 +26,8 @@ from chinchilla_jax.training.step import TrainState
 def abstract_state(model: Decoder, tx: optax.GradientTransformation) -> Any:
     """Shapes and dtypes of the TrainState; nothing is allocated."""
     tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    plain = model.clone(fused=None)  # a kernel has no parameters, and shapes that it takes
+    # Kernels have no parameters, and two tokens are neither theirs nor to be split over devices.
+    plain = model.clone(fused=None, layout=Layout())
     params = jax.eval_shape(plain.init, jax.random.key(0), tokens)["params"]
     scalar: Any = functools.partial(jax.ShapeDtypeStruct, ())
     return TrainState(

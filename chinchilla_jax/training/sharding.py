@@ -1,8 +1,8 @@
 """The mesh, and where every array of the state lies on it.
 
-One ordered table of (pattern, PartitionSpec), EasyLM's idiom, applied to the whole `TrainState`:
-an optimizer's moments carry the path of their parameter, so they follow its rule. Batches are
-split over data and fsdp together.
+One table from logical dimensions to mesh axes, applied to the whole `TrainState`: an optimizer's
+moments carry the name of their parameter, so they lie with it. Batches are split over data and
+fsdp together.
 """
 
 import math
@@ -16,28 +16,26 @@ from jax.sharding import PartitionSpec as P
 
 from chinchilla_jax.experiment.config import TrainingConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.models import roles
+from chinchilla_jax.models.layout import Layout
 from chinchilla_jax.training.optimizers import path_name
 
 AXES = ("data", "fsdp", "tensor")
 
-# First match wins. Dimensions are those of models/roles.py; a leading axis of layers, under a
-# scan, is never split.
-RULES = (
-    (r"embedding$", P("tensor", "fsdp")),  # V D
-    (r"readout$", P("fsdp", "tensor")),  # D V
-    (r"attention/(query|key|value|positions)$", P("fsdp", "tensor", None)),  # D H K
-    (r"attention/out$", P("tensor", None, "fsdp")),  # H K D
-    (r"attention/(content|position)_bias$", P("tensor", None)),  # H K
-    (r"feed_forward/(gate|up)$", P("fsdp", "tensor")),  # D F
-    (r"feed_forward/down$", P("tensor", "fsdp")),  # F D
-    (r"(scale|query_norm|key_norm)$", P(None)),
-    (r"^(step|smoothed_loss|lowest_loss)$", P()),
-    (r"^opt_state/.*(count|ns_coeffs)$", P()),  # Adam's, Muon's
-)
+# Where a logical dimension lies while a model computes: those of parameters, `models/roles.py`,
+# and T tokens, B sequences, P parts of the batch.
+BATCH = ("data", "fsdp")
+IN_USE = {
+    "T": BATCH, "B": BATCH, "P": BATCH, "V": "tensor", "H": "tensor", "G": "tensor", "F": "tensor",
+}  # fmt: skip
+# Where those of a matrix, its gradient and its moments lie otherwise.
+AT_REST = IN_USE | {"D": "fsdp"}
+# What is no parameter: our own, Adam's, Muon's.
+EVERYWHERE = r"^(step|smoothed_loss|lowest_loss)$|^opt_state/.*(count|ns_coeffs)$"
 
 # [N, B, S + 1] tokens of one dispatch, and [B, S + 1] of one evaluation batch.
-TRAIN_BATCH = P(None, ("data", "fsdp"), None)
-EVAL_BATCH = P(("data", "fsdp"), None)
+TRAIN_BATCH = P(None, BATCH, None)
+EVAL_BATCH = P(BATCH, None)
 
 
 def make_mesh(config: TrainingConfig) -> Mesh:
@@ -77,7 +75,7 @@ def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
     """The NamedSharding of every leaf of a TrainState, from its path and shape.
 
     Raises:
-      UserError: a leaf that no rule matches, or a size that the mesh does not divide.
+      UserError: a leaf that is not known, or a size that the mesh does not divide.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(mesh, _spec(path_name(path), leaf.shape, mesh)),
@@ -86,10 +84,11 @@ def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
 
 
 def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-    spec = next((spec for pattern, spec in RULES if re.search(pattern, name)), None)
-    if spec is None:
-        raise UserError(f"{name} {list(shape)}: no rule of training/sharding.py matches it")
-    split: tuple[Any, ...] = (None,) * (len(shape) - len(spec)) + tuple(spec)
+    role = roles.ROLES.get(name.rsplit("/", 1)[-1])
+    if role is None and not re.search(EVERYWHERE, name):
+        raise UserError(f"{name} {list(shape)}: neither in models/roles.py nor in EVERYWHERE")
+    axes = _at_rest(role.dims) if role else ()
+    split: tuple[Any, ...] = (None,) * (len(shape) - len(axes)) + axes
     for size, axis in zip(shape, split, strict=True):
         if axis is not None and size % mesh.shape[axis]:
             raise UserError(
@@ -110,6 +109,32 @@ def place(value: np.ndarray | np.generic, where: NamedSharding) -> jax.Array:
         return whole[index]
 
     return jax.make_array_from_callback(whole.shape, where, part)
+
+
+def _at_rest(dims: str) -> tuple[Any, ...]:
+    table = AT_REST if len(dims) > 1 else IN_USE  # vectors are whole on every device
+    return tuple(table.get(dim) for dim in dims)
+
+
+def layout(mesh: Mesh) -> Layout:
+    """What models are told of the mesh.
+
+    Told nothing, the compiler splits activations as it finds the weights split, gathers the
+    whole batch on every device and computes it everywhere. Told, it gathers weights over fsdp
+    where they are used, and adds up and scatters their gradients.
+    """
+    if mesh.size == 1:
+        return Layout()
+
+    def constrain(x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*axes)))
+
+    def place(x: jax.Array, dims: str) -> jax.Array:
+        if not set(dims) & set("TBP"):
+            x = constrain(x, _at_rest(dims))  # after its cast, and its gradient likewise
+        return constrain(x, tuple(IN_USE.get(dim) for dim in dims))
+
+    return Layout(place, batch_divisor(mesh), gathers=mesh.shape["fsdp"] > 1)
 
 
 def batch_divisor(mesh: Mesh) -> int:

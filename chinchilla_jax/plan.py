@@ -1,21 +1,38 @@
 """Shows the grid of an experiment: every cell, its size, tokens and steps, or why it is not run.
 
     python -m chinchilla_jax.plan --config=configs/quickstart.py
+    python -m chinchilla_jax.plan --config=configs/chinchilla.py --devices=256 --hardware=h200
 
 With --workdir the corpus is built, the grid is checked against it and frozen in plan.json.
+With --devices and --hardware it also shows, for each cell that is run: the mesh (data x fsdp x
+tensor) that communicates least and fits, sequences of a device in one pass (x passes a step), its
+bytes, two bounds of a step and the hours to expect. Nothing is allocated and no device is needed.
 """
 
 from absl import flags
 
 from chinchilla_jax import program
-from chinchilla_jax.experiment import grid, storage, tables
+from chinchilla_jax.experiment import estimate, grid, hardware, storage, tables
+from chinchilla_jax.experiment.errors import UserError
 
 _CONFIG = program.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder in which to freeze the plan.")
+_DEVICES = flags.DEFINE_integer(
+    "devices", None, "Devices that each cell may use; with --hardware.", lower_bound=1
+)
+_HARDWARE = flags.DEFINE_string(
+    "hardware",
+    None,
+    f"What they are: {', '.join(h.name for h in hardware.HARDWARE)}; with --devices.",
+)
 
 
 def main(_: list[str]) -> None:
+    if (_DEVICES.value is None) != (_HARDWARE.value is None):
+        raise UserError("--devices and --hardware: give both or neither")
     experiment = program.experiment_from_flags(_CONFIG.value)
+    devices = _DEVICES.value or 0
+    machine = hardware.by_name(_HARDWARE.value) if _HARDWARE.value else None
     if _WORKDIR.value:
         from chinchilla_jax.training.sweep import freeze_plan
 
@@ -23,6 +40,14 @@ def main(_: list[str]) -> None:
     else:
         cells = grid.plan(experiment)
     print(tables.plan(cells))
+    if machine:
+        estimates = {
+            cell.index: estimate.suggest(cell.run, devices, machine)
+            for cell in cells
+            if cell.status == "planned"
+        }
+        print(f"\n{tables.hardware_plan(cells, estimates)}")
+        print(estimate.footer(list(estimates.values()), devices, machine))
     if _WORKDIR.value:
         print(f"plan: {storage.path(_WORKDIR.value) / 'plan.json'}")
     else:

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from chinchilla_jax.experiment.estimate import Estimate
 from chinchilla_jax.experiment.grid import Cell
 
 LOG_SECONDS = 10.0  # between lines of progress where there is no terminal
@@ -56,6 +57,39 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return "  ".join(padded).rstrip()
 
     return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+def hardware_plan(cells: Sequence[Cell], estimates: Mapping[int, Estimate]) -> str:
+    """What each planned cell costs on an accelerator; `estimates` by the cell's index."""
+    header = (
+        "cell", "shape", "params", "tokens", "FLOPs", "mesh", "batch/device", "state", "act.",
+        "temp.", "arithmetic", "collectives", "hours", "fits",
+    )  # fmt: skip
+    rows = []
+    for cell in cells:
+        if cell.index not in estimates:
+            continue
+        e, model = estimates[cell.index], cell.run.model
+        times = "" if e.microbatches == 1 else f" x{e.microbatches}"
+        rows.append(
+            (
+                str(cell.index),
+                f"{model.width}x{model.depth}",
+                quantity(cell.params),
+                quantity(cell.tokens),
+                f"{cell.flops:.3g}".replace("e+", "e"),
+                str(e.mesh),
+                f"{e.batch_per_device}{times}",
+                quantity(e.memory.state, "B"),
+                quantity(e.memory.activations, "B"),
+                quantity(e.memory.temporaries, "B"),
+                f"{1e3 * e.arithmetic_seconds:.3g} ms",
+                f"{1e3 * e.collective_seconds:.3g} ms",
+                f"{e.hours:.3g}",
+                e.reason or "yes",
+            )
+        )
+    return table(header, rows)
 
 
 def plan(cells: Sequence[Cell]) -> str:

@@ -26,8 +26,8 @@ def _products(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
     return primitive.name in FUSED_ATTENTION or keeps(primitive, *arguments, **parameters)
 
 
-def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Keeps everything but weights as `Layout.place` returns them, in either shape."""
+def _all_but_weights(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Keeps everything but weights, as `Layout.place` returns them and reshaped."""
     return primitive.name not in ("sharding_constraint", "reshape")
 
 
@@ -95,7 +95,9 @@ class Decoder(roles.RoleModule):
         if self.config.definition == "modern":
             self.readout = self.weight("readout")
         layer: Any = Layer
-        policy = REMAT_POLICIES.get(self.remat, _all_but_gathered if self.layout.gathers else None)
+        policy = REMAT_POLICIES.get(self.remat)
+        if self.remat == "none" and (self.scan or self.layout.gathers):
+            policy = _all_but_weights  # a scan would stack a copy of those that it reshapes
         if policy:
             layer = nn.remat(layer, policy=policy, prevent_cse=not self.scan)
         if self.scan:

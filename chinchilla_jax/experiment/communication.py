@@ -1,0 +1,72 @@
+"""Bytes that a training step sends between devices, by collective and mesh axis.
+
+What is counted is what the compiler is told to do (`training/sharding.py`): tests hold that the
+program of eight devices does that and nothing else, up to vectors and scalars. A `payload` is the
+whole array of one collective on one device: what a gather leaves there, what a reduction takes.
+
+* fsdp: every layer's matrices are gathered where they are used, in the forward pass and again in
+  the backward pass; embedding and readout once.
+* data and fsdp together: every matrix's gradient is added up, and over fsdp scattered. XLA's CPU
+  back end adds up everywhere and slices; GPUs and TPUs scatter.
+* tensor: activations are added up after attention and after the feed-forward network, and their
+  gradients at the inputs of each of the matrices that read the residual stream; the looked-up
+  embedding and the gradient of the last hidden states once.
+"""
+
+from dataclasses import dataclass
+
+from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.counting import is_tied
+from chinchilla_jax.experiment.memory import remat
+from chinchilla_jax.experiment.meshes import MeshShape, matrices
+
+FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Payloads of one step on one device, bytes."""
+
+    gather: float  # over fsdp
+    reduce: float  # over data and fsdp
+    tensor: float  # over tensor
+
+
+def traffic(run: RunConfig, mesh: MeshShape, *, microbatches: int, compute: int) -> Traffic:
+    """Payloads of one training step of AdamW; each microbatch gathers and reduces anew.
+
+    Args:
+      compute: bytes of a number in products, 2 for bfloat16.
+    """
+    m = matrices(run.model)
+    weights = run.model.depth * (m.layers + m.positions) * compute
+    embedding, readout = m.embedding * FLOAT32, m.readout * compute
+    share = microbatches / mesh.tensor
+    return Traffic(
+        gather=share * _gathered(run, compute) if mesh.fsdp > 1 else 0.0,
+        reduce=share * (weights + embedding + readout) if mesh.parts > 1 else 0.0,
+        tensor=_activations(run, mesh, compute) if mesh.tensor > 1 else 0.0,
+    )
+
+
+def _gathered(run: RunConfig, compute: int) -> float:
+    """Bytes of all weights as often as one pass over the model gathers them."""
+    model, kept = run.model, remat(run)
+    m = matrices(model)
+    again = 1 if kept == "attention" else 2
+    # The gradient of the projection of distances needs no weight, but computing it again does.
+    positions = 2 if kept == "full" else 1
+    layers = model.depth * (again * m.layers + positions * m.positions) * compute
+    ends = 2 * m.embedding * FLOAT32 if is_tied(model) else m.embedding * FLOAT32
+    return layers + ends + m.readout * compute
+
+
+def _activations(run: RunConfig, mesh: MeshShape, compute: int) -> float:
+    """Residual streams that tensor parallelism adds up, all microbatches together."""
+    model, kept = run.model, remat(run)
+    forward = 2
+    backward = 5 if model.definition == "modern" else 4  # q, k, v; gate, up
+    again = 1 if kept == "full" else 0  # attention's result, to reach the feed-forward network
+    tokens = run.batch_size * run.sequence_length / mesh.parts
+    stream = tokens * model.width
+    return stream * (model.depth * (forward + backward + again) * compute + FLOAT32 + compute)

@@ -1,0 +1,195 @@
+"""Bytes of one device while it trains: what a run keeps, and what a step needs besides.
+
+State is exact. Activations are counted tensor by tensor, as Korthikanti et al. 2022 (arXiv
+2205.05198, section 4) do: `SAVED` names what one layer keeps for its backward pass. Temporaries
+are the gradients and the larger of two peaks: the loss, and the backward pass of one layer.
+
+It describes layers under a scan, as on accelerators, and matrices of AdamW. An unrolled program
+on a CPU keeps every layer's weight gradients whole until the step's end.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from chinchilla_jax.experiment.config import ModelConfig, RunConfig
+from chinchilla_jax.experiment.meshes import MeshShape, matrices, split
+
+FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one device."""
+
+    state: float  # parameters and the optimizer's moments, float32
+    activations: float  # what all layers keep for the backward pass
+    temporaries: float  # gradients, and the peak of the loss or of one layer
+
+    @property
+    def total(self) -> float:
+        return self.state + self.activations + self.temporaries
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Arrays that a layer keeps: how many, of which dimensions, of float32 or the compute type.
+
+    Dimensions: T tokens of a device, D width, H and G heads and key-value heads of a device, K
+    head size, F feed-forward of a device, S sequence.
+    """
+
+    what: str
+    count: int
+    dims: str
+    wide: bool = False  # float32 whatever the compute type
+
+
+_NORMS = (
+    Saved("inputs of the two norms", 2, "TD", wide=True),
+    Saved("normed, before their gain", 2, "TD", wide=True),
+    Saved("inverse roots and their cubes", 4, "T", wide=True),
+    Saved("outputs of the two norms", 2, "TD"),
+)
+_ROTARY = (
+    Saved("queries and normed queries", 2, "THK", wide=True),
+    Saved("keys and normed keys", 2, "TGK", wide=True),
+    Saved("inverse roots of queries and keys", 2, "TH", wide=True),
+    Saved("", 2, "TG", wide=True),
+    Saved("what attention takes and returns: q, k, v, y", 4, "THK"),
+)
+_RELATIVE = (
+    Saved("queries with either bias, k, v, y", 5, "THK"),
+    Saved("projected distances", 1, "SHK"),
+)
+_SCORES = (Saved("weights of attention", 1, "THS"),)
+_FEED_FORWARD = {
+    "modern": (Saved("gate, its sigmoid twice, silu, up, their product", 6, "TF"),),
+    "chinchilla": (Saved("up and five inside GELU", 6, "TF"),),
+}
+_PRODUCTS = {
+    "modern": (
+        Saved("input", 1, "TD"),
+        Saved("query", 1, "THK"),
+        Saved("key and value", 2, "TGK"),
+        Saved("out", 1, "TD"),
+        Saved("gate and up", 2, "TF"),
+    ),
+    "chinchilla": (
+        Saved("input", 1, "TD"),
+        Saved("query, key and value", 3, "THK"),
+        Saved("positions", 1, "SHK"),
+        Saved("out", 1, "TD"),
+        Saved("up", 1, "TF"),
+    ),
+}
+
+
+def remat(run: RunConfig) -> str:
+    """What layers keep on an accelerator, as `training/devices.py` resolves it there."""
+    return "dots" if run.training.remat == "auto" else run.training.remat
+
+
+def saved(definition: str, remat: str, fused: bool) -> tuple[Saved, ...]:
+    """What one layer keeps for its backward pass.
+
+    Args:
+      fused: whether attention is a kernel that keeps no scores.
+    """
+    if remat == "full":
+        return (Saved("input", 1, "TD"),)
+    if remat == "dots":
+        return _PRODUCTS[definition]
+    attention = _ROTARY if definition == "modern" else _RELATIVE
+    scores = () if fused or remat == "attention" else _SCORES
+    return (*_NORMS, *attention, *scores, *_FEED_FORWARD[definition])
+
+
+def _bytes(arrays: tuple[Saved, ...], sizes: Mapping[str, int], compute: int) -> int:
+    total = 0
+    for array in arrays:
+        elements = array.count
+        for dim in array.dims:
+            elements *= sizes[dim]
+        total += elements * (FLOAT32 if array.wide else compute)
+    return total
+
+
+def state_bytes(run: RunConfig, mesh: MeshShape) -> int:
+    """Bytes of parameters and Adam's two moments on each device, exactly; four scalars beside."""
+    inside, whole = split(run.model, mesh)
+    return 3 * FLOAT32 * (inside // (mesh.fsdp * mesh.tensor) + whole) + 4 * FLOAT32
+
+
+def estimate(
+    run: RunConfig, mesh: MeshShape, *, microbatches: int, compute: int, fused: bool
+) -> Memory:
+    """Bytes of one device.
+
+    Args:
+      compute: bytes of a number in products, 2 for bfloat16.
+      fused: whether attention is a kernel that keeps no scores.
+    """
+    model = run.model
+    sizes = _sizes(run, mesh, microbatches)
+    layer = saved(model.definition, remat(run), fused)
+    kept = model.depth * _bytes(layer, sizes, compute)
+    kept += _bytes((Saved("around the last norm", 3, "TD", wide=True),), sizes, compute)
+    return Memory(
+        state=state_bytes(run, mesh),
+        activations=kept,
+        temporaries=_gradients(model, mesh, compute, microbatches)
+        + max(_loss(run, mesh, sizes, compute), _layer(run, mesh, sizes, compute, fused)),
+    )
+
+
+def _sizes(run: RunConfig, mesh: MeshShape, microbatches: int) -> dict[str, int]:
+    model = run.model
+    return {
+        "T": run.batch_size * run.sequence_length // (mesh.parts * microbatches),
+        "D": model.width,
+        "H": model.heads // mesh.tensor,
+        "G": model.kv_heads // mesh.tensor,
+        "K": model.head_size,
+        "F": model.ff_size // mesh.tensor,
+        "V": model.vocab_size // mesh.tensor,
+        "S": run.sequence_length,
+    }
+
+
+def _gradients(model: ModelConfig, mesh: MeshShape, compute: int, microbatches: int) -> int:
+    """Gradients at rest, once in the compute type and with it the cast weights, or accumulated."""
+    rest = split(model, mesh)[0] // (mesh.fsdp * mesh.tensor)
+    cast = 0 if compute == FLOAT32 else rest * compute  # the weights, once a step
+    accumulated = rest * FLOAT32 if microbatches > 1 else 0
+    return rest * (FLOAT32 if compute == FLOAT32 else compute) + cast + accumulated
+
+
+def _loss(run: RunConfig, mesh: MeshShape, sizes: Mapping[str, int], compute: int) -> int:
+    """At the loss: logits and their gradient, the whole readout and its gradient."""
+    chunk = min(sizes["T"], run.training.loss_chunk_tokens)
+    readout = sizes["D"] * sizes["V"]
+    logits = 2 * chunk * sizes["V"] * FLOAT32
+    whole = readout * compute if mesh.fsdp > 1 else 0
+    gradient = readout * FLOAT32
+    return logits + whole + gradient + 2 * sizes["T"] * sizes["D"] * compute
+
+
+def _layer(
+    run: RunConfig, mesh: MeshShape, sizes: Mapping[str, int], compute: int, fused: bool
+) -> int:
+    """In the backward pass of one layer: its weights and their gradients whole, what it computes
+    again that does not melt into products, and gradients of its widest arrays."""
+    m = matrices(run.model)
+    weights = (m.layers + m.positions) // mesh.tensor * compute
+    own = not fused
+    arrays = [
+        Saved("gradients of weights and scores of attention", 2 * own, "THS", wide=True),
+        Saved("gradients around the feed-forward network", 2, "TF"),
+        Saved("gradients of the residual stream", 4, "TD"),
+    ]
+    if remat(run) != "none":
+        arrays.append(Saved("weights of attention again", own, "THS"))
+    if remat(run) in ("dots", "full"):
+        gate_and_up = 2 * (remat(run) == "full" and run.model.definition == "modern")
+        arrays.append(Saved("the feed-forward network again", 1 + gate_and_up, "TF"))
+    return (2 if mesh.fsdp > 1 else 1) * weights + _bytes(tuple(arrays), sizes, compute)

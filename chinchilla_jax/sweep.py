@@ -13,8 +13,8 @@ from pathlib import Path
 from absl import flags
 
 from chinchilla_jax import program
-from chinchilla_jax.experiment import storage, tables
-from chinchilla_jax.experiment.records import collect, has_plan, read_plan
+from chinchilla_jax.experiment import status, storage, tables
+from chinchilla_jax.experiment.records import has_plan, read_plan
 from chinchilla_jax.training import distributed, job_array, sweep
 
 _JOIN = program.define_processes()
@@ -54,7 +54,11 @@ def main(_: list[str]) -> None:
         work(workdir, [int(i) for i in _CELLS.value.split(",")], [int(i) for i in _PIN.value])
         return
     if _STATUS.value:
-        print(tables.results(collect(workdir)))
+        rows = status.rows(workdir)
+        print(tables.results(rows))
+        for row in rows:
+            if row["status"] in status.ALIVE:
+                print(f"{row['run_id']}: {row['status']}: {row['reason']}")
         return
     several = _JOIN()
     sys.exit(distributed.together(lambda: _run(workdir, several)))

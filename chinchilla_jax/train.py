@@ -28,6 +28,9 @@ _JOIN = program.define_processes()
 _CONFIG = program.define_config(required=False)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 _CELL = flags.DEFINE_integer("cell", None, "Index of the cell in the plan.", lower_bound=0)
+_PROFILE = flags.DEFINE_string(
+    "profile_steps", "", "Write a trace of these updates, as 10:13, to profile in the run's folder."
+)
 _RUN = flags.DEFINE_string("run", "", "A resolved run instead: the config.json of one.")
 
 
@@ -52,7 +55,9 @@ def _train(workdir: Path) -> dict[str, Any]:
     run = _chosen(workdir)
     from chinchilla_jax.training import worker  # after the mistakes that need no JAX
     from chinchilla_jax.training.loop import Interrupted, train
+    from chinchilla_jax.training.profiling import steps_named
 
+    profiled = steps_named(_PROFILE.value, run.steps)
     worker.prepare_jax(cache_folder(run.data.cache))
     corpus = worker.open_planned_corpus(workdir, run)
     directory = run_directory(workdir, run.run_id)
@@ -70,7 +75,8 @@ def _train(workdir: Path) -> dict[str, Any]:
             raise UserError(f"{run.run_id}: is being run by {directory.owner()}; left alone")
         distributed.on_writer(directory.forget_failure)
         try:
-            row = train(run, corpus, directory, mine.guard(worker.stop_requested()), show)
+            should_stop = mine.guard(worker.stop_requested())
+            row = train(run, corpus, directory, should_stop, show, profiled)
         except Interrupted:
             raise KeyboardInterrupt from None
     if has_plan(workdir):

@@ -4,6 +4,7 @@
     <workdir>/runs/<run_id>/config.json    the resolved configuration
     <workdir>/runs/<run_id>/metrics.jsonl  a line per logged step
     <workdir>/runs/<run_id>/result.json    written once, at the end: done iff it exists
+    <workdir>/runs/<run_id>/heartbeat.json how far it is, while it is under way
     <workdir>/runs/<run_id>/failure.json   why the last attempt failed; a new attempt removes it
     <workdir>/results.csv                  one row per run, rebuilt at any time
 
@@ -16,7 +17,6 @@ import dataclasses
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -32,6 +32,7 @@ from chinchilla_jax.experiment.schema import from_json, to_json
 from chinchilla_jax.experiment.storage import LineFile, read_json, write_text_atomic
 
 PLAN_VERSION = 1
+HEARTBEAT_SECONDS = 10.0  # between two signs of life of a run under way
 
 # What a run measures; all else in its row follows from its configuration.
 MEASURED = (
@@ -118,11 +119,23 @@ class RunDirectory:
     def last_flops(self) -> float:
         """FLOPs up to the last logged step, from the end of the file alone."""
         try:
-            with (self.path / "metrics.jsonl").open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 1000))
-                return float(json.loads(file.read().splitlines()[-1])["flops"])
-        except (OSError, ValueError, KeyError, IndexError):  # none yet, or a line half written
+            end = storage.read_end(self.path / "metrics.jsonl", 1000)
+            return float(json.loads(end.splitlines()[-1])["flops"])
+        except (FileNotFoundError, ValueError, KeyError, IndexError):  # none, or half a line
             return 0.0
+
+    def heartbeat(self, state: Mapping[str, Any]) -> None:
+        """Says that the run is under way, and how far, in `heartbeat.json`."""
+        write_text_atomic(self.path / "heartbeat.json", _json_text(_finite(state)))
+
+    def end_heartbeat(self) -> None:
+        """The run is under way no more."""
+        storage.remove(self.path / "heartbeat.json")
+
+    def last_heartbeat(self) -> dict[str, Any] | None:
+        """What a run under way, or one that was killed, has said last."""
+        state: dict[str, Any] | None = _json_if_there(self.path / "heartbeat.json")
+        return state
 
     def finish(self, run: RunConfig, status: str, reason: str, measured: Mapping[str, Any]) -> None:
         """Writes `result.json`, once: from now on the run is over."""
@@ -306,8 +319,13 @@ def write_results(workdir: Path) -> list[dict[str, Any]]:
 
 
 def _json_if_there(file: Path) -> Any:
-    """The content of a JSON file, None where there is none."""
-    return read_json(file) if storage.exists(file) else None
+    """The content of a JSON file, None where there is none, even if it went just now."""
+    try:
+        return json.loads(storage.read_text(file))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{file}: is not JSON: {error}") from None
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import Any, TypeVar, cast
@@ -36,6 +36,7 @@ PAUSES = (0.5, 2.0, 8.0)  # seconds before another attempt; gcsfs has tried six 
 
 _HTTP_PASSING = {408, 429, 500, 502, 503, 504}
 _ERRNO_PASSING = {errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET}
+_ERRNO_TOLD = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 # Of aiohttp, requests, google-auth and TensorFlow, any of which may stand behind epath.
 _NAMES_PASSING = {
     "AbortedError", "ClientConnectionError", "ClientPayloadError", "DeadlineExceededError",
@@ -90,6 +91,17 @@ def read_bytes(place: Path) -> bytes:
       StorageError: it cannot be read.
     """
     return attempt(place, "read", place.read_bytes)
+
+
+def read_end(place: Path, size: int) -> bytes:
+    """At most the last `size` bytes of a file; raises as `read_bytes` does."""
+
+    def end() -> bytes:
+        with place.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read()
+
+    return attempt(place, "read", end)
 
 
 def read_text(place: Path) -> str:
@@ -273,6 +285,26 @@ def attempt(place: Path, done: str, action: Callable[[], Result]) -> Result:
     raise AssertionError("not reached")
 
 
+@contextlib.contextmanager
+def told(place: Path, done: str) -> Iterator[None]:
+    """Whatever a library that writes or reads by itself raises, as a `StorageError`.
+
+    Orbax logs the traceback of each of its threads through absl; the error tells it once.
+    """
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        log.debug("%s", place, exc_info=True)
+        raise StorageError(f"{place}: cannot be {done}: {reason(error)}") from error
+    finally:
+        absl.setLevel(level)
+
+
 def _may_pass(error: BaseException) -> bool:
     """Whether the same call may succeed a little later."""
     if isinstance(error, (TimeoutError, ConnectionError)):
@@ -289,7 +321,11 @@ def reason(error: BaseException) -> str:
     system = getattr(error, "strerror", None)
     if system:
         return str(system)
-    text = " ".join(str(error).split())[:300]
+    text = " ".join(str(error).split())
+    for number in _ERRNO_TOLD:  # TensorStore wraps the system's words in pages of its own
+        if os.strerror(number) in text:
+            return os.strerror(number)
+    text = text.partition(" [source locations")[0][:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -83,6 +83,7 @@ class Checkpoints:
 
         Raises:
           ValueError: a later step is there, so that this one would never be found again.
+          StorageError: it cannot be written; the checkpoints before it are as they were.
         """
         import orbax.checkpoint as ocp
 
@@ -100,7 +101,8 @@ class Checkpoints:
             "layout": {path: _layout(leaf) for path, leaf in leaves.items()},
         }
         digests = _shares_of_digests(leaves)
-        self._manager.save(step, args=ocp.args.StandardSave(leaves))
+        with storage.told(self._folder / str(step), "written"):
+            self._manager.save(step, args=ocp.args.StandardSave(leaves))
         if self._asynchronous:
             self._unrecorded = self._thread.submit(self._record, record, digests)
         else:
@@ -171,8 +173,9 @@ class Checkpoints:
 
     def _record(self, record: dict[str, Any], digests: dict[str, int]) -> None:
         """Waits until all processes have written, then makes the save count by its record."""
-        self._manager.wait_until_finished()
         folder = self._folder / str(record["step"])
+        with storage.told(folder, "written"):
+            self._manager.wait_until_finished()
         # Threads of several processes talk here: under names of their own.
         names = distributed.agree(storage.files(folder), "files of a checkpoint")
         shares = distributed.collect(

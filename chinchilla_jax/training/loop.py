@@ -15,11 +15,14 @@ from chinchilla_jax.experiment.config import RunConfig, fingerprint
 from chinchilla_jax.experiment.counting import flops_per_step
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training import devices, distributed, sharding
+from chinchilla_jax.training.announce import announce
 from chinchilla_jax.training.checkpoints import Checkpoints, Meta
 from chinchilla_jax.training.compiled import Compiled, compiled_for
 from chinchilla_jax.training.evaluation import evaluate
+from chinchilla_jax.training.heartbeat import Heartbeat
 from chinchilla_jax.training.initial import initial_state
 from chinchilla_jax.training.metrics import MetricsWriter, divergence
+from chinchilla_jax.training.profiling import NO_STEPS, Profiler
 from chinchilla_jax.training.schedules import learning_rates
 from chinchilla_jax.training.step import TrainState
 
@@ -38,6 +41,7 @@ def train(
     directory: RunDirectory,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int, float], None] = lambda step, loss: None,
+    profiled: range = NO_STEPS,
 ) -> dict[str, Any]:
     """Trains `run` to its end, from the start or from where it was, and returns its result row.
 
@@ -48,6 +52,7 @@ def train(
     Args:
       should_stop: asked between dispatches; when true the state is saved and `Interrupted` raised.
       on_progress: told the updates done and the last training loss, between dispatches.
+      profiled: updates of which a trace is written to `profile` in the run's folder.
     Raises:
       UserError: the run does not fit the devices or the corpus, or its folder is another run's.
       Interrupted: `should_stop` said so.
@@ -68,7 +73,10 @@ def train(
     with (
         jax.set_mesh(compiled.mesh),
         Checkpoints(directory.checkpoints, run.training.keep_checkpoints, meta) as checkpoints,
+        Heartbeat(run, directory if distributed.is_writer() else None) as heartbeat,
+        Profiler(profiled, directory.path / "profile") as profiler,
     ):
+        announce(run, compiled, corpus)
         restored = checkpoints.restore_latest(compiled.abstract_state)
         state, step = restored or (
             initial_state(compiled.model, compiled.tx, compiled.shardings, run.seed),
@@ -77,7 +85,9 @@ def train(
         distributed.on_writer(lambda: directory.rewind_metrics(step))
         before = max((row["seconds"] for row in directory.metrics()), default=0.0)
         log.info("%s: %s at step %d", run.run_id, "resumed" if restored else "begun", step)
-        loop = _Loop(run, corpus, compiled, directory, checkpoints, started - before)
+        profiler.begin_at(step)
+        origin = started - before
+        loop = _Loop(run, corpus, compiled, directory, checkpoints, origin, heartbeat, profiler)
         state, reason = loop.advance(state, step, should_stop, on_progress)
         measured: dict[str, Any] = loop.speed() | {
             "unique_tokens": min(run.tokens, corpus.train_tokens),
@@ -85,6 +95,7 @@ def train(
             "tokenizer_fingerprint": corpus.tokenizer_fingerprint,
         }
         if not reason:
+            heartbeat.doing("evaluating")
             measured |= evaluate(compiled, state.params, *held_out)
             measured["train_loss"] = float(state.smoothed_loss)
             if run.training.save_final:
@@ -109,6 +120,8 @@ class _Loop:
         directory: RunDirectory,
         checkpoints: Checkpoints,
         origin: float,  # when the run would have started, had it not been interrupted
+        heartbeat: Heartbeat,
+        profiler: Profiler,
     ) -> None:
         self._run = run
         self._corpus = corpus
@@ -116,6 +129,8 @@ class _Loop:
         self._checkpoints = checkpoints
         self._writer = MetricsWriter(run, directory) if distributed.is_writer() else None
         self._origin = origin
+        self._heartbeat = heartbeat
+        self._profiler = profiler
         self._timed_steps = 0
         self._timed_seconds = 0.0
         self._last_read: float | None = None
@@ -136,7 +151,8 @@ class _Loop:
         pending: tuple[int, int, dict[str, Any]] | None = None
         ballot = distributed.Ballot(self._compiled.mesh)
         while step < run.steps and not reason:
-            count = min(count, most, run.steps - step)
+            self._profiler.at(step, state)
+            count = min(count, most, run.steps - step, self._profiler.room(step))
             begun = time.perf_counter()
             tokens, rates = self._inputs(step, count, most)
             # Idle already? Then it waited for its input, at most since we began to gather it.
@@ -155,6 +171,7 @@ class _Loop:
             if stop or save:
                 reason, pending = reason or self._read(*pending, on_progress), None
                 if not reason and step < run.steps:
+                    self._heartbeat.doing("saving")
                     if self._writer:
                         self._writer.flush()
                     self._checkpoints.save(step, state)
@@ -162,6 +179,7 @@ class _Loop:
                     ballot = distributed.Ballot(self._compiled.mesh)  # of what led to this
                 if stop and not reason:
                     raise Interrupted(run.run_id)
+        self._profiler.at(step, state)
         if pending and not reason:
             reason = self._read(*pending, on_progress)
         if self._writer:
@@ -224,6 +242,7 @@ class _Loop:
         rate = self._timed_steps / self._timed_seconds if self._timed_seconds else 0.0
         if self._writer:
             self._writer.write(first, values, now - self._origin, rate)
+        self._heartbeat.beat(first + count, loss=float(values["loss"][-1]))
         on_progress(first + count, float(values["loss"][-1]))
         return divergence(first, values, self._run.training.divergence_factor)
 

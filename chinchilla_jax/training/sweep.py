@@ -5,6 +5,7 @@ those that are neither over nor locked, so that several sweeps, hosts or schedul
 without talking to each other. No JAX here: the parent must leave the devices to its workers.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from chinchilla_jax.data.store import open_corpus
 from chinchilla_jax.experiment import grid, lock, storage
@@ -30,10 +31,13 @@ from chinchilla_jax.experiment.records import (
     write_plan,
     write_results,
 )
+from chinchilla_jax.experiment.storage import StorageError
+from chinchilla_jax.experiment.version import code_version
 from chinchilla_jax.training import placement
 from chinchilla_jax.training.placement import Group, Host
 
 POLL_SECONDS = 0.5
+REMOTE_LOOK_SECONDS = 10.0  # between looks at an object store, where each costs requests
 
 
 @dataclass(frozen=True)
@@ -68,22 +72,6 @@ def freeze_plan(experiment: Experiment, workdir: Path) -> list[Cell]:
     }
     write_plan(workdir, experiment, cells, facts)
     return cells
-
-
-def code_version() -> str:
-    """Version of the package, and the commit where it runs from a checkout."""
-    from importlib.metadata import version
-
-    release = version("chinchilla_jax")
-    checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / ".git").exists():
-        return release
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty"]
-    try:
-        described = subprocess.run(command, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return release
-    return f"{release}+{described.stdout.strip()}" if described.returncode == 0 else release
 
 
 def select(cells: Sequence[Cell], selection: str, order: str) -> list[Cell]:
@@ -215,6 +203,7 @@ def _supervise(
     waiting = dict(enumerate(groups))
     alive: dict[int, subprocess.Popen[bytes]] = {}
     told, complaint = False, ""
+    next_look, remote = 0.0, storage.is_remote(workdir)
     while alive or waiting:
         for number, group in list(waiting.items()):
             before = [groups[n] for n in {*alive, *waiting} if n < number]
@@ -239,7 +228,13 @@ def _supervise(
                 waiting[number] = group
             else:
                 complaint = _last_line(_log_file(workdir, number))
-        on_progress(progress(workdir, cells))
+        if not alive or time.monotonic() >= next_look:
+            with contextlib.suppress(StorageError):  # the bar can wait for the store to come back
+                on_progress(progress(workdir, cells))
+            next_look = time.monotonic() + (REMOTE_LOOK_SECONDS if remote else 0.0)
+    if remote:  # so far they lie on this host
+        for log in storage.children(_logs(workdir)):
+            storage.write_bytes_atomic(workdir / "logs" / log.name, log.read_bytes())
     return complaint
 
 
@@ -250,8 +245,12 @@ def _spawn(workdir: Path, group: Group, number: int) -> subprocess.Popen[bytes]:
         f"--pin={','.join(map(str, group.place.cores))}", "--worker",
     ]  # fmt: skip
     file = _log_file(workdir, number)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab") as log:
+
+    def opened() -> IO[bytes]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("ab")
+
+    with storage.attempt(file, "written", opened) as log:
         # A session of its own: Ctrl-C reaches the workers once, through us.
         return subprocess.Popen(
             command,
@@ -262,11 +261,16 @@ def _spawn(workdir: Path, group: Group, number: int) -> subprocess.Popen[bytes]:
         )
 
 
+def _logs(workdir: Path) -> Path:
+    """Where workers write what they say: beside the runs, or on this host until the sweep ends."""
+    if not storage.is_remote(workdir):
+        return workdir / "logs"
+    here = f"chinchilla_jax-{os.getuid()}-{workdir.name}-{os.getpid()}"
+    return Path(tempfile.gettempdir()) / here
+
+
 def _log_file(workdir: Path, number: int) -> Path:
-    """Where a worker writes what it says: beside the runs, on this host where those are remote."""
-    if storage.is_remote(workdir):
-        workdir = Path(tempfile.gettempdir()) / "chinchilla_jax" / workdir.name
-    return workdir / "logs" / f"{socket.gethostname()}-{number}.log"
+    return _logs(workdir) / f"{socket.gethostname()}-{number}.log"
 
 
 def _last_line(file: Path) -> str:
@@ -281,6 +285,6 @@ def _blame(workdir: Path, cells: Sequence[Cell], pid: int, status: int) -> bool:
         mine = directory.owner() == lock.process(pid)
         if mine and directory.result() is None:
             what = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-            directory.fail(f"its process ended {what}; see {_log_file(workdir, 0).parent}")
+            directory.fail(f"its process ended {what}; see {_logs(workdir)}")
             return True
     return False

@@ -1,0 +1,56 @@
+"""What the cells of a plan are doing now, for a person who asks from anywhere.
+
+A run under way renews its heartbeat every `HEARTBEAT_SECONDS`. Whoever asks sees whether it
+changes, by a clock of their own: clocks of different hosts are not compared.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from chinchilla_jax.experiment.records import HEARTBEAT_SECONDS, collect, run_directory
+from chinchilla_jax.experiment.tables import duration, number
+
+_LOOK_SECONDS = 1.0  # between two looks
+ALIVE = ("running", "stalled?", "silent")
+
+
+def rows(workdir: Path, sleep: Callable[[float], None] = time.sleep) -> list[dict[str, Any]]:
+    """`records.collect`, where a cell under way is running, stalled? or silent, with the reason.
+
+    Takes up to two beats where there is such a cell, else no time.
+    """
+    found = collect(workdir)
+    open_rows = {row["run_id"]: row for row in found if row["status"] in ("missing", "failed")}
+    first = {name: run_directory(workdir, name).last_heartbeat() for name in open_rows}
+    waiting = {name: beat for name, beat in first.items() if beat is not None}
+    for name, beat in waiting.items():
+        _judge(open_rows[name], beat, changed=False)
+    begun = time.monotonic()
+    while waiting and time.monotonic() - begun < 2 * HEARTBEAT_SECONDS:
+        sleep(_LOOK_SECONDS)
+        for name, beat in list(waiting.items()):
+            now = run_directory(workdir, name).last_heartbeat()
+            if now != beat:
+                del waiting[name]
+                _judge(open_rows[name], now or beat, changed=True)
+    return found
+
+
+def _judge(row: dict[str, Any], beat: dict[str, Any], changed: bool) -> None:
+    usual = beat["usual_seconds"]
+    silent = duration(beat["seconds_since_step"])
+    step = "before its first step" if beat["step"] is None else f"at step {beat['step']}"
+    place = f"{step} of {row['steps']}, by {beat['owner']}"
+    if not changed:
+        status = "silent"
+        why = f"{place}: no sign of life; killed, suspended or cut off"
+    elif beat["stalled"]:
+        status = "stalled?"
+        why = f"{place}: no step has ended for {silent}, usually {usual:.2g} s"
+    else:
+        status = "running"
+        loss = beat.get("loss")
+        why = f"{place}, {beat['doing']}" + (f", loss {number(loss)}" if loss else "")
+    row |= {"status": status, "reason": why}

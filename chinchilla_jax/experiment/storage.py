@@ -289,11 +289,13 @@ def attempt(place: Path, done: str, action: Callable[[], Result]) -> Result:
 def told(place: Path, done: str) -> Iterator[None]:
     """Whatever a library that writes or reads by itself raises, as a `StorageError`.
 
-    Orbax logs the traceback of each of its threads through absl; the error tells it once.
+    Orbax logs the traceback of each of its threads through absl, and asyncio that of each future
+    that nobody asked; the error tells it once.
     """
     absl = logging.getLogger("absl")
     level = absl.level
     absl.setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # when they are collected, later
     try:
         yield
     except UserError:

@@ -54,11 +54,7 @@ def main(_: list[str]) -> None:
         work(workdir, [int(i) for i in _CELLS.value.split(",")], [int(i) for i in _PIN.value])
         return
     if _STATUS.value:
-        rows = status.rows(workdir)
-        print(tables.results(rows))
-        for row in rows:
-            if row["status"] in status.ALIVE:
-                print(f"{row['run_id']}: {row['status']}: {row['reason']}")
+        print(status.text(workdir))
         return
     several = _JOIN()
     sys.exit(distributed.together(lambda: _run(workdir, several)))

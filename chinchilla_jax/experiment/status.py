@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.experiment.records import HEARTBEAT_SECONDS, collect, run_directory
-from chinchilla_jax.experiment.tables import duration, number
+from chinchilla_jax.experiment.tables import duration, number, results
 
 _LOOK_SECONDS = 1.0  # between two looks
-ALIVE = ("running", "stalled?", "silent")
+_UNDER_WAY = ("running", "stalled?", "silent")
+
+
+def text(workdir: Path) -> str:
+    """The table of all cells, and a line for each that is under way."""
+    found = rows(workdir)
+    under_way = [row for row in found if row["status"] in _UNDER_WAY]
+    lines = [f"{row['run_id']}: {row['status']}: {row['reason']}" for row in under_way]
+    return "\n".join([results(found), *lines])
 
 
 def rows(workdir: Path, sleep: Callable[[float], None] = time.sleep) -> list[dict[str, Any]]:

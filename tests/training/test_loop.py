@@ -3,11 +3,15 @@
 import dataclasses
 import json
 import random
+import types
 
+import numpy as np
 import pytest
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import RunDirectory
+from chinchilla_jax.training import loop
+from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.loop import Interrupted, train
 from tests.training.helpers import small_run, with_training
 
@@ -142,3 +146,46 @@ def test_tensorboard_gets_the_scalars_of_metrics(text_corpus, tmp_path):
     (events,) = (tmp_path / "tensorboard").iterdir()
     content = events.read_bytes()
     assert content.count(b"grad_norm") == 3 and b"learning_rate" in content
+
+
+@pytest.mark.parametrize("idle,share", [(True, 0.75), (False, 0.0)])
+def test_time_that_an_idle_device_waits_for_input_is_counted(
+    idle, share, text_corpus, tmp_path, monkeypatch
+):
+    """By a clock of ours: gathering a batch takes three seconds, a step one."""
+    clock = [0.0]
+
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(text_corpus, name)
+
+        def examples(self, *arguments):
+            clock[0] += 3
+            return text_corpus.examples(*arguments)
+
+    class Metric:
+        def __init__(self, value):
+            self.value = np.asarray(value)
+
+        def is_ready(self):
+            return idle
+
+        def __array__(self, *_, **__):
+            return self.value
+
+    run = small_run(
+        steps=20,
+        training={"data_parallel": 1, "steps_per_dispatch": 1, "checkpoint_seconds": 1e9},
+    )
+    program = compiled_for(run)
+
+    def step(*arguments):
+        clock[0] += 1
+        state, metrics = program.train(*arguments)
+        return state, {name: Metric(value) for name, value in metrics.items()}
+
+    stand_in = types.SimpleNamespace(perf_counter=lambda: clock[0])
+    monkeypatch.setattr(loop, "time", stand_in)
+    monkeypatch.setattr(loop, "compiled_for", lambda _: dataclasses.replace(program, train=step))
+    row = train(run, Slow(), RunDirectory(tmp_path))
+    assert row["input_share"] == pytest.approx(share, abs=0.05)

@@ -160,12 +160,13 @@ def test_options_of_xla_are_for_several_gpus_and_leave_the_users_alone(monkeypat
     monkeypatch.setattr(devices, "platform", lambda: "cuda")
     assert devices.compiler_options(1) == {}
     options = devices.compiler_options(8)
-    assert len(options) == 4
+    assert options
     # XLA refuses an option that it does not know, on every platform.
     assert jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_latency_hiding_scheduler=false")
     left = devices.compiler_options(8)
     assert options.keys() - left.keys() == {"xla_gpu_enable_latency_hiding_scheduler"}
+    assert all(name in options for name in left)
 
 
 @pytest.mark.parametrize("training", [{"data_parallel": 1}, MESH])

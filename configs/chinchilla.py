@@ -36,11 +36,12 @@ def get_config() -> Experiment:
             definition="chinchilla",
             sequence_length=2048,
             # D.4: 2.8B, of width 2560, on 6e10 tokens had a batch of 0.5M tokens and a rate of
-            # 1.5e-4. From there muP's 1/width, the square root of the batch, and the batch as
-            # the square root of D give the 70B of Table 4 2.4M tokens (1.5M to 3M there) and a
-            # rate of 1.0e-4 (1e-4), and the 280B's rate at 3M tokens 5.7e-5 (4e-5).
-            base_width=2560,
-            base_lr=1.5e-4,
+            # 1.5e-4, which is 6e-3 at muP's base width of 64. From there 1/width, the square
+            # root of the batch, and the batch as the square root of D give the 70B of Table 4
+            # 2.4M tokens (1.5M to 3M there) and a rate of 1.0e-4 (1e-4), and the 280B's rate at
+            # its 3M tokens 5.7e-5 (4e-5).
+            base_width=64,
+            base_lr=6e-3,
             lr_batch_tokens=0.5e6,
             base_batch_tokens=0.5e6,
             batch_data_tokens=6e10,

@@ -196,7 +196,9 @@ class RecipeConfig:
     definition: str = "modern"
     sequence_length: int = 64
     heads_per_kv_head: int = 1
-    base_width: int = 64  # where muP multipliers are 1
+    # Where muP multipliers are 1. Small, since a tied embedding begins by giving each token a
+    # logit of sqrt(base_width) for itself.
+    base_width: int = 64
     parametrization: str = "mup"
     base_lr: float = 6e-3  # at `lr_batch_tokens`
     lr_batch_tokens: float = 512.0

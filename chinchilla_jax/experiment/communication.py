@@ -38,15 +38,25 @@ def traffic(run: RunConfig, mesh: MeshShape, *, microbatches: int, compute: int)
     Args:
       compute: bytes of a number in products, 2 for bfloat16.
     """
-    m = matrices(run.model)
-    weights = run.model.depth * (m.layers + m.positions) * compute
-    embedding, readout = m.embedding * FLOAT32, m.readout * compute
     share = microbatches / mesh.tensor
     return Traffic(
         gather=share * _gathered(run, compute) if mesh.fsdp > 1 else 0.0,
-        reduce=share * (weights + embedding + readout) if mesh.parts > 1 else 0.0,
+        reduce=share * _reduced(run, compute) if mesh.parts > 1 else 0.0,
         tensor=_activations(run, mesh, compute) if mesh.tensor > 1 else 0.0,
     )
+
+
+def _reduced(run: RunConfig, compute: int) -> float:
+    """Bytes of all gradients that one pass over the model adds up."""
+    model = run.model
+    m = matrices(model)
+    # Relative positions: the gradient of the projected distances and of two biases is added up;
+    # that of the projection follows from it.
+    heads = model.heads * model.head_size if m.positions else 0
+    layers = model.depth * (m.layers + (run.sequence_length + 3) * heads) * compute
+    # A tied embedding gets one gradient as a table and one as the readout.
+    readout = m.readout or m.embedding
+    return layers + m.embedding * FLOAT32 + readout * compute
 
 
 def _gathered(run: RunConfig, compute: int) -> float:

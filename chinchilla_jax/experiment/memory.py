@@ -1,11 +1,12 @@
 """Bytes of one device while it trains: what a run keeps, and what a step needs besides.
 
 State is exact. Activations are counted tensor by tensor, as Korthikanti et al. 2022 (arXiv
-2205.05198, section 4) do: `SAVED` names what one layer keeps for its backward pass. Temporaries
+2205.05198, section 4) do: `saved` names what one layer keeps for its backward pass. Temporaries
 are the gradients and the larger of two peaks: the loss, and the backward pass of one layer.
 
-It describes layers under a scan, as on accelerators, and matrices of AdamW. An unrolled program
-on a CPU keeps every layer's weight gradients whole until the step's end.
+It describes layers under a scan, as on accelerators, and AdamW; Muon keeps one moment less of its
+matrices and is counted as AdamW. XLA's plan on a CPU mesh agrees within ten percent
+(tests/training/test_memory.py); of unrolled layers it decides itself what is kept.
 """
 
 from collections.abc import Mapping
@@ -134,6 +135,8 @@ def estimate(
     layer = saved(model.definition, remat(run), fused)
     kept = model.depth * _bytes(layer, sizes, compute)
     kept += _bytes((Saved("around the last norm", 3, "TD", wide=True),), sizes, compute)
+    if remat(run) == "attention" and mesh.fsdp > 1:  # which does not give gathered weights up
+        kept += model.depth * matrices(model).layers // mesh.tensor * compute
     return Memory(
         state=state_bytes(run, mesh),
         activations=kept,

@@ -56,7 +56,7 @@ def _compiled(
     batch_size: int,
     sequence: int,
 ) -> Compiled:
-    mesh = sharding.make_mesh(training)
+    mesh = sharding.make_mesh(training, training.microbatch or batch_size)
     parts = sharding.batch_divisor(mesh)
     microbatches = _microbatches(training, batch_size, parts)
     dtype = devices.compute_dtype(training)

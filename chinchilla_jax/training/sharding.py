@@ -5,6 +5,7 @@ moments carry the name of their parameter, so they lie with it. Batches are spli
 fsdp together.
 """
 
+import logging
 import math
 import re
 from typing import Any
@@ -19,6 +20,8 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.models import roles
 from chinchilla_jax.models.layout import Layout
 from chinchilla_jax.training.optimizers import path_name
+
+log = logging.getLogger(__name__)
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -38,19 +41,29 @@ TRAIN_BATCH = P(None, BATCH, None)
 EVAL_BATCH = P(BATCH, None)
 
 
-def make_mesh(config: TrainingConfig) -> Mesh:
+def make_mesh(config: TrainingConfig, sequences: int = 0) -> Mesh:
     """The mesh data x fsdp x tensor, over the first devices where it needs fewer than there are.
 
     Devices are ordered by process and the last axis is innermost: tensor, then fsdp, stay within
     a host as long as their product divides its devices, and data goes across. (On a TPU, JAX
     lays the axes along the chips' own network, which does not end at a host.)
 
+    Args:
+      sequences: of one pass over the model; where data_parallel is 0, it takes as many devices as
+        divide them.
     Raises:
       UserError: the mesh needs more devices than there are, or leaves a process without one.
     """
     devices = jax.devices()
     rest = config.fsdp * config.tensor
-    data = config.data_parallel or max(1, len(devices) // rest)
+    most = max(1, len(devices) // rest)
+    dividing = (n for n in range(1, most + 1) if sequences % (n * config.fsdp) == 0)
+    data = config.data_parallel or max(dividing, default=most)
+    if not config.data_parallel and data < most:
+        log.info(
+            "mesh: %d of %d devices, the most that divide %d sequences",
+            data * rest, len(devices), sequences,
+        )  # fmt: skip
     if data * rest > len(devices):
         raise UserError(
             f"training: a mesh of data_parallel {data} x fsdp {config.fsdp} x tensor "

@@ -111,3 +111,14 @@ def test_what_does_not_divide_is_an_error_before_anything_is_compiled(training, 
 def test_a_batch_that_the_mesh_does_not_divide():
     with pytest.raises(UserError, match="do not divide 6 sequences"):
         compiled_for(small_run(batch_size=6, training=on((4, 2, 1))))
+
+
+def test_all_devices_are_as_many_as_divide_the_batch(caplog):
+    """Six sequences on eight devices: six of them, and the log says so."""
+    caplog.set_level("INFO", "chinchilla_jax")
+    automatic = small_run(batch_size=6, training={"data_parallel": 0})
+    assert sharding.make_mesh(automatic.training, 6).shape["data"] == 6
+    assert "6 of 8 devices, the most that divide 6 sequences" in caplog.text
+    fsdp = small_run(training={"data_parallel": 0, "fsdp": 2}).training
+    assert dict(sharding.make_mesh(fsdp, 6).shape) == {"data": 3, "fsdp": 2, "tensor": 1}
+    assert sharding.make_mesh(fsdp, 8).shape["data"] == 4

@@ -1,9 +1,11 @@
 """The paper's grid: nine budgets from 6e18 to 3e21 FLOPs over the fifty shapes of Table A9.
 
     python -m chinchilla_jax.plan --config=configs/chinchilla.py
+    python -m chinchilla_jax.plan --config=configs/chinchilla.py --devices=256 --hardware=h200
 
 Prints 450 cells in about a second, of which 223 are planned, 1.2e23 FLOPs in all: 84,000 hours of
-one H100 or H200 at 40 % of its dense bf16 peak, 989e12 FLOP/s; none of it was run. At each budget
+one H100 or H200 at 40 % of its dense bf16 peak, 989e12 FLOP/s; none of it was run. The second
+command adds the mesh, the memory and the hours of every cell on 256 devices. At each budget
 the runs lie around 20 tokens per parameter and span two decades of it, 1.5 to 250, as those of
 the paper's figure 3 do; at 3e21 that reaches the largest shape of the table, 16.2B. Runs take
 1.2e9 to 3.15e11 tokens; the paper's, read off its figure 4 by Besiroglu et al. 2024, 2.5e8 to

@@ -1,5 +1,6 @@
 """Iso-FLOP curves on one large GPU in under an hour: 1e16 to 3e17 FLOPs, 18 runs.
 
+    python -m chinchilla_jax.plan --config=configs/gpu_single.py --devices=1 --hardware=h200
     python -m chinchilla_jax.sweep --config=configs/gpu_single.py --workdir=runs/gpu_single
     python -m chinchilla_jax.evaluate --runs=runs/gpu_single --out=runs/gpu_single/report
 

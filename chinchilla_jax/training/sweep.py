@@ -22,7 +22,9 @@ from chinchilla_jax.data.store import open_corpus
 from chinchilla_jax.experiment import grid, lock, storage
 from chinchilla_jax.experiment.config import Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.estimate import useful_devices
 from chinchilla_jax.experiment.grid import Cell
+from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.records import (
     has_plan,
@@ -117,15 +119,18 @@ def select(cells: Sequence[Cell], selection: str, order: str) -> list[Cell]:
 def devices_for(run: RunConfig, host: Host, asked: int = 0) -> int:
     """How many of the host's devices a run gets: those `asked`, or as many as it can use well.
 
-    Never more than its mesh takes. On a CPU that is one logical device to a cell: two
+    Never more than its mesh takes. The plan's estimate says how many (`useful_devices`); on an
+    accelerator that it does not know, and on a CPU, that is one logical device to a cell: two
     single-thread processes, each pinned to a core, beat one process of two threads 1.3 to 1.9
     times on small models (tests/benchmarks/workers.py, tests/benchmarks/sweep_placement.py).
 
     Raises:
       UserError: the mesh that the configuration fixes needs more.
     """
-    useful = max(1, placement.fixed_devices(run))
-    return placement.mesh_devices(run, asked or min(useful, len(host.devices)))
+    devices, hardware = len(host.devices), by_device_kind(host.kind)
+    useful = useful_devices(run, devices, hardware) if hardware else 1
+    useful = max(useful, placement.fixed_devices(run))
+    return placement.mesh_devices(run, asked or min(useful, devices))
 
 
 def progress(workdir: Path, cells: Sequence[Cell]) -> Progress:

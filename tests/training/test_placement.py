@@ -13,6 +13,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.training import placement
 from chinchilla_jax.training.placement import Group, Host, Place
+from chinchilla_jax.training.sweep import devices_for
 from tests.training.helpers import small_run
 
 hosts = st.builds(
@@ -250,3 +251,19 @@ def test_a_worker_sees_its_devices(logical, size):
         check=True,
     )
     assert done.stdout.split() == [str(size), "cpu"]
+
+
+def test_a_cell_gets_as_many_devices_as_the_estimate_finds_useful():
+    """On hardware that the table knows; on any other one device, and what is asked for always."""
+    large = {"width": 1024, "depth": 24, "heads": 16, "kv_heads": 16, "head_size": 64,
+             "ff_size": 4096, "vocab_size": 32768}  # fmt: skip
+    automatic = {"data_parallel": 0}
+    tiny, big = (
+        small_run(training=automatic),
+        small_run(batch_size=64, sequence=2048, model=large, training=automatic),
+    )
+    h200 = Host("gpu", tuple("01234567"), (0, 1), "NVIDIA H200")
+    unknown = dataclasses.replace(h200, kind="NVIDIA X")
+    assert [devices_for(run, h200) for run in (tiny, big)] == [1, 8]
+    assert [devices_for(run, unknown) for run in (tiny, big)] == [1, 1]
+    assert devices_for(tiny, h200, 4) == 4

@@ -48,6 +48,7 @@ class GoogleStorage:
             "TENSORSTORE_GCS_HTTP_URL": self.url,
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
             "NO_GCE_CHECK": "true",
+            "FSSPEC_GCS_TOKEN": "anon",
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks a second API over gRPC
         }
 

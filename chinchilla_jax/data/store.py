@@ -35,6 +35,7 @@ from chinchilla_jax.data.tokenizers import Tokenizer
 from chinchilla_jax.experiment.config import DataConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import from_json
+from chinchilla_jax.experiment.storage import is_remote
 
 VERSION = 1  # of these files and of what is kept of a source; a new one builds anew
 TRAIN, VALIDATION = "train", "validation"
@@ -204,6 +205,11 @@ def _look(config: DataConfig) -> tuple[list[Path], Counter[str], str]:
     """(files of the source, those skipped by reason, what tells that they changed)."""
     if config.builder == "python_source":
         return [], Counter(), python_source.stamp(config.packages)
+    if is_remote(config.path):
+        raise UserError(
+            f"data.path = {config.path!r}: text is read from local files; copy it first, as by "
+            f"gcloud storage cp -r {config.path} text"
+        )
     if config.builder == "local_text":
         files, skipped = sources.expand(config.path)
         return files, skipped, sources.stamp(files)

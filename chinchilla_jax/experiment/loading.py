@@ -10,6 +10,7 @@ from pathlib import Path
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest, replace_paths
+from chinchilla_jax.experiment.storage import is_remote
 
 OVERRIDE = "--config."
 
@@ -80,6 +81,11 @@ def cache_folder(configured: str = "") -> Path:
     """Where corpora and compiled programs are kept between runs.
 
     The configured folder, else $CHINCHILLA_JAX_CACHE, else ~/.cache/chinchilla_jax.
+
+    Raises:
+      UserError: it is in an object store; memory maps and XLA want files.
     """
     chosen = configured or os.environ.get("CHINCHILLA_JAX_CACHE", "")
+    if is_remote(chosen):
+        raise UserError(f"cache {chosen}: corpora and compiled programs are kept on a local disk")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "chinchilla_jax"

@@ -49,8 +49,8 @@ def lines(
     return [
         f"devices: {mesh.size} x {kind}, {processes} process{'es' if processes > 1 else ''}; "
         f"mesh: {axes}",
-        f"model: {model.definition}, width {model.width}, depth {model.depth}, {model.heads} heads "
-        f"of {model.head_size} ({model.kv_heads} for keys), feed-forward {model.ff_size}, "
+        f"model: {model.definition}, width {model.width}, depth {model.depth}, heads {model.heads} x "
+        f"{model.head_size} (keys {model.kv_heads}), feed-forward {model.ff_size}, "
         f"vocabulary {model.vocab_size}",
         f"batch: {run.batch_size} sequences of {run.sequence_length} tokens; {run.steps} steps, "
         f"{quantity(run.tokens)} tokens in all",

@@ -6,11 +6,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from chinchilla_jax.data.store import open_corpus
 from chinchilla_jax.experiment import lock, storage
+from chinchilla_jax.experiment.config import DataConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.storage import LineFile, StorageError
 
 
@@ -114,6 +118,14 @@ def test_a_folder_is_moved_and_a_changed_file_has_another_digest(folder):
 def test_another_scheme_is_one_line(text):
     with pytest.raises(UserError, match="neither a local path nor gs://"):
         storage.path(text)
+
+
+def test_text_and_cache_are_local(monkeypatch):
+    with pytest.raises(UserError, match="text is read from local files"):
+        open_corpus(DataConfig(builder="local_text", path="gs://bucket/text"), Path("unused"))
+    monkeypatch.setenv("CHINCHILLA_JAX_CACHE", "gs://bucket/cache")
+    with pytest.raises(UserError, match="kept on a local disk"):
+        cache_folder()
 
 
 def test_without_gcsfs_one_line_says_what_to_install(monkeypatch):

@@ -49,7 +49,7 @@ class TestFirstLines:
             "devices: 8 x cpu, 4 processes; mesh: data {} x fsdp {} x tensor {}".format(*axes)
             in text
         )
-        assert "width 32, depth 2, 8 heads of 4" in text and "vocabulary 256" in text
+        assert "width 32, depth 2, heads 8 x 4" in text and "vocabulary 256" in text
         assert "8 sequences of 16 tokens; 12 steps" in text
         step = flops_per_step(run.model, 8, 16, "matmul")
         assert f"FLOPs: {step:.4g} a step, {12 * step:.4g} in all (matmul convention)" in text

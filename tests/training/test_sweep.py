@@ -314,3 +314,42 @@ def test_status_reads_without_running(place, whole, tmp_path):
     assert status == 0 and "4 done" in out
     status, _, err = finish(start(place, tmp_path, "--status"))
     assert status == 2 and "holds no plan.json" in err and err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_in_an_object_store_is_interrupted_resumed_and_evaluated(
+    place, whole, google_storage, monkeypatch
+):
+    """Over HTTP to a stand-in that cannot rename, append or lock."""
+    for name, value in google_storage.environment.items():
+        monkeypatch.setenv(name, value)
+    google_storage.faults.clear()
+    workdir = "gs://bucket/sweeps/tiny"
+    arguments = [f"--config={place / 'config.py'}", "--config.training.checkpoint_seconds=4"]
+    process = start(place, workdir, *arguments)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if any(name.endswith("/record.json") for name in list(google_storage.objects)):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    status, _, err = finish(process)
+    assert status == 130 and "interrupted" in err
+    google_storage.fail(503, times=20)
+    status, out, err = finish(start(place, workdir))
+    assert status == 0 and "4 done" in out and "gs://bucket/sweeps/tiny/results.csv" in out, err
+    text = google_storage.objects["sweeps/tiny/results.csv"][0].decode()
+    rows = {row["run_id"]: row for row in csv.DictReader(text.splitlines())}
+    for row in results(whole[0]):
+        assert rows[row["run_id"]]["loss"] == row["loss"]
+    process = subprocess.run(
+        [sys.executable, "-m", "chinchilla_jax.evaluate", f"--runs={workdir}", "--bootstrap=10"],
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "report: gs://bucket/sweeps/tiny/report/report.html" in process.stdout
+    assert {"fits.json", "report.html"} <= {
+        name.removeprefix("sweeps/tiny/report/") for name in google_storage.objects
+    }
+    assert any(name.startswith("sweeps/tiny/logs/") for name in google_storage.objects)

@@ -46,12 +46,12 @@ def lines(
     step_flops = flops_per_step(model, run.batch_size, run.sequence_length, run.flops_convention)
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
     kind = mesh.devices.flat[0].device_kind
+    heads = f"{model.heads} x {model.head_size} (keys {model.kv_heads})"
     return [
         f"devices: {mesh.size} x {kind}, {processes} process{'es' if processes > 1 else ''}; "
         f"mesh: {axes}",
-        f"model: {model.definition}, width {model.width}, depth {model.depth}, heads {model.heads} x "
-        f"{model.head_size} (keys {model.kv_heads}), feed-forward {model.ff_size}, "
-        f"vocabulary {model.vocab_size}",
+        f"model: {model.definition}, width {model.width}, depth {model.depth}, heads {heads}, "
+        f"feed-forward {model.ff_size}, vocabulary {model.vocab_size}",
         f"batch: {run.batch_size} sequences of {run.sequence_length} tokens; {run.steps} steps, "
         f"{quantity(run.tokens)} tokens in all",
         f"parameters: {quantity(count_params(model).total)}; state: "

@@ -99,23 +99,23 @@ def _forward(
     parts_of = functools.partial(_chunks, count=-(-tokens // (parts * chunk_tokens)), parts=parts)
     counted_T = jnp.ones(tokens, bool)  # the padding of chunks is not
 
-    # The readout's gradient is added up by part, so that devices meet once and not in each chunk.
+    # Sums go on by part, so that devices meet once and not in each chunk.
     def chunk(carry: tuple[jax.Array, jax.Array], part: Any) -> tuple[Any, jax.Array]:
-        total, dreadout_PxDxV = carry
+        total_P, dreadout_PxDxV = carry
         x_PxCxD, targets_PxC, counted_PxC = part
         logits = einsum32("pcd,dv->pcv", x_PxCxD, readout_DxV)
-        total += jnp.sum(jnp.where(counted_PxC, _nats(logits, targets_PxC), 0.0))
+        total_P += jnp.sum(jnp.where(counted_PxC, _nats(logits, targets_PxC), 0.0), axis=1)
         dlogits = jax.nn.softmax(logits, axis=-1) - _chosen(targets_PxC, logits.shape[-1])
         dlogits = jnp.where(counted_PxC[..., None], dlogits, 0.0).astype(x_TxD.dtype)
         dreadout_PxDxV += einsum32("pcd,pcv->pdv", x_PxCxD, dlogits)
-        return (total, dreadout_PxDxV), jnp.einsum("pcv,dv->pcd", dlogits, readout_DxV)
+        return (total_P, dreadout_PxDxV), jnp.einsum("pcv,dv->pcd", dlogits, readout_DxV)
 
-    zeros = jnp.float32(0), jnp.zeros((parts, *readout_DxV.shape), jnp.float32)
-    (total, dreadout_PxDxV), dx = jax.lax.scan(
+    zeros = jnp.zeros(parts), jnp.zeros((parts, *readout_DxV.shape), jnp.float32)
+    (total_P, dreadout_PxDxV), dx = jax.lax.scan(
         chunk, zeros, (parts_of(x_TxD), parts_of(targets_T), parts_of(counted_T))
     )
     dreadout_DxV = jnp.sum(dreadout_PxDxV, axis=0).astype(readout_DxV.dtype)
-    return total, (_tokens(dx, tokens), dreadout_DxV)
+    return jnp.sum(total_P), (_tokens(dx, tokens), dreadout_DxV)
 
 
 def _backward(

@@ -5,12 +5,14 @@ program of eight devices does that and nothing else, up to vectors and scalars. 
 whole array of one collective on one device: what a gather leaves there, what a reduction takes.
 
 * fsdp: every layer's matrices are gathered where they are used, in the forward pass and again in
-  the backward pass; embedding and readout once.
+  the backward pass; embedding and readout once, before the loop over microbatches.
 * data and fsdp together: every matrix's gradient is added up, and over fsdp scattered. XLA's CPU
   back end adds up everywhere and slices; GPUs and TPUs scatter.
 * tensor: activations are added up after attention and after the feed-forward network, and their
   gradients at the inputs of each of the matrices that read the residual stream; the looked-up
   embedding and the gradient of the last hidden states once.
+
+Not counted: what Muon sends to multiply a split matrix by itself.
 """
 
 from dataclasses import dataclass
@@ -33,14 +35,14 @@ class Traffic:
 
 
 def traffic(run: RunConfig, mesh: MeshShape, *, microbatches: int, compute: int) -> Traffic:
-    """Payloads of one training step of AdamW; each microbatch gathers and reduces anew.
+    """Payloads of one training step of AdamW; each microbatch gathers layers and reduces anew.
 
     Args:
       compute: bytes of a number in products, 2 for bfloat16.
     """
     share = microbatches / mesh.tensor
     return Traffic(
-        gather=share * _gathered(run, compute) if mesh.fsdp > 1 else 0.0,
+        gather=_gathered(run, microbatches, compute) / mesh.tensor if mesh.fsdp > 1 else 0.0,
         reduce=share * _reduced(run, compute) if mesh.parts > 1 else 0.0,
         tensor=_activations(run, mesh, compute) if mesh.tensor > 1 else 0.0,
     )
@@ -59,8 +61,8 @@ def _reduced(run: RunConfig, compute: int) -> float:
     return layers + m.embedding * FLOAT32 + readout * compute
 
 
-def _gathered(run: RunConfig, compute: int) -> float:
-    """Bytes of all weights as often as one pass over the model gathers them."""
+def _gathered(run: RunConfig, microbatches: int, compute: int) -> float:
+    """Bytes of all weights as often as a step gathers them."""
     model, kept = run.model, remat(run)
     m = matrices(model)
     again = 1 if kept == "attention" else 2
@@ -68,7 +70,7 @@ def _gathered(run: RunConfig, compute: int) -> float:
     positions = 2 if kept == "full" else 1
     layers = model.depth * (again * m.layers + positions * m.positions) * compute
     ends = 2 * m.embedding * FLOAT32 if is_tied(model) else m.embedding * FLOAT32
-    return layers + ends + m.readout * compute
+    return microbatches * layers + ends + m.readout * compute
 
 
 def _activations(run: RunConfig, mesh: MeshShape, compute: int) -> float:

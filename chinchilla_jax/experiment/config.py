@@ -21,6 +21,7 @@ OPTIMIZERS = ("adamw", "muon")
 PARAMETRIZATIONS = ("mup", "standard")
 DTYPES = ("auto", "float32", "bfloat16")
 REMAT_POLICIES = ("auto", "none", "attention", "dots", "full")
+SWITCHES = ("auto", "on", "off")
 LAYER_LOOPS = ("auto", "scan", "unrolled")
 ORDERS = ("smallest", "largest", "planned")
 
@@ -270,6 +271,7 @@ class TrainingConfig:
     eval_windows: int = 512  # validation sequences, fixed for the whole experiment
     checkpoint_seconds: float = 60.0  # between checkpoints
     keep_checkpoints: int = 2
+    async_checkpoints: str = "auto"  # written while training goes on; auto: on accelerators
     save_final: bool = True
     divergence_factor: float = 1.5  # smoothed loss over its lowest past value
     tensorboard: bool = False
@@ -279,6 +281,7 @@ class TrainingConfig:
         _one_of(f"{where}.dtype", self.dtype, DTYPES)
         _one_of(f"{where}.layers", self.layers, LAYER_LOOPS)
         _one_of(f"{where}.remat", self.remat, REMAT_POLICIES)
+        _one_of(f"{where}.async_checkpoints", self.async_checkpoints, SWITCHES)
         _positive(
             where,
             fsdp=self.fsdp,
@@ -429,6 +432,7 @@ _OPERATION = (
     "log_every",
     "checkpoint_seconds",
     "keep_checkpoints",
+    "async_checkpoints",
     "save_final",
     "tensorboard",
 )

@@ -61,6 +61,7 @@ class _Group:
 
 _group: _Group | None = None
 _numbers: Any = defaultdict(itertools.count)  # of the agreements under each name
+_published = threading.local()  # keys that this thread of process 0 has put for the others to read
 _trouble = ""  # why this process cannot go on, while it waits for the others to say so too
 _last_words = b""  # printed when C++ aborts the process
 
@@ -76,14 +77,13 @@ def find(
     Raises:
       UserError: only some of the flags, or numbers that do not fit.
     """
-    flags = (coordinator, num_processes, process_id)
     if coordinator or num_processes is not None or process_id is not None:
         if num_processes == 1:
             return None
         if not coordinator or num_processes is None or process_id is None:
             raise UserError(
                 "--coordinator, --num_processes and --process_id: give all three, for example "
-                f"--coordinator=host0:8476 --num_processes=4 --process_id=0; given: {flags}"
+                "--coordinator=host0:8476 --num_processes=4 --process_id=0"
             )
         if not re.fullmatch(r"\S+:\d+", coordinator):
             raise UserError(f"--coordinator={coordinator}: expected HOST:PORT of process 0")
@@ -235,9 +235,11 @@ def collect(value: Any, name: str = "collect") -> list[Any]:
         _put(f"{name}/{number}/{_group.process_id}", value)
         return []
     values = [value]
-    for i in range(1, _group.num_processes):
-        values.append(_get(f"{name}/{number}/{i}"))
-        _group.client.key_value_delete(f"{_PREFIX}{name}/{number}/{i}")
+    own = [f"{name}/{number}/{i}" for i in range(1, _group.num_processes)]
+    values += [_get(key) for key in own]
+    # Who came here has read what was agreed before. So the store does not grow with the run.
+    for key in own + _published.__dict__.pop("keys", []):
+        _group.client.key_value_delete(_PREFIX + key)
     return values
 
 
@@ -250,6 +252,7 @@ def agree(value: T, name: str = "agree") -> T:
         result: T = _get(key)
         return result
     _put(key, value)
+    _published.__dict__.setdefault("keys", []).append(key)
     return value
 
 

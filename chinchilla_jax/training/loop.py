@@ -72,7 +72,12 @@ def train(
     }
     with (
         jax.set_mesh(compiled.mesh),
-        Checkpoints(directory.checkpoints, run.training.keep_checkpoints, meta) as checkpoints,
+        Checkpoints(
+            directory.checkpoints,
+            run.training.keep_checkpoints,
+            meta,
+            devices.async_checkpoints(run.training),
+        ) as checkpoints,
         Heartbeat(run, directory if distributed.is_writer() else None) as heartbeat,
         Profiler(profiled, directory.path / "profile") as profiler,
     ):

@@ -18,7 +18,7 @@ import pytest
 from chinchilla_jax.data.store import open_corpus
 from chinchilla_jax.experiment.config import DataConfig
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.records import RunDirectory, run_directory
+from chinchilla_jax.experiment.records import RunDirectory, collect, run_directory
 from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.training import distributed
 from chinchilla_jax.training.loop import train
@@ -26,7 +26,7 @@ from tests.conftest import write_sentences
 from tests.training.helpers import small_run, with_training
 
 CHILD = Path(__file__).with_name("child.py")
-STEPS = 30
+STEPS = 20
 ON = {"data_parallel": 8, "fsdp": 1, "tensor": 1}
 
 
@@ -174,12 +174,15 @@ def test_processes_train_as_one(processes, mesh, the_run, alone, tmp_path):
     assert written == {f"ocdbt.process_{i}" for i in range(processes)}
 
 
-def test_sigterm_to_one_stops_all_and_other_numbers_of_processes_continue(
-    the_run, alone, corpus, tmp_path
-):
-    run = with_training(the_run, data_parallel=2, fsdp=2, tensor=2, steps_per_dispatch=1)
-    argument, directory = resolved(run, tmp_path / "work")
-    with Job(2, tmp_path / "work", tmp_path / "notes", argument, pause=0.2) as job:
+@pytest.fixture(scope="module")
+def stopped(the_run, tmp_path_factory):
+    """A job of two processes that SIGTERM to one has ended: (its run, its folder)."""
+    folder = tmp_path_factory.mktemp("stopped")
+    run = with_training(
+        the_run, data_parallel=2, fsdp=2, tensor=2, steps_per_dispatch=1, async_checkpoints="on"
+    )
+    argument, directory = resolved(run, folder / "work")
+    with Job(2, folder / "work", folder / "notes", argument, pause=0.2) as job:
         job.await_step(directory, 3)
         job.processes[1].send_signal(signal.SIGTERM)
         ends = job.end()
@@ -190,14 +193,29 @@ def test_sigterm_to_one_stops_all_and_other_numbers_of_processes_continue(
     # Both had read the same steps.
     first, second = (len(read) for read in job.examples())
     assert first == second == saved * run.batch_size // 2
-    shutil.copytree(tmp_path / "work", tmp_path / "on one")
-    stopped = run_directory(tmp_path / "on one", run.run_id)
-    assert train(the_run, corpus, stopped)["status"] == "done"
-    np.testing.assert_allclose(curve(stopped), alone[1], rtol=1e-4)
-    four = Job(4, tmp_path / "work", tmp_path / "four", argument)
-    with four:
-        ends = four.end()
+    return run, folder / "work"
+
+
+def test_after_sigterm_to_one_of_two_a_single_process_continues(
+    stopped, the_run, alone, corpus, tmp_path
+):
+    run, folder = stopped
+    shutil.copytree(folder, tmp_path / "work")
+    directory = run_directory(tmp_path / "work", run.run_id)
+    assert train(the_run, corpus, directory)["status"] == "done"
+    np.testing.assert_allclose(curve(directory), alone[1], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_after_sigterm_to_one_of_two_four_processes_continue(stopped, alone, tmp_path):
+    run, folder = stopped
+    shutil.copytree(folder, tmp_path / "work")
+    with Job(
+        4, tmp_path / "work", tmp_path / "notes", *resolved(run, tmp_path / "work")[:1]
+    ) as job:
+        ends = job.end()
     assert [status for status, _, _ in ends] == [0] * 4, ends
+    directory = run_directory(tmp_path / "work", run.run_id)
     np.testing.assert_allclose(curve(directory), alone[1], rtol=1e-4)
 
 
@@ -288,3 +306,40 @@ def test_one_process_is_alone(environment):
 def test_wrong_flags(flags, words):
     with pytest.raises(UserError, match=words):
         distributed.find(*flags, {})
+
+
+CONFIG = """
+from chinchilla_jax.experiment.config import *
+def shape(heads):
+    return ModelConfig(
+        width=16, depth=1, heads=heads, kv_heads=heads, head_size=16 // heads, ff_size=32
+    )
+def get_config():
+    return Experiment(
+        name="tiny", budgets=(1e9,),
+        ladder=LadderConfig(shapes=(shape(1), shape(2)), min_tokens_per_param=0.01, min_steps=1),
+        data={data},
+        recipe=RecipeConfig(sequence_length=16, base_batch_tokens=128, batch_exponent=0.0),
+        training=TrainingConfig(tensor=2, log_every=10, eval_windows=64),
+    )
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_of_two_processes_walks_over_the_cells_as_one_worker(data, tmp_path):
+    """Two devices cannot share one head: that cell fails, in both processes, and the next one
+    is trained."""
+    (tmp_path / "config.py").write_text(CONFIG.format(data=data))
+    config = f"--config={tmp_path / 'config.py'}"
+    with Job(2, tmp_path / "work", tmp_path / "notes", config, program="sweep") as job:
+        ends = job.end()
+    rows = collect(tmp_path / "work")
+    assert [status for status, _, _ in ends] == [1, 1], ends
+    assert sorted(row["status"] for row in rows) == ["done", "failed"]
+    (failed,) = [row for row in rows if row["status"] == "failed"]
+    assert "training.tensor = 2: does not divide 1" in failed["reason"]
+    assert "training.tensor = 2: does not divide 1" in ends[0][2]
+    assert not ends[1][1] and not ends[1][2]
+    assert (tmp_path / "work" / "results.csv").exists()
+    first, second = job.examples()
+    assert first and not set(first) & set(second)

@@ -1,8 +1,10 @@
 """A run from its beginning to its result, however often it is interrupted."""
 
+import contextlib
 import dataclasses
 import json
 import random
+import shutil
 import types
 
 import numpy as np
@@ -79,6 +81,29 @@ def test_interrupted_anywhere_it_ends_bit_identical(mesh_run, uninterrupted, tex
     row = train_with_interruptions(mesh_run, text_corpus, directory, steps)
     assert numbers(row) == numbers(uninterrupted[0])
     assert curve(directory) == uninterrupted[1]
+
+
+def test_killed_while_it_saves_asynchronously_it_ends_bit_identical(
+    mesh_run, uninterrupted, text_corpus, tmp_path
+):
+    """What a kill would leave is what lies on the disk at a moment when a save has just begun."""
+    run = with_training(mesh_run, checkpoint_seconds=1e-6, async_checkpoints="on")
+    directory, left = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "left")
+    copies = iter([False] * 5 + [True])
+
+    def copy_and_stop():
+        if stop := next(copies):
+            with contextlib.suppress(shutil.Error):  # of files renamed under our hands
+                shutil.copytree(directory.path, left.path)
+        return stop
+
+    with pytest.raises(Interrupted):
+        train(run, text_corpus, directory, copy_and_stop)
+    assert any(left.checkpoints.iterdir())
+    for place in (directory, left):
+        row = train(run, text_corpus, place)
+        assert numbers(row) == numbers(uninterrupted[0])
+        assert curve(place) == uninterrupted[1]
 
 
 def test_on_another_mesh_it_continues_within_tolerance(

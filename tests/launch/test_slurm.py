@@ -116,7 +116,7 @@ def test_an_array_loses_tasks_and_ends_as_if_it_had_not(slurm, place, tmp_path_f
     cells = read_plan(workdir)[1]
     slurm.wait(lambda: all(slurm.begun(cells[index]) for index in LONG))
     slurm.call("scontrol", "requeue", f"{job}_3")
-    slurm.call("scancel", "--batch", "--signal=TERM", f"{job}_2")  # what --signal=B:TERM@120 does
+    slurm.call("scancel", "--signal=TERM", f"{job}_2")  # what --signal=TERM@120 does
     for task in (2, 3):
         slurm.start_now(f"{job}_{task}")
     for task in range(4):
@@ -161,7 +161,7 @@ def test_a_cell_on_two_nodes_is_saved_by_both_and_goes_on(slurm):
     slurm.wait((slurm.workdir / "plan.json").exists)
     cell = read_plan(slurm.workdir)[1][LONG[0]]
     slurm.wait(lambda: slurm.begun(cell))
-    slurm.call("scancel", "--batch", "--signal=TERM", job)
+    slurm.call("scancel", "--signal=TERM", job)
     slurm.start_now(job)
     slurm.wait_for_end(job)
     state = slurm.state(job)

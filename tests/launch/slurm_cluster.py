@@ -107,6 +107,7 @@ def cluster(folder: Path):
         _wait_until_idle(environment, folder)
         yield environment
     finally:
+        _end_jobs(environment)
         # The controller first: a node that goes is then nobody's failure.
         for daemon in (*daemons[1:], *daemons[:1]):
             daemon.terminate()
@@ -116,6 +117,18 @@ def cluster(folder: Path):
             except subprocess.TimeoutExpired:
                 daemon.kill()
         HOSTS.write_text(HOSTS.read_text().replace(f"{NODES}\n", ""))
+
+
+def _end_jobs(environment) -> None:
+    """Steps outlive their daemons: jobs that are left are ended before these."""
+    subprocess.run(["scancel", "--user=root"], env=environment, check=False)
+    for _ in range(60):
+        left = subprocess.run(
+            ["squeue", "--noheader"], env=environment, capture_output=True, text=True
+        )
+        if not left.stdout.strip():
+            return
+        time.sleep(0.5)
 
 
 def _wait_until_idle(environment, folder: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from chinchilla_jax.experiment.records import read_plan, run_directory
 from tests.conftest import write_sentences
 from tests.launch.slurm_cluster import cluster, missing
-from tests.training.test_sweep import CONFIG, finish, results, start
+from tests.training.test_sweep import CONFIG, results, start
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -132,7 +132,8 @@ def test_an_array_loses_tasks_and_ends_as_if_it_had_not(slurm, place, tmp_path_f
         steps = [int(n) for n in re.findall(rf"{run_id}: resumed at step (\d+)", workers)]
         assert len(steps) == 1 and 0 < steps[0] < cells[index].run.steps
     undisturbed = tmp_path_factory.mktemp("undisturbed")
-    assert finish(start(place, undisturbed, f"--config={place / 'config.py'}"))[0] == 0
+    alone = start(place, undisturbed, f"--config={place / 'config.py'}")
+    assert alone.wait(600) == 0
     assert len(results(workdir)) == 4 and {r["status"] for r in results(workdir)} == {"done"}
     assert [float(r["loss"]) for r in results(workdir)] == pytest.approx(
         [float(r["loss"]) for r in results(undisturbed)],

@@ -90,8 +90,12 @@ class Slurm:
         self.wait(lambda: self.state(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"))
 
     def start_now(self, job):
-        """Ends the two minutes for which SLURM 22.05 holds a job that was queued again."""
+        """Shortens the two minutes for which SLURM 22.05 holds a job that was queued again.
+
+        Its nodes must have forgotten by then that they ended it.
+        """
         self.wait(lambda: self.state(job)["JobState"] == "PENDING")
+        time.sleep(5)
         self.call("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 

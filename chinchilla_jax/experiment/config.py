@@ -404,8 +404,8 @@ class Experiment:
 def fingerprint(run: RunConfig) -> str:
     """Sixteen hex digits of what decides a run's numbers.
 
-    The name, the place of the cache, the mesh, what is logged and how often state is kept are
-    left out: a run may continue under other values of these.
+    The name, the place of the cache, how a step is split over devices and time, what is logged
+    and how often state is kept are left out: a run may continue under other values of these.
     """
     numbers = to_json(run)
     for path in (
@@ -428,6 +428,7 @@ _OPERATION = (
     "data_parallel",
     "fsdp",
     "tensor",
+    "microbatch",
     "steps_per_dispatch",
     "log_every",
     "checkpoint_seconds",

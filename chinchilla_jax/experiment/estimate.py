@@ -13,6 +13,7 @@ EXPECTED_MFU of the peak, or the collectives where these are longer: an assumpti
 measurement. Small models reach less.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,26 @@ def useful_devices(run: RunConfig, devices: int, hardware: Hardware) -> int:
         )
 
     return max((n for n in counts if well(n)), default=fitting[0])
+
+
+def resolve(run: RunConfig, devices: int, hardware: Hardware | None) -> RunConfig:
+    """The run with mesh and microbatch as `suggest` finds them for `devices`.
+
+    As it is where its configuration chooses a mesh itself, or the hardware is not known.
+    """
+    training = run.training
+    if hardware is None or training.data_parallel or training.fsdp * training.tensor > 1:
+        return run
+    found = suggest(run, devices, hardware)
+    split = run.batch_size // found.microbatches if found.microbatches > 1 else 0
+    resolved = dataclasses.replace(
+        training,
+        data_parallel=found.mesh.data,
+        fsdp=found.mesh.fsdp,
+        tensor=found.mesh.tensor,
+        microbatch=training.microbatch or split,
+    )
+    return dataclasses.replace(run, training=resolved)
 
 
 def on_mesh(run: RunConfig, mesh: MeshShape, microbatches: int, hardware: Hardware) -> Estimate:

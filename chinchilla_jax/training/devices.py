@@ -6,7 +6,8 @@ import jax
 import jax.extend
 import jax.numpy as jnp
 
-from chinchilla_jax.experiment.config import TrainingConfig
+from chinchilla_jax.experiment import estimate
+from chinchilla_jax.experiment.config import RunConfig, TrainingConfig
 from chinchilla_jax.experiment.hardware import by_device_kind
 
 
@@ -14,6 +15,13 @@ def peak_flops(kind: str) -> float | None:
     """Dense bfloat16 peak of a device, FLOP/s; None where it is not known."""
     hardware = by_device_kind(kind)
     return hardware.peak_flops if hardware else None
+
+
+def resolved(run: RunConfig) -> RunConfig:
+    """The run on the mesh that the plan suggests for the devices there are, see
+    `estimate.resolve`."""
+    kind = jax.devices()[0].device_kind
+    return estimate.resolve(run, jax.device_count(), by_device_kind(kind))
 
 
 def platform() -> str:

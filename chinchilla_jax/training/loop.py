@@ -59,6 +59,7 @@ def train(
     """
     if (result := distributed.on_writer(directory.result)) is not None:
         return result
+    run = devices.resolved(run)
     compiled = compiled_for(run)
     held_out = corpus.validation_windows(run.training.eval_windows, run.sequence_length)
     distributed.on_writer(lambda: directory.start(run))

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from chinchilla_jax.data.store import open_corpus
-from chinchilla_jax.experiment import grid, lock, storage
+from chinchilla_jax.experiment import estimate, grid, lock, storage
 from chinchilla_jax.experiment.config import Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.estimate import useful_devices
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.experiment.loading import cache_folder
@@ -119,18 +118,19 @@ def select(cells: Sequence[Cell], selection: str, order: str) -> list[Cell]:
 def devices_for(run: RunConfig, host: Host, asked: int = 0) -> int:
     """How many of the host's devices a run gets: those `asked`, or as many as it can use well.
 
-    Never more than its mesh takes. The plan's estimate says how many (`useful_devices`); on an
-    accelerator that it does not know, and on a CPU, that is one logical device to a cell: two
-    single-thread processes, each pinned to a core, beat one process of two threads 1.3 to 1.9
-    times on small models (tests/benchmarks/workers.py, tests/benchmarks/sweep_placement.py).
+    Never more than its mesh takes. Where nothing is known of the devices it gets one, unless its
+    configuration chooses a mesh. So on a CPU: two single-thread processes, each pinned to a core,
+    beat one process of two threads 1.3 to 1.9 times on small models (tests/benchmarks/workers.py,
+    tests/benchmarks/sweep_placement.py).
 
     Raises:
-      UserError: the mesh that the configuration fixes needs more.
+      UserError: the mesh that the configuration chooses needs more.
     """
-    devices, hardware = len(host.devices), by_device_kind(host.kind)
-    useful = useful_devices(run, devices, hardware) if hardware else 1
-    useful = max(useful, placement.fixed_devices(run))
-    return placement.mesh_devices(run, asked or min(useful, devices))
+    hardware = by_device_kind(host.kind)
+    useful = estimate.useful_devices(run, len(host.devices), hardware) if hardware else 1
+    fixed = min(placement.fixed_devices(run), len(host.devices))
+    most = asked or max(useful, fixed)
+    return placement.mesh_devices(estimate.resolve(run, most, hardware), most)
 
 
 def progress(workdir: Path, cells: Sequence[Cell]) -> Progress:

@@ -162,7 +162,8 @@ def test_what_scancel_ends_is_not_queued_again_and_goes_on_when_submitted(slurm)
 
 
 def test_a_cell_on_two_nodes_is_saved_by_both_and_goes_on(slurm):
-    job = slurm.submit("--nodes=2", cells=[f"--cells={LONG[0]}"])
+    cells = ["--config.budgets=3e9,1e10", f"--cells={LONG[0]}"]  # slow, on two cores in all
+    job = slurm.submit("--nodes=2", cells=cells)
     slurm.wait((slurm.workdir / "plan.json").exists)
     cell = read_plan(slurm.workdir)[1][LONG[0]]
     slurm.wait(lambda: slurm.begun(cell))

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chinchilla_jax.experiment.config import fingerprint
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.estimate import resolve
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.training import placement
 from chinchilla_jax.training.placement import Group, Host, Place
@@ -253,17 +255,43 @@ def test_a_worker_sees_its_devices(logical, size):
     assert done.stdout.split() == [str(size), "cpu"]
 
 
-def test_a_cell_gets_as_many_devices_as_the_estimate_finds_useful():
-    """On hardware that the table knows; on any other one device, and what is asked for always."""
-    large = {"width": 1024, "depth": 24, "heads": 16, "kv_heads": 16, "head_size": 64,
-             "ff_size": 4096, "vocab_size": 32768}  # fmt: skip
-    automatic = {"data_parallel": 0}
-    tiny, big = (
-        small_run(training=automatic),
-        small_run(batch_size=64, sequence=2048, model=large, training=automatic),
+H200_BOX = Host("gpu", tuple("01234567"), (0, 1), "NVIDIA H200")
+
+
+def large_run(width, depth, batch=64, **training):
+    model = {
+        "width": width, "depth": depth, "heads": width // 64, "kv_heads": width // 64,
+        "head_size": 64, "ff_size": 4 * width, "vocab_size": 32000,
+    }  # fmt: skip
+    return small_run(
+        batch_size=batch,
+        sequence=2048,
+        model=model,
+        training={"data_parallel": 0, "dtype": "bfloat16"} | training,
     )
-    h200 = Host("gpu", tuple("01234567"), (0, 1), "NVIDIA H200")
-    unknown = dataclasses.replace(h200, kind="NVIDIA X")
-    assert [devices_for(run, h200) for run in (tiny, big)] == [1, 8]
-    assert [devices_for(run, unknown) for run in (tiny, big)] == [1, 1]
-    assert devices_for(tiny, h200, 4) == 4
+
+
+def test_by_itself_a_cell_gets_what_the_plan_says_it_can_use():
+    """A small model one GPU, a larger one all; asked for more it gets what is asked."""
+    small, large = large_run(256, 4, batch=1), large_run(2048, 24)
+    assert devices_for(small, H200_BOX) == 1
+    assert devices_for(large, H200_BOX) == 8
+    assert devices_for(large, H200_BOX, asked=4) == 4
+    assert devices_for(large_run(256, 4), H200_BOX, asked=4) == 4
+    assert devices_for(large_run(2048, 24, fsdp=4, data_parallel=1), H200_BOX, asked=8) == 4
+    unknown = Host("gpu", tuple("01234567"), (0, 1), "NVIDIA Something")
+    assert devices_for(large, unknown) == 1
+    assert devices_for(large_run(2048, 24, tensor=2), unknown) == 2
+    assert devices_for(large, host("cpu", 8)) == 1
+
+
+def test_a_run_goes_on_the_mesh_that_fits_unless_it_chooses_one():
+    """40 billion parameters in float32 with their moments: 480 GB, on GPUs of 141 GB."""
+    hardware = by_device_kind(H200_BOX.kind)
+    huge = large_run(8192, 48)
+    found = resolve(huge, 8, hardware).training
+    assert found.fsdp * found.tensor >= 4 and found.data_parallel
+    assert fingerprint(resolve(huge, 8, hardware)) == fingerprint(huge)
+    chosen = large_run(8192, 48, fsdp=2)
+    assert resolve(chosen, 8, hardware) == chosen
+    assert resolve(huge, 8, None) == huge

@@ -83,6 +83,7 @@ def test_interrupted_anywhere_it_ends_bit_identical(mesh_run, uninterrupted, tex
     assert curve(directory) == uninterrupted[1]
 
 
+@pytest.mark.slow
 def test_killed_while_it_saves_asynchronously_it_ends_bit_identical(
     mesh_run, uninterrupted, text_corpus, tmp_path
 ):

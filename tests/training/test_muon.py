@@ -119,6 +119,7 @@ def test_the_loss_falls(single):
     assert row["loss"] < 4.5
 
 
+@pytest.mark.slow
 def test_a_mesh_computes_the_same_and_an_interruption_changes_no_bit(single, text_corpus, tmp_path):
     run = run_of({"data_parallel": 2, "fsdp": 2, "tensor": 2})
     whole, parts = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "parts")

@@ -58,7 +58,9 @@ def slopes(parametrization, definition, **recipe):
     return np.polyfit(np.log(WIDTHS), moved, 1)[0]
 
 
-@pytest.mark.parametrize("definition", ["modern", "chinchilla"])
+@pytest.mark.parametrize(
+    "definition", ["modern", pytest.param("chinchilla", marks=pytest.mark.slow)]
+)
 def test_under_mup_activations_move_alike_at_every_width(definition):
     layer, logits = slopes("mup", definition)
     assert abs(layer) < 0.2

@@ -66,7 +66,9 @@ def curve(directory):
 
 def _ours(output):
     """The lines that are not gloo's, whose threads write pieces of lines into each other."""
-    gloo = set("Gloo Rank is connected to peer ranks Expected number of".split())
+    gloo = {
+        "Gloo", "Rank", "is", "connected", "to", "peer", "ranks", "Expected", "number", "of",
+    }  # fmt: skip
     lines = output.splitlines(keepends=True)
     return [line for line in lines if not set(re.findall(r"[^\W\d]+", line)) <= gloo]
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from chinchilla_jax.models import roles
-from chinchilla_jax.models.normalization import rms_norm
+from chinchilla_jax.models.normalization import rms_norm, squeezed
 from chinchilla_jax.models.products import einsum32
 
 
@@ -93,7 +93,8 @@ def _attend_backward(saved: Any, dy_BxSxHxK: jax.Array) -> tuple[jax.Array, jax.
     weights, v, y = saved
     dv = jnp.einsum("hbst,bshk->bthk", weights, dy_BxSxHxK)
     dweights = jnp.einsum("bshk,bthk->hbst", dy_BxSxHxK, v, preferred_element_type=jnp.float32)
-    row_BxSxH = jnp.sum(dy_BxSxHxK.astype(jnp.float32) * y, axis=-1)
+    row = jnp.sum(squeezed(dy_BxSxHxK.astype(jnp.float32) * y), axis=-1)
+    row_BxSxH = row.reshape(y.shape[:-1])
     return weights * (dweights - jnp.moveaxis(row_BxSxH, 2, 0)[..., None]), dv
 
 

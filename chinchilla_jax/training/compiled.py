@@ -73,6 +73,7 @@ def _compiled(
     abstract = abstract_state(model, tx)
     shardings = sharding.state_shardings(abstract, mesh)
     everywhere = NamedSharding(mesh, PartitionSpec())
+    options = devices.compiler_options(mesh.size)
     step = functools.partial(
         train_step,
         model=model,
@@ -106,12 +107,13 @@ def _compiled(
             ),
             out_shardings=(shardings, everywhere),
             donate_argnums=0,
-            compiler_options=devices.compiler_options(mesh.size),
+            compiler_options=options,
         ),
         evaluate=jax.jit(
             evaluate,
             in_shardings=(shardings.params, NamedSharding(mesh, sharding.EVAL_BATCH)),
             out_shardings=everywhere,
+            compiler_options=options,
         ),
     )
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from chinchilla_jax.experiment import estimate
 from chinchilla_jax.experiment.config import RunConfig, TrainingConfig
 from chinchilla_jax.experiment.hardware import by_device_kind
+from chinchilla_jax.training.placement import usable_cores
 
 
 def peak_flops(kind: str) -> float | None:
@@ -69,11 +70,19 @@ def steps_per_dispatch(config: TrainingConfig) -> int:
 # For several NVIDIA GPUs: collectives run beside computation instead of before it
 # (docs.jax.dev/en/latest/gpu_performance_tips.html, communication tips). The page's options for
 # pipelined collectives are gone in jax 0.11, and XLA refuses a name that it does not know.
-_OVERLAP = ("xla_gpu_enable_latency_hiding_scheduler",)
+_OVERLAP = {"xla_gpu_enable_latency_hiding_scheduler": True}
+# For one CPU device of several threads: XLA gives most products to a library that computes each
+# on one of them (YNNPACK, in jax 0.10 and 0.11). Without it they share them, 1.05 to 1.2 times a
+# step (tests/benchmarks/throughput_cpu.py); with one thread that library is the faster one.
+_SHARED_PRODUCTS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
-def compiler_options(devices: int) -> dict[str, bool]:
+def compiler_options(devices: int) -> dict[str, bool | str]:
     """Options of XLA for a program over `devices`; one that XLA_FLAGS names is the user's."""
     given = os.environ.get("XLA_FLAGS", "")
-    wanted = _OVERLAP if platform() == "cuda" and devices > 1 else ()
-    return {name: True for name in wanted if name not in given}
+    wanted: dict[str, bool | str] = {}
+    if platform() == "cuda" and devices > 1:
+        wanted |= _OVERLAP
+    if platform() == "cpu" and devices == 1 and len(usable_cores()) > 1:
+        wanted |= _SHARED_PRODUCTS
+    return {name: value for name, value in wanted.items() if name not in given}

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from chinchilla_jax.models import attention
 from chinchilla_jax.models.decoder import Decoder
@@ -47,12 +48,16 @@ def test_grouped_queries_equal_repeated_keys_and_values():
     )
 
 
-def test_a_fused_kernel_takes_the_place_of_our_own_attention():
-    params = noisy_params(Decoder(MODERN))
+ONE_HEAD = dataclasses.replace(MODERN, heads=1, kv_heads=1)  # which takes a path of its own
+
+
+@pytest.mark.parametrize("config", [MODERN, ONE_HEAD], ids=lambda c: str(c.heads))
+def test_a_fused_kernel_takes_the_place_of_our_own_attention(config):
+    params = noisy_params(Decoder(config))
     library = functools.partial(jax.nn.dot_product_attention, is_causal=True, implementation="xla")
 
     def run(fused):
-        model = Decoder(MODERN, fused=fused)
+        model = Decoder(config, fused=fused)
         variance = lambda p: jnp.var(model.apply({"params": p}, tokens()))  # noqa: E731
         return jax.jit(jax.value_and_grad(variance))(params)
 

@@ -169,6 +169,18 @@ def test_options_of_xla_are_for_several_gpus_and_leave_the_users_alone(monkeypat
     assert all(name in options for name in left)
 
 
+@pytest.mark.parametrize(("cores", "libraries"), [((0,), True), ((0, 1), False)])
+def test_products_of_one_cpu_device_use_all_its_threads(monkeypatch, cores, libraries):
+    monkeypatch.setattr(devices, "usable_cores", lambda: cores)
+    options = devices.compiler_options(1)
+    # XLA's library of single-threaded products is there for a pinned worker only.
+    product = jax.jit(jnp.matmul, compiler_options=options)
+    x = jnp.ones((256, 256))
+    assert ("ynn_fusion" in product.lower(x, x).compile().as_text()) == libraries
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
+    assert devices.compiler_options(1) == {}
+
+
 @pytest.mark.parametrize("training", [{"data_parallel": 1}, MESH])
 def test_the_state_is_updated_in_place(training):
     """Every byte of it is donated: a step holds one state, not two."""

@@ -62,6 +62,10 @@ _RELATIVE = (
     Saved("queries with either bias, k, v, y", 5, "THK"),
     Saved("projected distances", 1, "SHK"),
 )
+_HEADS_FIRST = {  # copies, where attention is our own
+    "modern": (Saved("q, k, v", 3, "THK"),),
+    "chinchilla": (Saved("queries with either bias, k, v", 4, "THK"),),
+}
 _SCORES = (Saved("weights of attention", 1, "THS"),)
 _FEED_FORWARD = {
     "modern": (Saved("gate, its sigmoid twice, silu, up, their product", 6, "TF"),),
@@ -101,8 +105,9 @@ def saved(definition: str, remat: str, fused: bool) -> tuple[Saved, ...]:
     if remat == "dots":
         return _PRODUCTS[definition]
     attention = _ROTARY if definition == "modern" else _RELATIVE
+    own = () if fused else _HEADS_FIRST[definition]
     scores = () if fused or remat == "attention" else _SCORES
-    return (*_NORMS, *attention, *scores, *_FEED_FORWARD[definition])
+    return (*_NORMS, *attention, *own, *scores, *_FEED_FORWARD[definition])
 
 
 def _bytes(arrays: tuple[Saved, ...], sizes: Mapping[str, int], compute: int) -> int:
@@ -186,7 +191,7 @@ def _layer(
     weights = (m.layers + m.positions) // mesh.tensor * compute
     own = not fused
     arrays = [
-        Saved("gradients of weights and scores of attention", 2 * own, "THS", wide=True),
+        Saved("gradient of the scores of attention", own, "THS", wide=True),
         Saved("gradients around the feed-forward network", 2, "TF"),
         Saved("gradients of the residual stream", 4, "TD"),
     ]

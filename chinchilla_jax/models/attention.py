@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from chinchilla_jax.models import roles
-from chinchilla_jax.models.normalization import rms_norm, squeezed
+from chinchilla_jax.models.normalization import rms_norm
 from chinchilla_jax.models.products import einsum32
 
 
@@ -26,17 +26,19 @@ def rotary_angles(sequence: int, head_size: int) -> jax.Array:
 
 
 def rotate(x_BxSxHxK: jax.Array, angles_SxK: jax.Array) -> jax.Array:
-    """Turns the pairs (i, i + K/2) of each head by its position's angles.
+    """Turns the pairs (i, i + K/2) of each head by its position's angles; H may be left out.
 
     Su et al. 2021, equation 34, with the halves as pairs, as in GPT-NeoX and Llama.
     """
     cos, sin = jnp.cos(angles_SxK), jnp.sin(angles_SxK)
-    cos_SxK, sin_SxK = (
-        jnp.concatenate(halves, axis=-1)[:, None] for halves in ((cos, cos), (-sin, sin))
+    heads = tuple(range(1, x_BxSxHxK.ndim - 2))
+    cos, sin = (
+        jnp.expand_dims(jnp.concatenate(halves, axis=-1), heads)
+        for halves in ((cos, cos), (-sin, sin))
     )
     # A roll, since concatenated halves come out as slow scalar code on CPU.
     partner = jnp.roll(x_BxSxHxK, x_BxSxHxK.shape[-1] // 2, axis=-1)
-    return (x_BxSxHxK * cos_SxK + partner * sin_SxK).astype(x_BxSxHxK.dtype)
+    return (x_BxSxHxK * cos + partner * sin).astype(x_BxSxHxK.dtype)
 
 
 def distance_waves(sequence: int, width: int) -> jax.Array:
@@ -49,53 +51,50 @@ def distance_waves(sequence: int, width: int) -> jax.Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-def relative_shift(scores_HxBxSxS1: jax.Array) -> jax.Array:
+def relative_shift(scores_BxHxSxS1: jax.Array) -> jax.Array:
     """Scores by distance to scores by key: out[i, j] = scores[i, S - (i - j)] for j <= i.
 
     The last axis counts S + 1 distances, S down to 0, so that row i + 1 of the result begins S
     places after row i in memory: dropping the first S is the whole shift (Dai et al. 2019,
     appendix B, without its padding). Entries with j > i are meaningless and are to be masked.
     """
-    *batch, sequence, _ = scores_HxBxSxS1.shape
-    flat = scores_HxBxSxS1.reshape(*batch, sequence * (sequence + 1))
+    *batch, sequence, _ = scores_BxHxSxS1.shape
+    flat = scores_BxHxSxS1.reshape(*batch, sequence * (sequence + 1))
     return flat[..., sequence:].reshape(*batch, sequence, sequence)
 
 
-def scores(q_BxSxHxK: jax.Array, k_BxSxHxK: jax.Array) -> jax.Array:
-    """Products of queries and keys over sqrt(K), [H, B, S, keys] float32.
+def scores(q_BxHxSxK: jax.Array, k_BxHxSxK: jax.Array) -> jax.Array:
+    """Products of queries and keys over sqrt(K), [B, H, S, keys] float32.
 
-    Where keys have a batch of one, all queries meet the same.
+    Where keys have no batch, [H, keys, K], all queries meet the same.
     """
-    q = q_BxSxHxK * q_BxSxHxK.shape[-1] ** -0.5
-    if k_BxSxHxK.shape[0] == 1:
-        k_SxHxK = k_BxSxHxK[0]
-        return einsum32("bshk,thk->hbst", q, k_SxHxK)
-    return einsum32("bshk,bthk->hbst", q, k_BxSxHxK)
+    q = q_BxHxSxK * q_BxHxSxK.shape[-1] ** -0.5
+    shared = k_BxHxSxK.ndim < q.ndim
+    return einsum32("bhsk,htk->bhst" if shared else "...sk,...tk->...st", q, k_BxHxSxK)
 
 
 @jax.custom_vjp
-def attend(scores_HxBxSxS: jax.Array, v_BxSxHxK: jax.Array) -> jax.Array:
-    """Causal softmax of float32 scores, then the mean of the values, [B, S, H, K]."""
-    return _attend_forward(scores_HxBxSxS, v_BxSxHxK)[0]
+def attend(scores_BxHxSxS: jax.Array, v_BxHxSxK: jax.Array) -> jax.Array:
+    """Causal softmax of float32 scores, then the mean of the values, [B, H, S, K]."""
+    return _attend_forward(scores_BxHxSxS, v_BxHxSxK)[0]
 
 
-def _attend_forward(scores_HxBxSxS: jax.Array, v_BxSxHxK: jax.Array) -> tuple[jax.Array, Any]:
-    sequence = scores_HxBxSxS.shape[-1]
+def _attend_forward(scores_BxHxSxS: jax.Array, v_BxHxSxK: jax.Array) -> tuple[jax.Array, Any]:
+    sequence = scores_BxHxSxS.shape[-1]
     causal = jnp.tril(jnp.ones((sequence, sequence), bool))
-    weights = jax.nn.softmax(jnp.where(causal, scores_HxBxSxS, -jnp.inf), axis=-1)
-    weights = weights.astype(v_BxSxHxK.dtype)
-    y = jnp.einsum("hbst,bthk->bshk", weights, v_BxSxHxK)
-    return y, (weights, v_BxSxHxK, y)
+    weights = jax.nn.softmax(jnp.where(causal, scores_BxHxSxS, -jnp.inf), axis=-1)
+    weights = weights.astype(v_BxHxSxK.dtype)
+    y = jnp.einsum("...st,...tk->...sk", weights, v_BxHxSxK)
+    return y, (weights, v_BxHxSxK, y)
 
 
-def _attend_backward(saved: Any, dy_BxSxHxK: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _attend_backward(saved: Any, dy_BxHxSxK: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The softmax's row sums from dy and y, not from S x S (Dao et al. 2022, appendix B.2)."""
     weights, v, y = saved
-    dv = jnp.einsum("hbst,bshk->bthk", weights, dy_BxSxHxK)
-    dweights = jnp.einsum("bshk,bthk->hbst", dy_BxSxHxK, v, preferred_element_type=jnp.float32)
-    row = jnp.sum(squeezed(dy_BxSxHxK.astype(jnp.float32) * y), axis=-1)
-    row_BxSxH = row.reshape(y.shape[:-1])
-    return weights * (dweights - jnp.moveaxis(row_BxSxH, 2, 0)[..., None]), dv
+    dv = jnp.einsum("...st,...sk->...tk", weights, dy_BxHxSxK)
+    dweights = jnp.einsum("...sk,...tk->...st", dy_BxHxSxK, v, preferred_element_type=jnp.float32)
+    row_BxHxSx1 = jnp.sum(dy_BxHxSxK.astype(jnp.float32) * y, axis=-1, keepdims=True)
+    return weights * (dweights - row_BxHxSx1), dv
 
 
 attend.defvjp(_attend_forward, _attend_backward)
@@ -103,6 +102,9 @@ attend.defvjp(_attend_forward, _attend_backward)
 
 class Attention(roles.RoleModule):
     """What both definitions share: products between the residual stream and heads.
+
+    Between them our own attention has heads before positions, [B, H, S, K]: so products copy no
+    S x S of scores or weights.
 
     Attributes:
       recompute: whether the backward pass computes scores and weights again instead of keeping
@@ -113,9 +115,13 @@ class Attention(roles.RoleModule):
     recompute: bool = False
     fused: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
-    def own(self, function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        """`function`, which makes the scores, under the module's choice to recompute them."""
-        return jax.checkpoint(function) if self.recompute else function
+    def own(self, function: Callable[..., jax.Array], *inputs_BxSxHxK: jax.Array) -> jax.Array:
+        """`function`, which makes the scores, of inputs with heads first, [B, S, H, K].
+
+        It obeys the module's choice to recompute what it makes.
+        """
+        function = jax.checkpoint(function) if self.recompute else function
+        return jnp.moveaxis(function(*(jnp.moveaxis(a, 1, -2) for a in inputs_BxSxHxK)), -2, 1)
 
     def heads(self, name: str, x_NxD: jax.Array, sequence: int) -> jax.Array:
         """Rows of x times the parameter `name`, [N / S, S, heads, K]."""
@@ -140,14 +146,19 @@ class RotaryAttention(Attention):
     def __call__(self, x_TxD: jax.Array, angles_SxK: jax.Array) -> jax.Array:
         sequence = angles_SxK.shape[0]
         q, k, v = (self.heads(name, x_TxD, sequence) for name in ("query", "key", "value"))
+        if self.config.heads == 1 and self.fused is None:
+            # Beside a dimension of 1 sums are slow on a CPU: 15-25 % of a step at widths 8 and 16.
+            q, k, v = (jnp.squeeze(a, axis=2) for a in (q, k, v))
         q = rotate(rms_norm(q, self.weight("query_norm")), angles_SxK)
         k = rotate(rms_norm(k, self.weight("key_norm")), angles_SxK)
         if self.fused is not None:
             return self.output(self.fused(q, k, v))
         # Query head h belongs to key and value head h // (H / G); gradients add up in float32.
-        group = self.config.heads // self.config.kv_heads
-        k, v = (jnp.repeat(a.astype(jnp.float32), group, axis=2).astype(a.dtype) for a in (k, v))
-        return self.output(self.own(lambda q, k, v: attend(scores(q, k), v))(q, k, v))
+        if (group := self.config.heads // self.config.kv_heads) > 1:
+            k, v = (
+                jnp.repeat(a.astype(jnp.float32), group, axis=2).astype(a.dtype) for a in (k, v)
+            )
+        return self.output(self.own(lambda q, k, v: attend(scores(q, k), v), q, k, v))
 
 
 class RelativeAttention(Attention):
@@ -165,7 +176,9 @@ class RelativeAttention(Attention):
             (q + self.weight(name)).astype(self.dtype) for name in ("content_bias", "position_bias")
         )
 
-        def own(by_key: jax.Array, by_distance: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-            return attend(scores(by_key, k) + relative_shift(scores(by_distance, r_1xS1xHxK)), v)
+        r_HxS1xK = jnp.moveaxis(r_1xS1xHxK[0], 0, 1)
 
-        return self.output(self.own(own)(by_key, by_distance, k, v))
+        def own(by_key: jax.Array, by_distance: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            return attend(scores(by_key, k) + relative_shift(scores(by_distance, r_HxS1xK)), v)
+
+        return self.output(self.own(own, by_key, by_distance, k, v))

@@ -73,7 +73,7 @@ def _compiled(
     abstract = abstract_state(model, tx)
     shardings = sharding.state_shardings(abstract, mesh)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    options = devices.compiler_options(mesh.size)
+    options = devices.compiler_options(mesh.size, shape.width)
     step = functools.partial(
         train_step,
         model=model,

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from chinchilla_jax.experiment import estimate
 from chinchilla_jax.experiment.config import RunConfig, TrainingConfig
 from chinchilla_jax.experiment.hardware import by_device_kind
-from chinchilla_jax.training.placement import usable_cores
 
 
 def peak_flops(kind: str) -> float | None:
@@ -71,18 +70,20 @@ def steps_per_dispatch(config: TrainingConfig) -> int:
 # (docs.jax.dev/en/latest/gpu_performance_tips.html, communication tips). The page's options for
 # pipelined collectives are gone in jax 0.11, and XLA refuses a name that it does not know.
 _OVERLAP = {"xla_gpu_enable_latency_hiding_scheduler": True}
-# For one CPU device of several threads: XLA gives most products to a library that computes each
-# on one of them (YNNPACK, in jax 0.10 and 0.11). Without it they share them, 1.05 to 1.2 times a
-# step (tests/benchmarks/throughput_cpu.py); with one thread that library is the faster one.
+# On a CPU XLA gives most products to a library that computes each on one thread (YNNPACK, in jax
+# 0.10 and 0.11). Without it threads share them: 1.2 times a step at width 64 and less above
+# (tests/benchmarks/throughput_cpu.py). On one thread the library is the faster one below that.
+# A rule of the model, not of the threads there are: so small models keep their digits on any.
 _SHARED_PRODUCTS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+_SHARED_FROM_WIDTH = 64
 
 
-def compiler_options(devices: int) -> dict[str, bool | str]:
-    """Options of XLA for a program over `devices`; one that XLA_FLAGS names is the user's."""
+def compiler_options(devices: int, width: int) -> dict[str, bool | str]:
+    """Options of XLA for a model over `devices`; one that XLA_FLAGS names is the user's."""
     given = os.environ.get("XLA_FLAGS", "")
     wanted: dict[str, bool | str] = {}
     if platform() == "cuda" and devices > 1:
         wanted |= _OVERLAP
-    if platform() == "cpu" and devices == 1 and len(usable_cores()) > 1:
+    if platform() == "cpu" and devices == 1 and width >= _SHARED_FROM_WIDTH:
         wanted |= _SHARED_PRODUCTS
     return {name: value for name, value in wanted.items() if name not in given}

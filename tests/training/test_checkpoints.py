@@ -277,7 +277,9 @@ with Checkpoints({folder!r}, 2, META) as manager:
 """
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))]
+)
 def test_kill_9_loses_nothing_that_was_saved(tmp_path, seed):
     """Killed at a random moment of the saving, deletion included, twice in a row."""
     moment = random.Random(seed)

@@ -156,29 +156,30 @@ def test_the_kernel_of_tpus_in_the_interpreter(head_size):
 
 
 def test_options_of_xla_are_for_several_gpus_and_leave_the_users_alone(monkeypatch):
-    assert devices.compiler_options(8) == {}
+    assert devices.compiler_options(8, 128) == {}
     monkeypatch.setattr(devices, "platform", lambda: "cuda")
-    assert devices.compiler_options(1) == {}
-    options = devices.compiler_options(8)
+    assert devices.compiler_options(1, 128) == {}
+    options = devices.compiler_options(8, 128)
     assert options
     # XLA refuses an option that it does not know, on every platform.
     assert jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_latency_hiding_scheduler=false")
-    left = devices.compiler_options(8)
+    left = devices.compiler_options(8, 128)
     assert options.keys() - left.keys() == {"xla_gpu_enable_latency_hiding_scheduler"}
     assert all(name in options for name in left)
 
 
-@pytest.mark.parametrize(("cores", "libraries"), [((0,), True), ((0, 1), False)])
-def test_products_of_one_cpu_device_use_all_its_threads(monkeypatch, cores, libraries):
-    monkeypatch.setattr(devices, "usable_cores", lambda: cores)
-    options = devices.compiler_options(1)
-    # XLA's library of single-threaded products is there for a pinned worker only.
+@pytest.mark.parametrize(("width", "library"), [(32, True), (64, False)])
+def test_products_of_one_cpu_device_are_shared_by_its_threads_where_that_pays(
+    monkeypatch, width, library
+):
+    options = devices.compiler_options(1, width)
     product = jax.jit(jnp.matmul, compiler_options=options)
     x = jnp.ones((256, 256))
-    assert ("ynn_fusion" in product.lower(x, x).compile().as_text()) == libraries
+    assert ("ynn_fusion" in product.lower(x, x).compile().as_text()) == library
+    assert devices.compiler_options(8, width) == {}
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
-    assert devices.compiler_options(1) == {}
+    assert devices.compiler_options(1, width) == {}
 
 
 @pytest.mark.parametrize("training", [{"data_parallel": 1}, MESH])

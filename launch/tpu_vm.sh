@@ -31,6 +31,10 @@ fail() {
 
 while (($#)); do
   case $1 in
+    -h | --help) # the comment above
+      sed -n '2,/^set/s/^# \{0,1\}//p' launch/tpu_vm.sh
+      exit
+      ;;
     --name=*) name=${1#*=} ;;
     --zone=*) zone=${1#*=} ;;
     --type=*) type=${1#*=} ;;

@@ -159,6 +159,14 @@ def test_a_mistake_is_one_line(cloud, tmp_path, arguments, sweep, words):
     assert not (tmp_path / "calls").exists()
 
 
+def test_help_is_the_whole_of_it_and_calls_nothing(cloud, tmp_path):
+    done = run(cloud, "--help", sweep=())
+    assert done.returncode == 0 and not done.stderr
+    assert all(flag in done.stdout for flag in ("--name", "--dry-run", "--delete", "--on-demand"))
+    assert "set -e" not in done.stdout
+    assert not (tmp_path / "calls").exists()
+
+
 def test_an_account_that_may_not_look_is_told_so(cloud, tmp_path):
     (tmp_path / "bin" / "gcloud").write_text(
         "#!/usr/bin/env bash\necho 'ERROR: PERMISSION_DENIED: tpu.nodes.list' >&2\nexit 1\n"

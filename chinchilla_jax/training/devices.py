@@ -71,9 +71,9 @@ def steps_per_dispatch(config: TrainingConfig) -> int:
 # pipelined collectives are gone in jax 0.11, and XLA refuses a name that it does not know.
 _OVERLAP = {"xla_gpu_enable_latency_hiding_scheduler": True}
 # On a CPU XLA gives most products to a library that computes each on one thread (YNNPACK, in jax
-# 0.10 and 0.11). Without it threads share them: 1.2 times a step at width 64 and less above
-# (tests/benchmarks/throughput_cpu.py). On one thread the library is the faster one below that.
-# A rule of the model, not of the threads there are: so small models keep their digits on any.
+# 0.10 and 0.11). Without it threads share them: a step of two is 1.2 times faster at width 64 and
+# less above; of one it is as fast there, and slower below. A rule of the model, not of the threads
+# there are, so that small models keep their digits on any.
 _SHARED_PRODUCTS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 _SHARED_FROM_WIDTH = 64
 

@@ -120,7 +120,7 @@ def devices_for(run: RunConfig, host: Host, asked: int = 0) -> int:
 
     Never more than its mesh takes. Where nothing is known of the devices it gets one, unless its
     configuration chooses a mesh. So on a CPU: two single-thread processes, each pinned to a core,
-    beat one process of two threads 1.3 to 1.9 times on small models (tests/benchmarks/workers.py,
+    beat one process of two threads 1.2 to 2.2 times on small models (tests/benchmarks/workers.py,
     tests/benchmarks/sweep_placement.py).
 
     Raises:

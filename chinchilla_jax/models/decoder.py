@@ -118,12 +118,11 @@ class Decoder(roles.RoleModule):
         c = self.config
         sequence = tokens_BxS.shape[1]
         x_TxD = self.embedding[self.layout.place(tokens_BxS.reshape(-1), "T")]
-        x_TxD = self.layout.place(x_TxD.astype(self.dtype), "TD")
+        x_TxD = self.layout.place(x_TxD.astype(self.dtype), "TD") * self.scaling.base(c) ** 0.5
         if c.definition == "modern":
             positions = attention.rotary_angles(sequence, c.head_size)
         else:
             positions = attention.distance_waves(sequence, c.width)
-            x_TxD *= self.scaling.base(c) ** 0.5
         layers = [self.layers] if self.scan else self.layers
         for layer in layers:
             x_TxD, _ = layer(x_TxD, positions)

@@ -96,16 +96,19 @@ def initial_std(role: Role, config: ModelConfig, scaling: Scaling) -> float:
 
     Hidden matrices: 1/sqrt(fan-in); those that write to the residual stream another 1/sqrt(2 L),
     so that its size does not grow with the depth (Radford et al. 2019, section 2.3).
-    Readout: 1 / D under muP, so that a model starts from nearly equal chances at every width; the
-    standard 1/sqrt(D) otherwise.
-    Embedding: 1, or 1/sqrt(base) where it is the readout too (`Decoder` multiplies it by
-    sqrt(base) on the way in and by base/D on the way out).
+    Readout: the standard 1/sqrt(D) up to the base width, sqrt(base) / D beyond (Yang et al. 2022,
+    Table 3). Starting from equal chances instead, with 1 / D, costs .03 nats at width 64 and .06
+    at 256 after 600 steps at the best rate, and .2 % over whole runs of 1e11 and 3e11 FLOPs.
+    Embedding: 1/sqrt(base). `Decoder` multiplies it by sqrt(base) on the way in (as Vaswani et al.
+    2017, section 3.4), so that Adam moves what enters by sqrt(base) times its rate: from 1 and at
+    its plain rate, whole runs of 1e11 and 3e11 FLOPs end 1.4 % higher. Tied, it is also the
+    readout, times base/D on the way out.
     """
     base = scaling.base(config)
     if role.kind == "input":
-        return 1.0 if config.definition == "modern" else base**-0.5
+        return base**-0.5
     if role.kind == "output":
-        return 1 / config.width if scaling.parametrization == "mup" else config.width**-0.5
+        return min(base, config.width) ** 0.5 / config.width
     std = math.prod(shape(role.fan_in, config)) ** -0.5
     return std * (2 * config.depth) ** -0.5 if role.writes_residual else std
 

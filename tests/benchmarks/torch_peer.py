@@ -13,7 +13,7 @@ from chinchilla_jax.models import roles
 INSTALL = "pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
 
-def torch_decoder(shape: config.ModelConfig, sequence: int) -> Any:
+def torch_decoder(shape: config.ModelConfig, sequence: int, embedding_scale: float) -> Any:
     """The `modern` definition as a person writes it in PyTorch."""
     import torch
     from torch import nn
@@ -82,7 +82,7 @@ def torch_decoder(shape: config.ModelConfig, sequence: int) -> Any:
             self.register_buffer("sin", sin, persistent=False)
 
         def forward(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            x = self.embedding(tokens)
+            x = self.embedding(tokens) * embedding_scale
             for layer in self.layers:
                 x = layer(x, self.cos, self.sin)
             logits = self.readout(self.final_norm(x))
@@ -142,10 +142,11 @@ class TorchTraining:
         import torch
 
         self._run = run
-        self._model = torch_decoder(run.model, run.sequence_length)
+        optimizer, scaling = run.optimizer, roles.Scaling(run.optimizer.base_width)
+        embedding_scale = scaling.base(run.model) ** 0.5
+        self._model = torch_decoder(run.model, run.sequence_length, embedding_scale)
         self._model.load_state_dict(torch_weights(params))
         self._model.to(self._device)
-        optimizer, scaling = run.optimizer, roles.Scaling(run.optimizer.base_width)
         groups: dict[tuple[float, float], list[Any]] = {}
         for name, parameter in self._model.named_parameters():
             # muP's rate multiplier; decoupled decay is not multiplied by it.

@@ -69,7 +69,7 @@ def logits(params, tokens_S, config: ModelConfig, base_width: int):
     """[S, V] for one sequence, under muP; parameters of the unrolled model."""
     p = tree_to_numpy(params)
     tied = config.definition == "chinchilla"
-    x = p["embedding"][tokens_S] * (math.sqrt(base_width) if tied else 1.0)
+    x = p["embedding"][tokens_S] * math.sqrt(base_width)
     for i in range(config.depth):
         layer = p[f"layers_{i}"]
         x = x + attention(layer["attention"], rms_norm(x, layer["attention_norm"]["scale"]), config)

@@ -58,3 +58,13 @@ def test_mup_scales_rates_and_the_readout_with_the_width():
     assert std == pytest.approx(
         {"embedding": 1.0, "query": 1 / 2, "out": 1 / 2, "down": 1 / 2, "readout": 1 / 4}
     )
+
+
+@pytest.mark.parametrize("definition", ["modern", "chinchilla"])
+def test_at_the_base_width_mup_is_the_standard_parametrization(definition):
+    config = dataclasses.replace(NARROW, definition=definition)
+    mup, standard = roles.Scaling(config.width), roles.Scaling(1, "standard")
+    for rule in (roles.initial_std, roles.learning_rate_multiplier):
+        for name, role in roles.ROLES.items():
+            if role.initial is None:
+                assert rule(role, config, mup) == pytest.approx(rule(role, config, standard)), name

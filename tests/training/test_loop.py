@@ -67,7 +67,8 @@ def test_the_result_is_complete_and_the_model_learned(mesh_run, uninterrupted, t
     assert row["status"] == "done"
     assert row["tokens"] == 30 * 8 * 16 == lines[-1]["tokens"]
     assert row["flops"] == lines[-1]["flops"]
-    assert lines[0]["loss"] == pytest.approx(5.545, abs=0.05)  # ln 256: the start knows nothing
+    # The start knows nothing: ln 256, and 1/2 for random logits of variance 1.
+    assert lines[0]["loss"] == pytest.approx(5.545 + 0.5, abs=0.2)
     assert row["loss"] < 4.5 and row["loss_se"] > 0
     assert row["mfu"] is None and row["device_count"] == 8
     assert row["data_fingerprint"] == text_corpus.data_fingerprint

@@ -115,7 +115,7 @@ def single(text_corpus, tmp_path_factory):
 def test_the_loss_falls(single):
     row, curve = single
     assert row["status"] == "done"
-    assert curve[0] == pytest.approx(np.log(256), abs=0.05)
+    assert curve[0] == pytest.approx(np.log(256) + 0.5, abs=0.2)  # logits of variance 1
     assert row["loss"] < 4.5
 
 

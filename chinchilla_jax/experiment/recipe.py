@@ -2,8 +2,8 @@
 
 Each rule names its source. The constants live in `RecipeConfig`; the defaults are a recipe tuned
 at 1e11 to 3e13 FLOPs on bytes with 64-token sequences (about 325 runs; mean excess over the tuned
-surface 0.21 % in loss, worst 0.9 %). Far from there they are an extrapolation: sweep
-`lr_multipliers` first.
+surface 0.21 % in loss, worst 0.9 %; `models/roles.py` tells what was tuned since). Far from there
+they are an extrapolation: sweep `lr_multipliers` first.
 """
 
 import math

@@ -290,6 +290,8 @@ def _blame(workdir: Path, cells: Sequence[Cell], pid: int, status: int) -> bool:
         mine = directory.owner() == lock.process(pid)
         if mine and directory.result() is None:
             what = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+            if status == -signal.SIGKILL:
+                what += ", as where memory runs out (a smaller training.microbatch takes less)"
             directory.fail(f"its process ended {what}; see {_logs(workdir)}")
             return True
     return False

@@ -228,7 +228,8 @@ def test_after_sigterm_to_one_of_two_four_processes_continue(stopped, alone, tmp
     np.testing.assert_allclose(curve(directory), alone[1], rtol=1e-4)
 
 
-@pytest.mark.parametrize("dies", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [1, 0])
 def test_a_process_that_dies_ends_the_others_with_a_message(dies, the_run, tmp_path):
     run = with_training(the_run, steps_per_dispatch=1)
     argument, directory = resolved(run, tmp_path / "work")

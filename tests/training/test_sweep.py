@@ -21,7 +21,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.records import read_plan, run_directory
 from chinchilla_jax.training.placement import mesh_devices
-from chinchilla_jax.training.sweep import freeze_plan, select
+from chinchilla_jax.training.sweep import _blame, freeze_plan, select
 from tests.conftest import write_sentences
 
 TIMES = {"wall_seconds", "tokens_per_second", "input_share"}
@@ -248,6 +248,17 @@ def test_a_failing_cell_does_not_stop_the_others(place, whole, tmp_path):
     assert results(tmp_path) == results(workdir)
 
 
+def test_a_worker_that_is_killed_is_told_of_in_its_cell(whole, tmp_path):
+    shutil.copy(whole[0] / "plan.json", tmp_path)
+    cells = read_plan(tmp_path)[1]
+    directory = run_directory(tmp_path, cells[1].run.run_id)
+    with directory.lock() as mine:
+        assert mine is not None
+        assert _blame(tmp_path, cells, os.getpid(), -signal.SIGKILL)
+        assert not _blame(tmp_path, cells, os.getppid(), -signal.SIGKILL)
+    assert "ended by SIGKILL, as where memory runs out" in (directory.failure() or "")
+
+
 def test_workers_that_cannot_begin_say_why(place, whole, tmp_path):
     plan_text = (whole[0] / "plan.json").read_text()
     fingerprint = read_plan(whole[0])[2]["data_fingerprint"]
@@ -269,6 +280,7 @@ def test_one_cell_by_the_train_program(place, whole, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # more threads round differently
 
 
+@pytest.mark.slow
 def test_a_cell_gets_as_many_devices_as_asked_and_as_it_can_use(place, whole, tmp_path):
     """Eight logical devices, cut by fours, for cells whose batches four need not divide."""
     shutil.copy(whole[0] / "plan.json", tmp_path)

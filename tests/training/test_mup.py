@@ -68,6 +68,7 @@ def test_under_mup_activations_move_alike_at_every_width(definition):
     assert -0.4 < logits < 0.25
 
 
+@pytest.mark.slow
 def test_under_the_standard_parametrization_they_do_not():
     """The check can fail: with one rate for all, movements grow with the width."""
     assert slopes("standard", "modern")[0] > 0.4

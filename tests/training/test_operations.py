@@ -339,6 +339,7 @@ class TestFaults:
         with pytest.raises(UserError, match="cannot be written: Read-only file system"):
             train(small_run(training=ONE), text_corpus, RunDirectory(place / "run"))
 
+    @pytest.mark.slow
     def test_a_quota_in_an_object_store(self, gcs, text_corpus, tmp_path):
         """Of the checkpoints too, which go to the store by another library."""
         run = small_run(6, training=ONE | {"checkpoint_seconds": 1e-6})

@@ -12,14 +12,13 @@ to 1e13 FLOPs, C^.73 would ask for 11 thousand parameters.) Three seeds each, so
 told from luck:
 
     params    D/N   nats per byte, seeds 0, 1, 2   mean
-    287 k    19.1   1.381  1.390  1.370            1.380
-    927 k    1.85   1.448  1.446  1.448            1.447
+    287 k    19.1   1.366  1.366  1.372            1.368
+    927 k    1.85   1.430  1.430  1.438            1.433
 
-The smaller model wins by 0.067 nats, 4.6 %, and its worst seed beats the larger one's best by
-0.055; seeds move its loss by 0.010 (standard deviation). All runs are scored on the same text, so
-the standard error over that text, 0.02, is common to both. The six runs, 6e13 FLOPs, took 48
-minutes on two cores busy with other work (2026-11-21); at the speed of a quiet machine in the
-README it would be a quarter of an hour.
+The smaller model wins by 0.065 nats, 4.7 %, and its worst seed beats the larger one's best by
+0.058; seeds move a loss by 0.004 (standard deviation). All runs are scored on the same text, so
+the standard error over that text, 0.02, is common to both. The six runs, 6e13 FLOPs, took 9
+minutes on two cores (2026-11-21).
 """
 
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig

@@ -15,7 +15,7 @@ told from luck:
     287 k    19.1   1.366  1.366  1.372            1.368
     927 k    1.85   1.430  1.430  1.438            1.433
 
-The smaller model wins by 0.065 nats, 4.7 %, and its worst seed beats the larger one's best by
+The smaller model wins by 0.064 nats, 4.7 %, and its worst seed beats the larger one's best by
 0.058; seeds move a loss by 0.004 (standard deviation). All runs are scored on the same text, so
 the standard error over that text, 0.02, is common to both. The six runs, 6e13 FLOPs, took 9
 minutes on two cores (2026-11-21).

@@ -197,8 +197,8 @@ class RecipeConfig:
     definition: str = "modern"
     sequence_length: int = 64
     heads_per_kv_head: int = 1
-    # Where muP multipliers are 1. Small, since a tied embedding begins by giving each token a
-    # logit of sqrt(base_width) for itself.
+    # Where muP multipliers are 1. Its root is how much faster than base_lr an embedding moves, and
+    # the logit for itself that a tied one begins by giving each token: hence small.
     base_width: int = 64
     parametrization: str = "mup"
     base_lr: float = 6e-3  # at `lr_batch_tokens`

@@ -97,11 +97,11 @@ def initial_std(role: Role, config: ModelConfig, scaling: Scaling) -> float:
     Hidden matrices: 1/sqrt(fan-in); those that write to the residual stream another 1/sqrt(2 L),
     so that its size does not grow with the depth (Radford et al. 2019, section 2.3).
     Readout: the standard 1/sqrt(D) up to the base width, sqrt(base) / D beyond (Yang et al. 2022,
-    Table 3). Starting from equal chances instead, with 1 / D, costs .03 nats at width 64 and .06
-    at 256 after 600 steps at the best rate, and .2 % over whole runs of 1e11 and 3e11 FLOPs.
+    Table 3). Starting from equal chances instead, with 1 / D, costs .04 nats at width 64 and .07
+    at 256 after 600 steps at the best rate, and .2 +- .2 % over whole runs of 1e11 and 3e11 FLOPs.
     Embedding: 1/sqrt(base). `Decoder` multiplies it by sqrt(base) on the way in (as Vaswani et al.
     2017, section 3.4), so that Adam moves what enters by sqrt(base) times its rate: from 1 and at
-    its plain rate, whole runs of 1e11 and 3e11 FLOPs end 1.4 % higher. Tied, it is also the
+    its plain rate, whole runs of 1e11 and 3e11 FLOPs end 1.5 % higher. Tied, it is also the
     readout, times base/D on the way out.
     """
     base = scaling.base(config)

@@ -43,6 +43,7 @@ class Meta(TypedDict):
     batch_size: int  # sequences in a step
     data: str  # fingerprint of the corpus
     tokenizer: str  # fingerprint
+    model_version: int  # `models.decoder.VERSION`
     config: str  # `experiment.config.fingerprint`
 
 

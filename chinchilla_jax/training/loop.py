@@ -14,6 +14,7 @@ from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment.config import RunConfig, fingerprint
 from chinchilla_jax.experiment.counting import flops_per_step
 from chinchilla_jax.experiment.records import RunDirectory
+from chinchilla_jax.models import decoder
 from chinchilla_jax.training import devices, distributed, sharding
 from chinchilla_jax.training.announce import announce
 from chinchilla_jax.training.checkpoints import Checkpoints, Meta
@@ -69,6 +70,7 @@ def train(
         "batch_size": run.batch_size,
         "data": corpus.data_fingerprint,
         "tokenizer": corpus.tokenizer_fingerprint,
+        "model_version": decoder.VERSION,
         "config": fingerprint(run),
     }
     with (

@@ -291,7 +291,7 @@ def _blame(workdir: Path, cells: Sequence[Cell], pid: int, status: int) -> bool:
         if mine and directory.result() is None:
             what = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
             if status == -signal.SIGKILL:
-                what += ", as where memory runs out (a smaller training.microbatch takes less)"
+                what += ", as where memory runs out (--config.training.microbatch=1 takes least)"
             directory.fail(f"its process ended {what}; see {_logs(workdir)}")
             return True
     return False

@@ -60,11 +60,18 @@ def test_mup_scales_rates_and_the_readout_with_the_width():
     )
 
 
-@pytest.mark.parametrize("definition", ["modern", "chinchilla"])
-def test_at_the_base_width_mup_is_the_standard_parametrization(definition):
-    config = dataclasses.replace(NARROW, definition=definition)
-    mup, standard = roles.Scaling(config.width), roles.Scaling(1, "standard")
-    for rule in (roles.initial_std, roles.learning_rate_multiplier):
-        for name, role in roles.ROLES.items():
-            if role.initial is None:
-                assert rule(role, config, mup) == pytest.approx(rule(role, config, standard)), name
+@pytest.mark.parametrize("parametrization", ["mup", "standard"])
+def test_the_ends_start_as_the_standard_does_up_to_the_base_width(parametrization):
+    """Readout 1/sqrt(D); embedding 1 once multiplied by sqrt(base), the root of D in standard."""
+    scaling = roles.Scaling(64, parametrization)
+    starts = {
+        width: [
+            roles.initial_std(roles.ROLES[name], dataclasses.replace(NARROW, width=width), scaling)
+            for name in ("readout", "embedding")
+        ]
+        for width in (16, 64, 256)
+    }
+    if parametrization == "mup":
+        assert starts == {16: [1 / 4, 1 / 8], 64: [1 / 8, 1 / 8], 256: [1 / 32, 1 / 8]}
+    else:
+        assert starts == {16: [1 / 4, 1 / 4], 64: [1 / 8, 1 / 8], 256: [1 / 16, 1 / 16]}

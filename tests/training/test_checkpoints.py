@@ -30,6 +30,7 @@ META: Meta = {
     "batch_size": 8,
     "data": "d0d0",
     "tokenizer": "bytes",
+    "model_version": 2,
     "config": "c0c0",
 }
 
@@ -146,8 +147,11 @@ def test_the_newest_stay_and_a_step_is_saved_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("horizon", 500), ("batch_size", 16), ("data", "dead"), ("tokenizer", "spm"), ("config", "x")],
-)
+    [
+        ("horizon", 500), ("batch_size", 16), ("data", "dead"), ("tokenizer", "spm"),
+        ("model_version", 3), ("config", "x"),
+    ],
+)  # fmt: skip
 def test_another_run_is_refused_with_both_values(tmp_path, field, value):
     save_all(tmp_path, 10)
     other = {**META, "config": "all others differ with it", field: value}

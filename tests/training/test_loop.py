@@ -12,6 +12,7 @@ import pytest
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import RunDirectory
+from chinchilla_jax.models import decoder
 from chinchilla_jax.training import loop
 from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.loop import Interrupted, train
@@ -142,6 +143,17 @@ def test_other_data_is_refused(mesh_run, text_corpus, tmp_path):
     meta = dataclasses.replace(text_corpus.meta, data_fingerprint="another")
     with pytest.raises(UserError, match=f"{text_corpus.data_fingerprint}.*another"):
         train(mesh_run, dataclasses.replace(text_corpus, meta=meta), directory)
+
+
+def test_a_checkpoint_of_another_version_of_the_model_is_refused(
+    mesh_run, text_corpus, tmp_path, monkeypatch
+):
+    directory = RunDirectory(tmp_path)
+    with pytest.raises(Interrupted):
+        train(mesh_run, text_corpus, directory, lambda: True)
+    monkeypatch.setattr(decoder, "VERSION", decoder.VERSION + 1)
+    with pytest.raises(UserError, match=f"model_version = {decoder.VERSION - 1}"):
+        train(mesh_run, text_corpus, directory)
 
 
 def test_divergence_ends_the_run_as_diverged(text_corpus, tmp_path):

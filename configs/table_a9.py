@@ -13,8 +13,9 @@ third_party as it stands, as in configs/chinchilla.py) or, as here, any list of 
 
 from dataclasses import replace
 
-from chinchilla_jax.experiment.config import Experiment, LadderConfig, ModelConfig, RecipeConfig
+from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
 from chinchilla_jax.experiment.grid import read_table
+from chinchilla_jax.experiment.model import ModelConfig
 
 SCALE = 16
 

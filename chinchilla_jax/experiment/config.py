@@ -9,9 +9,9 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-from chinchilla_jax.experiment.schema import check_types, nearest, require, to_json
+from chinchilla_jax.experiment.model import DEFINITIONS, ModelConfig
+from chinchilla_jax.experiment.schema import check_types, one_of, positive, require, to_json
 
-DEFINITIONS = ("chinchilla", "modern")
 CONVENTIONS = ("matmul", "chinchilla", "six_nd")
 BUILDERS = ("python_source", "local_text", "array_record")
 PACKAGES = ("required", "installed")
@@ -24,74 +24,6 @@ REMAT_POLICIES = ("auto", "none", "attention", "dots", "full")
 SWITCHES = ("auto", "on", "off")
 LAYER_LOOPS = ("auto", "scan", "unrolled")
 ORDERS = ("smallest", "largest", "planned")
-
-
-def _one_of(where: str, value: str, names: tuple[str, ...]) -> None:
-    require(value in names, where, value, f"{nearest(value, names)}expected {' or '.join(names)}")
-
-
-def _positive(where: str, **values: float) -> None:
-    for name, value in values.items():
-        require(value > 0, f"{where}.{name}", value, "must be positive")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The shape of one decoder.
-
-    `chinchilla`: RMSNorm, Transformer-XL relative positions, GELU, tied embedding (Hoffmann et
-    al. 2022, after Gopher). `modern`: RMSNorm, rotary positions, QK-norm, SwiGLU, untied readout,
-    grouped-query attention where `kv_heads < heads`.
-    """
-
-    definition: str = "modern"
-    vocab_size: int = 256  # V
-    width: int  # D, the residual stream
-    depth: int  # L, layers
-    heads: int  # H, query heads
-    kv_heads: int  # G, key and value heads; H unless queries share them
-    head_size: int  # K; H K need not equal D (six rows of Table A9 differ)
-    ff_size: int  # F
-
-    def __post_init__(self) -> None:
-        where = "model"
-        _one_of(f"{where}.definition", self.definition, DEFINITIONS)
-        _positive(
-            where,
-            vocab_size=self.vocab_size,
-            width=self.width,
-            depth=self.depth,
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            head_size=self.head_size,
-            ff_size=self.ff_size,
-        )
-        require(
-            self.heads % self.kv_heads == 0,
-            f"{where}.kv_heads",
-            self.kv_heads,
-            f"must divide heads = {self.heads}",
-        )
-        if self.definition == "chinchilla":
-            require(
-                self.kv_heads == self.heads,
-                f"{where}.kv_heads",
-                self.kv_heads,
-                f"the chinchilla definition has as many as heads = {self.heads}",
-            )
-            require(
-                self.width % 2 == 0,
-                f"{where}.width",
-                self.width,
-                "must be even for the sines and cosines of relative positions",
-            )
-        else:
-            require(
-                self.head_size % 2 == 0,
-                f"{where}.head_size",
-                self.head_size,
-                "must be even, since rotary positions turn pairs",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +43,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         where = "data"
-        _one_of(f"{where}.builder", self.builder, BUILDERS)
-        _one_of(f"{where}.packages", self.packages, PACKAGES)
-        _one_of(f"{where}.tokenizer", self.tokenizer, TOKENIZERS)
-        _positive(where, max_epochs=self.max_epochs, vocab_size=self.vocab_size)
+        one_of(f"{where}.builder", self.builder, BUILDERS)
+        one_of(f"{where}.packages", self.packages, PACKAGES)
+        one_of(f"{where}.tokenizer", self.tokenizer, TOKENIZERS)
+        positive(where, max_epochs=self.max_epochs, vocab_size=self.vocab_size)
         require(
             0 < self.validation_fraction < 1,
             f"{where}.validation_fraction",
@@ -134,7 +66,7 @@ class DataConfig:
             f"{self.builder} needs the path of its files",
         )
         if self.max_megabytes is not None:
-            _positive(where, max_megabytes=self.max_megabytes)
+            positive(where, max_megabytes=self.max_megabytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +97,7 @@ class LadderConfig:
             "give exactly one of widths, shapes and table",
         )
         for width in self.widths:
-            _positive(where, widths=width)
+            positive(where, widths=width)
         for number in self.sizes_per_budget:
             require(
                 number >= 0,
@@ -173,7 +105,7 @@ class LadderConfig:
                 number,
                 "must be 0 (all sizes) or more",
             )
-        _positive(
+        positive(
             where,
             tokens_per_param=self.tokens_per_param,
             min_tokens_per_param=self.min_tokens_per_param,
@@ -221,11 +153,11 @@ class RecipeConfig:
 
     def __post_init__(self) -> None:
         where = "recipe"
-        _one_of(f"{where}.definition", self.definition, DEFINITIONS)
-        _one_of(f"{where}.optimizer", self.optimizer, OPTIMIZERS)
-        _one_of(f"{where}.schedule", self.schedule, SCHEDULES)
-        _one_of(f"{where}.parametrization", self.parametrization, PARAMETRIZATIONS)
-        _positive(
+        one_of(f"{where}.definition", self.definition, DEFINITIONS)
+        one_of(f"{where}.optimizer", self.optimizer, OPTIMIZERS)
+        one_of(f"{where}.schedule", self.schedule, SCHEDULES)
+        one_of(f"{where}.parametrization", self.parametrization, PARAMETRIZATIONS)
+        positive(
             where,
             sequence_length=self.sequence_length,
             heads_per_kv_head=self.heads_per_kv_head,
@@ -278,11 +210,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         where = "training"
-        _one_of(f"{where}.dtype", self.dtype, DTYPES)
-        _one_of(f"{where}.layers", self.layers, LAYER_LOOPS)
-        _one_of(f"{where}.remat", self.remat, REMAT_POLICIES)
-        _one_of(f"{where}.async_checkpoints", self.async_checkpoints, SWITCHES)
-        _positive(
+        one_of(f"{where}.dtype", self.dtype, DTYPES)
+        one_of(f"{where}.layers", self.layers, LAYER_LOOPS)
+        one_of(f"{where}.remat", self.remat, REMAT_POLICIES)
+        one_of(f"{where}.async_checkpoints", self.async_checkpoints, SWITCHES)
+        positive(
             where,
             fsdp=self.fsdp,
             tensor=self.tensor,
@@ -323,10 +255,10 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         where = "optimizer"
-        _one_of(f"{where}.name", self.name, OPTIMIZERS)
-        _one_of(f"{where}.schedule", self.schedule, SCHEDULES)
-        _one_of(f"{where}.parametrization", self.parametrization, PARAMETRIZATIONS)
-        _positive(where, learning_rate=self.learning_rate, base_width=self.base_width)
+        one_of(f"{where}.name", self.name, OPTIMIZERS)
+        one_of(f"{where}.schedule", self.schedule, SCHEDULES)
+        one_of(f"{where}.parametrization", self.parametrization, PARAMETRIZATIONS)
+        positive(where, learning_rate=self.learning_rate, base_width=self.base_width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,14 +280,14 @@ class RunConfig:
     lr_multiplier: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive(
+        positive(
             "run",
             budget=self.budget,
             batch_size=self.batch_size,
             sequence_length=self.sequence_length,
             steps=self.steps,
         )
-        _one_of("run.flops_convention", self.flops_convention, CONVENTIONS)
+        one_of("run.flops_convention", self.flops_convention, CONVENTIONS)
 
     @property
     def tokens(self) -> int:
@@ -381,8 +313,8 @@ class Experiment:
     def __post_init__(self) -> None:
         check_types(self, "config")
         require(bool(self.name.strip()), "name", self.name, "must not be empty")
-        _one_of("flops_convention", self.flops_convention, CONVENTIONS)
-        _one_of("order", self.order, ORDERS)
+        one_of("flops_convention", self.flops_convention, CONVENTIONS)
+        one_of("order", self.order, ORDERS)
         for name in ("budgets", "seeds", "lr_multipliers"):
             values = getattr(self, name)
             require(bool(values), name, values, "must have at least one value")

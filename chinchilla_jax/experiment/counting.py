@@ -13,7 +13,7 @@ means nothing without the name of its convention:
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chinchilla_jax.experiment.config import ModelConfig
+from chinchilla_jax.experiment.model import ModelConfig
 
 
 @dataclass(frozen=True)

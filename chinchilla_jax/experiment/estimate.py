@@ -19,11 +19,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from chinchilla_jax.experiment import communication, memory
-from chinchilla_jax.experiment.config import ModelConfig, RunConfig
+from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.counting import flops_per_step
 from chinchilla_jax.experiment.hardware import Hardware
 from chinchilla_jax.experiment.memory import Memory
 from chinchilla_jax.experiment.meshes import MeshShape, misfit
+from chinchilla_jax.experiment.model import ModelConfig
 
 EXPECTED_MFU = 0.5
 USABLE = 0.9  # of a device's memory; the rest is the runtime's, and fragments

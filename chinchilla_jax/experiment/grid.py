@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chinchilla_jax.experiment import recipe as rules
-from chinchilla_jax.experiment.config import Experiment, ModelConfig, RunConfig
+from chinchilla_jax.experiment.config import Experiment, RunConfig
 from chinchilla_jax.experiment.counting import count_params, flops_per_step, flops_per_token
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.schema import nearest
 
 BUDGET_TOLERANCE = 0.01  # of the budget, by which the FLOPs of whole steps may miss it

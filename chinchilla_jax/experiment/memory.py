@@ -12,8 +12,9 @@ matrices and is counted as AdamW. XLA's plan on a CPU mesh agrees within ten per
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from chinchilla_jax.experiment.config import ModelConfig, RunConfig
+from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.meshes import MeshShape, matrices, split
+from chinchilla_jax.experiment.model import ModelConfig
 
 FLOAT32 = 4
 

@@ -5,8 +5,9 @@
 
 from dataclasses import dataclass
 
-from chinchilla_jax.experiment.config import ModelConfig, RunConfig
+from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.counting import count_params
+from chinchilla_jax.experiment.model import ModelConfig
 
 
 @dataclass(frozen=True)

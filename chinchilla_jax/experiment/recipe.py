@@ -10,9 +10,10 @@ import math
 
 import numpy as np
 
-from chinchilla_jax.experiment.config import ModelConfig, OptimizerConfig, RecipeConfig
+from chinchilla_jax.experiment.config import OptimizerConfig, RecipeConfig
 from chinchilla_jax.experiment.counting import count_params
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.model import ModelConfig
 
 # (width, depth), interpolated in ln width. Up to 160: the tuned ladder, in which three layers
 # from width 24 up gave smoother curves than two. From 512: the trend of Table A9 in Hoffmann et

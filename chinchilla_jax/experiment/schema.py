@@ -31,6 +31,17 @@ def require(condition: bool, where: str, value: object, rule: str) -> None:
         raise UserError(f"{where} = {value!r}: {rule}")
 
 
+def one_of(where: str, value: str, names: tuple[str, ...]) -> None:
+    """Raises a one-line `UserError` unless `value` is one of `names`."""
+    require(value in names, where, value, f"{nearest(value, names)}expected {' or '.join(names)}")
+
+
+def positive(where: str, **values: float) -> None:
+    """Raises a one-line `UserError` for the first field of `where` that is not above 0."""
+    for name, value in values.items():
+        require(value > 0, f"{where}.{name}", value, "must be positive")
+
+
 def to_json(value: Any) -> Any:
     """A dataclass tree as plain JSON values (dicts, lists, numbers, texts)."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

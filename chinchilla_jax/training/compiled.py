@@ -8,13 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from chinchilla_jax.experiment.config import (
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainingConfig,
-)
+from chinchilla_jax.experiment.config import OptimizerConfig, RunConfig, TrainingConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.models import loss
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.models.roles import Scaling

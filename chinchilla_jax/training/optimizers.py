@@ -11,7 +11,8 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-from chinchilla_jax.experiment.config import ModelConfig, OptimizerConfig
+from chinchilla_jax.experiment.config import OptimizerConfig
+from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.models import roles
 
 # Jordan et al. 2024 (kellerjordan.github.io/posts/muon): Nesterov momentum and five quintic

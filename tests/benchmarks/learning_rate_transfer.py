@@ -14,14 +14,9 @@ import math
 import numpy as np
 
 from chinchilla_jax.data.store import open_corpus
-from chinchilla_jax.experiment.config import (
-    DataConfig,
-    ModelConfig,
-    RecipeConfig,
-    RunConfig,
-    TrainingConfig,
-)
+from chinchilla_jax.experiment.config import DataConfig, RecipeConfig, RunConfig, TrainingConfig
 from chinchilla_jax.experiment.loading import cache_folder
+from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.recipe import optimizer_for
 from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.initial import initial_state

@@ -30,6 +30,7 @@ from peers import JaxTraining, Peer, usable_cores
 from torch_peer import INSTALL, TorchTraining
 
 from chinchilla_jax.experiment import config, counting
+from chinchilla_jax.experiment.model import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Size:
     vocab_size: int = 32_000
 
     @property
-    def shape(self) -> config.ModelConfig:
+    def shape(self) -> ModelConfig:
         heads = self.width // self.head_size
-        return config.ModelConfig(
+        return ModelConfig(
             vocab_size=self.vocab_size,
             width=self.width,
             depth=self.depth,

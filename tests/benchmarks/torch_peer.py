@@ -8,12 +8,13 @@ import numpy as np
 from peers import DISPATCH, process_peak_bytes, windows
 
 from chinchilla_jax.experiment import config
+from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.models import roles
 
 INSTALL = "pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
 
-def torch_decoder(shape: config.ModelConfig, sequence: int, embedding_scale: float) -> Any:
+def torch_decoder(shape: ModelConfig, sequence: int, embedding_scale: float) -> Any:
     """The `modern` definition as a person writes it in PyTorch."""
     import torch
     from torch import nn

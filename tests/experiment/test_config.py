@@ -11,7 +11,6 @@ from chinchilla_jax.experiment.config import (
     DataConfig,
     Experiment,
     LadderConfig,
-    ModelConfig,
     RecipeConfig,
     RunConfig,
     TrainingConfig,
@@ -19,6 +18,7 @@ from chinchilla_jax.experiment.config import (
 )
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
+from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.schema import from_json, replace_paths, to_json
 
 

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chinchilla_jax.experiment import grid
-from chinchilla_jax.experiment.config import CONVENTIONS, ModelConfig
+from chinchilla_jax.experiment.config import CONVENTIONS
 from chinchilla_jax.experiment.counting import (
     chinchilla_forward,
     count_params,
     flops_per_step,
     flops_per_token,
 )
+from chinchilla_jax.experiment.model import ModelConfig
 
 # Hoffmann et al. 2022, Table A4: layers, d_model, d_ff, heads, head size, FLOPs over 6 N D.
 TABLE_A4 = (

@@ -10,11 +10,11 @@ from chinchilla_jax.experiment.config import (
     DataConfig,
     Experiment,
     LadderConfig,
-    ModelConfig,
     RecipeConfig,
 )
 from chinchilla_jax.experiment.counting import flops_per_step
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.model import ModelConfig
 
 WIDTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 160)
 

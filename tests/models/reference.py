@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from chinchilla_jax.experiment.config import ModelConfig
+from chinchilla_jax.experiment.model import ModelConfig
 
 
 def tree_to_numpy(tree):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from chinchilla_jax.experiment.config import ModelConfig
 from chinchilla_jax.experiment.counting import count_params, flops_per_step
+from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.models import loss, roles
 from chinchilla_jax.models.decoder import Decoder
 

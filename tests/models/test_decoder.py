@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from chinchilla_jax.experiment.config import ModelConfig
+from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.models import loss, roles
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.models.roles import Scaling

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chinchilla_jax.experiment.config import ModelConfig
+from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.models import roles
 from chinchilla_jax.models.decoder import Decoder
 

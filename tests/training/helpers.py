@@ -2,13 +2,8 @@
 
 import dataclasses
 
-from chinchilla_jax.experiment.config import (
-    DataConfig,
-    ModelConfig,
-    RecipeConfig,
-    RunConfig,
-    TrainingConfig,
-)
+from chinchilla_jax.experiment.config import DataConfig, RecipeConfig, RunConfig, TrainingConfig
+from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.recipe import optimizer_for
 
 

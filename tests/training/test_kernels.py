@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chinchilla_jax.experiment.config import ModelConfig
+from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.training import compiled, devices, kernels, sharding
 from tests.training.helpers import small_run

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from chinchilla_jax.experiment.config import ModelConfig, RecipeConfig
+from chinchilla_jax.experiment.config import RecipeConfig
+from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.models import roles
 from chinchilla_jax.training.compiled import compiled_for

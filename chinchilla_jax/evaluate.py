@@ -11,14 +11,15 @@ from absl import flags
 
 from chinchilla_jax import program
 from chinchilla_jax.experiment import storage
-from chinchilla_jax.scaling import options, report
-from chinchilla_jax.scaling.analysis import Settings, analyse
-from chinchilla_jax.scaling.conventions import FLOPS, PARAMS
-from chinchilla_jax.scaling.further import fit_laws, laws_named
-from chinchilla_jax.scaling.isoflop import METHODS
-from chinchilla_jax.scaling.published import law_named
-from chinchilla_jax.scaling.separable import LOSSES, Objective
-from chinchilla_jax.scaling.table import read_runs
+from chinchilla_jax.scaling.analysis import analyse
+from chinchilla_jax.scaling.fitting.isoflop import METHODS
+from chinchilla_jax.scaling.fitting.separable import LOSSES, Objective
+from chinchilla_jax.scaling.laws.further import fit_laws, laws_named
+from chinchilla_jax.scaling.laws.published import law_named
+from chinchilla_jax.scaling.report import write as report
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.conventions import FLOPS, PARAMS
+from chinchilla_jax.scaling.table.read import read_runs
 
 _RUNS = flags.DEFINE_string("runs", None, "A sweep's folder, or a table of runs.", required=True)
 _OUT = flags.DEFINE_string(
@@ -56,7 +57,7 @@ _FIGURES = flags.DEFINE_bool("figures", True, "Draw the figures.")
 
 
 def main(_: list[str]) -> None:
-    columns = options.pairs("columns", _COLUMNS.value)
+    columns = program.pairs("columns", _COLUMNS.value)
     settings = Settings(
         params=_PARAMS.value,
         flops=_FLOPS.value,
@@ -66,7 +67,7 @@ def main(_: list[str]) -> None:
         minima=_MINIMA.value,
         bootstrap=_BOOTSTRAP.value,
         seed=_SEED.value,
-        budgets=options.positive_numbers("budgets", _BUDGETS.value),
+        budgets=program.positive_numbers("budgets", _BUDGETS.value),
         holdout_above=_HOLDOUT_ABOVE.value,
     )
     objective = Objective(settings.objective, settings.delta)

@@ -15,8 +15,9 @@ from chinchilla_jax import program
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling import answers, forecast, options
-from chinchilla_jax.scaling.published import law_named, published
+from chinchilla_jax.scaling import forecast
+from chinchilla_jax.scaling.laws.published import law_named, published
+from chinchilla_jax.scaling.report import answers
 
 _CONFIG = program.define_config(required=False)
 _FITS = flags.DEFINE_string("fits", "", "fits.json of a report that evaluate wrote.")
@@ -44,7 +45,7 @@ def _frontier() -> forecast.Frontier:
     if bool(_FITS.value) == bool(_LAW.value):
         raise UserError("give either --fits=FILE or --law=NAME (--law=list shows the names)")
     if _LAW.value:
-        return forecast.from_published(law_named(_LAW.value), options.floats("fixed", _FIXED.value))
+        return forecast.from_published(law_named(_LAW.value), program.floats("fixed", _FIXED.value))
     path = storage.path(_FITS.value)
     return forecast.from_fits(
         storage.read_json(path / "fits.json" if path.is_dir() else path), _FORM.value
@@ -57,7 +58,7 @@ def main(_: list[str]) -> None:
         return
     frontier = _frontier()
     asked = {
-        name: options.positive_numbers(name, flag.value)
+        name: program.positive_numbers(name, flag.value)
         for name, flag in (
             ("flops", _FLOPS), ("loss", _LOSS), ("params", _PARAMS), ("tokens", _TOKENS)
         )
@@ -66,7 +67,7 @@ def main(_: list[str]) -> None:
     if _CONFIG.value:
         experiment = program.experiment_from_flags(_CONFIG.value)
         recipe, vocab = experiment.recipe, experiment.data.vocab_size
-    served = _INFERENCE.value and options.positive_number("inference_tokens", _INFERENCE.value)
+    served = _INFERENCE.value and program.positive_number("inference_tokens", _INFERENCE.value)
     print(answers.text(frontier, asked, served or None, recipe, _VOCAB.value or vocab))
 
 

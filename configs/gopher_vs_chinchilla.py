@@ -23,7 +23,7 @@ minutes on two cores (2026-11-21).
 
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
 from chinchilla_jax.experiment.recipe import nearest_shape
-from chinchilla_jax.scaling.published import law_named
+from chinchilla_jax.scaling.laws.published import law_named
 
 BUDGET = 1e13
 AGREED = (1e11, 30e3)  # FLOPs and parameters: the quickstart's smallest budget and its minimum

@@ -9,7 +9,7 @@ import pytest
 
 from chinchilla_jax.experiment import grid, recipe
 from chinchilla_jax.experiment.loading import load_experiment
-from chinchilla_jax.scaling.published import law_named
+from chinchilla_jax.scaling.laws.published import law_named
 
 FOLDER = Path("configs")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))

@@ -18,6 +18,9 @@ MAY_IMPORT = {
     "training": {"models", "data", "experiment"},
     "scaling": {"experiment"},
 }
+# The way of the data through the evaluator: a room imports only those before it.
+ROOMS = ("arrays", "table", "fitting", "settings", "laws", "doubt", "prediction", "sections",
+         "outlook", "forecast", "analysis", "report")  # fmt: skip
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 
@@ -43,6 +46,18 @@ def test_a_wing_imports_only_those_below_it(wing):
             if wing in ("experiment", "scaling"):
                 assert top not in JAX, f"{path} imports {name}"
             assert top != "tensorflow", f"{path} imports {name}"
+
+
+def test_the_evaluator_is_walked_in_one_direction():
+    scaling = PACKAGE / "scaling"
+    for path in scaling.rglob("*.py"):
+        room = path.relative_to(scaling).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        for name in imports(path):
+            if name.startswith("chinchilla_jax.scaling."):
+                other = name.split(".")[2]
+                assert ROOMS.index(other) <= ROOMS.index(room), f"{path} imports {name}"
 
 
 def test_no_wall_clock_is_read():
@@ -72,7 +87,7 @@ def test_an_installed_wheel_has_its_tables(tmp_path):
     code = (
         "import chinchilla_jax;"
         "from chinchilla_jax.experiment.grid import read_table;"
-        "from chinchilla_jax.scaling.published import published;"
+        "from chinchilla_jax.scaling.laws.published import published;"
         "print(chinchilla_jax.__file__, len(read_table('chinchilla_table_a9')), len(published()))"
     )
     done = subprocess.run(

@@ -100,60 +100,30 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling import diagnosis, holdout, outlook, sections
-from chinchilla_jax.scaling.conventions import available, under
-from chinchilla_jax.scaling.envelope import Envelope, envelope, envelope_draws
-from chinchilla_jax.scaling.envelope import doubts as envelope_doubts
-from chinchilla_jax.scaling.holdout import FORECASTERS, SELECTIONS, Forecaster, HeldOut
-from chinchilla_jax.scaling.isoflop import METHODS, PowerLaws, Profile, profiles
-from chinchilla_jax.scaling.minima import MinimaFit, bias_of, fit_minima
-from chinchilla_jax.scaling.noise import Noise, noise_model, run_weights
-from chinchilla_jax.scaling.parametric import FlopsModel, SurfaceFit, fit_surface
-from chinchilla_jax.scaling.prediction import MinimaForecast, Source, SurfaceForecast
-from chinchilla_jax.scaling.separable import Floats, Objective
-from chinchilla_jax.scaling.table import Runs
-from chinchilla_jax.scaling.uncertainty import (
+from chinchilla_jax.scaling import outlook, sections
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.doubt import diagnosis, holdout
+from chinchilla_jax.scaling.doubt.holdout import FORECASTERS, SELECTIONS, Forecaster, HeldOut
+from chinchilla_jax.scaling.doubt.uncertainty import (
     LEVEL,
     SurfaceDraws,
     influence,
     surface_draws,
 )
+from chinchilla_jax.scaling.fitting.envelope import Envelope, envelope, envelope_draws
+from chinchilla_jax.scaling.fitting.envelope import doubts as envelope_doubts
+from chinchilla_jax.scaling.fitting.isoflop import METHODS, PowerLaws, Profile, profiles
+from chinchilla_jax.scaling.fitting.minima import MinimaFit, bias_of, fit_minima
+from chinchilla_jax.scaling.fitting.noise import Noise, noise_model, run_weights
+from chinchilla_jax.scaling.fitting.separable import Objective
+from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit, fit_surface
+from chinchilla_jax.scaling.prediction import MinimaForecast, Source, SurfaceForecast
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.conventions import available, under
+from chinchilla_jax.scaling.table.runs import Runs
 
 VERSION = 1
 _CONVENTION_DRAWS = 400
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the flags of `evaluate` say; the defaults are an expert's.
-
-    `minima` is the method whose exponents head the report. The parabola is the default: with noise
-    of .2 % in the losses its exponents scatter a fifth to a tenth as much as Akima's, and what it
-    misses systematically is printed beside it.
-    """
-
-    params: str = "total"
-    flops: str = "as_given"
-    objective: str = "log_huber"
-    delta: float = 1e-3
-    tied: bool = False
-    minima: str = "parabola"
-    bootstrap: int = 4000
-    seed: int = 0
-    budgets: tuple[float, ...] = ()
-    holdout_above: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.minima not in METHODS:
-            raise UserError(f"--minima={self.minima} is none of {', '.join(METHODS)}")
-        if not 0 <= self.bootstrap <= 1_000_000:
-            raise UserError(f"--bootstrap={self.bootstrap}: 0 to 1000000 draws")
-        if self.seed < 0:
-            raise UserError(f"--seed={self.seed}: a seed is not negative")
-        for flops in (*self.budgets, *([] if self.holdout_above is None else [self.holdout_above])):
-            if not 0 < flops < np.inf:
-                raise UserError(f"{flops:g} FLOPs: a budget is a positive number")
 
 
 @dataclass(frozen=True)

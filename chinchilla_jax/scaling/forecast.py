@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling.parametric import SIX_ND, FlopsModel, Surface
-from chinchilla_jax.scaling.published import PublishedLaw, minimise
-from chinchilla_jax.scaling.separable import Floats
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fitting.surface import SIX_ND, FlopsModel, Surface
+from chinchilla_jax.scaling.laws.published import PublishedLaw, minimise
 
 _FORMS = ("surface", "loss_law")
 _MOST_FLOPS = 1e45  # the search for a budget ends here

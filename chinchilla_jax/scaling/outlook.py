@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.scaling import diagnosis
-from chinchilla_jax.scaling.diagnosis import Refusal
-from chinchilla_jax.scaling.holdout import Forecaster, HeldOut, Score
-from chinchilla_jax.scaling.isoflop import METHODS, PowerLaws
-from chinchilla_jax.scaling.parametric import FlopsModel, SurfaceFit
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.doubt import diagnosis
+from chinchilla_jax.scaling.doubt.holdout import Forecaster, HeldOut, Score
+from chinchilla_jax.scaling.doubt.uncertainty import Influence, SurfaceDraws, interval
+from chinchilla_jax.scaling.fitting.isoflop import METHODS, PowerLaws
+from chinchilla_jax.scaling.fitting.refusal import Refusal
+from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit
 from chinchilla_jax.scaling.prediction import MinimaForecast, Source, SurfaceForecast
 from chinchilla_jax.scaling.prediction import forecast as one_forecast
-from chinchilla_jax.scaling.separable import Floats
-from chinchilla_jax.scaling.table import Runs
-from chinchilla_jax.scaling.uncertainty import Influence, SurfaceDraws, interval
+from chinchilla_jax.scaling.table.runs import Runs
 
 Section = dict[str, Any]
 

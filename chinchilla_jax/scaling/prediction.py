@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.scaling.holdout import Forecaster
-from chinchilla_jax.scaling.minima import MinimaFit
-from chinchilla_jax.scaling.parametric import FlopsModel, Surface
-from chinchilla_jax.scaling.separable import Floats
-from chinchilla_jax.scaling.uncertainty import SurfaceDraws, interval
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.doubt.holdout import Forecaster
+from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws, interval
+from chinchilla_jax.scaling.fitting.minima import MinimaFit
+from chinchilla_jax.scaling.fitting.surface import FlopsModel, Surface
 
 _FIELDS = ("params", "tokens", "tokens_per_param", "loss", "new_run")
 

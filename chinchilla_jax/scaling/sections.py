@@ -3,28 +3,26 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.scaling import diagnosis
-from chinchilla_jax.scaling.curves import Curve
-from chinchilla_jax.scaling.diagnosis import Refusal
-from chinchilla_jax.scaling.envelope import Envelope
-from chinchilla_jax.scaling.isoflop import PowerLaws, Profile
-from chinchilla_jax.scaling.minima import MinimaFit
-from chinchilla_jax.scaling.noise import Noise
-from chinchilla_jax.scaling.parametric import FlopsModel, SurfaceFit
-from chinchilla_jax.scaling.separable import Floats
-from chinchilla_jax.scaling.table import Runs
-from chinchilla_jax.scaling.uncertainty import (
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.doubt import diagnosis
+from chinchilla_jax.scaling.doubt.uncertainty import (
     SurfaceDraws,
     interval,
     standard_error,
 )
-
-if TYPE_CHECKING:
-    from chinchilla_jax.scaling.analysis import Settings
+from chinchilla_jax.scaling.fitting.envelope import Envelope
+from chinchilla_jax.scaling.fitting.isoflop import PowerLaws, Profile
+from chinchilla_jax.scaling.fitting.minima import MinimaFit
+from chinchilla_jax.scaling.fitting.noise import Noise
+from chinchilla_jax.scaling.fitting.refusal import Refusal
+from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.curves import Curve
+from chinchilla_jax.scaling.table.runs import Runs
 
 Section = dict[str, Any]
 
@@ -68,7 +66,7 @@ def parametric(
     draws: SurfaceDraws | None,
     cost: FlopsModel,
     refusal: Refusal | None,
-    settings: "Settings",
+    settings: Settings,
     runs: Runs,
 ) -> Section:
     numbers = ("objective", *_SURFACE, "a", "b", "G", "gradient_norm", "starts", "starts_agreeing")

@@ -20,8 +20,8 @@ import numpy as np
 from absl import app, flags
 from scipy.optimize import minimize
 
-from chinchilla_jax.scaling.parametric import Surface, fit_surface, refit
-from chinchilla_jax.scaling.table import read_runs
+from chinchilla_jax.scaling.fitting.surface import Surface, fit_surface, refit
+from chinchilla_jax.scaling.table.read import read_runs
 
 _RUNS = flags.DEFINE_string("runs", None, "Table of runs; the five highest losses are left out.")
 _STARTS = flags.DEFINE_integer("starts", 4500, "Starts for SciPy, spread over the grid of 4500.")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chinchilla_jax.scaling.parametric import Surface
+from chinchilla_jax.scaling.fitting.surface import Surface
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 TRUE = Surface(1.69, 406.4, 410.7, 0.34, 0.28)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling.analysis import Settings, analyse
-from chinchilla_jax.scaling.holdout import FORECASTERS
-from chinchilla_jax.scaling.parametric import SIX_ND, fit_surface
+from chinchilla_jax.scaling.analysis import analyse
+from chinchilla_jax.scaling.doubt.holdout import FORECASTERS
+from chinchilla_jax.scaling.doubt.uncertainty import surface_draws
+from chinchilla_jax.scaling.fitting.surface import SIX_ND, fit_surface
 from chinchilla_jax.scaling.prediction import SurfaceForecast, forecast
-from chinchilla_jax.scaling.table import read_runs
-from chinchilla_jax.scaling.uncertainty import surface_draws
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.known import DATA, TRUE, grid
 from tests.scaling.sweeps import write_sweep
 

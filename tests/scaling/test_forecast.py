@@ -7,8 +7,7 @@ import pytest
 
 from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling import answers
-from chinchilla_jax.scaling.analysis import Settings, analyse
+from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.forecast import (
     at_flops,
     for_inference,
@@ -17,10 +16,11 @@ from chinchilla_jax.scaling.forecast import (
     misses,
     reaching,
 )
-from chinchilla_jax.scaling.published import law_named
-from chinchilla_jax.scaling.table import read_runs
-
-from .sweeps import true_loss, write_sweep
+from chinchilla_jax.scaling.laws.published import law_named
+from chinchilla_jax.scaling.report import answers
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.sweeps import true_loss, write_sweep
 
 
 @pytest.fixture(scope="module")

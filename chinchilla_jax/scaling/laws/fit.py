@@ -5,7 +5,7 @@ exactly (Golub & Pereyra 1973). The best and most different points are then poli
 all parameters, which keeps them positive. Derivatives of the residuals are taken by complex step
 (Squire & Trapp 1998), exact to rounding, so a law's file holds its equation and nothing else.
 The surface E + A/N^alpha + B/D^beta, which is fitted thousands of times, has its own batched engine
-in `scaling/separable.py`; a test holds the two to the same optimum.
+in `scaling/fitting/separable.py`; a test holds the two to the same optimum.
 
 Array suffixes: S starts, R rows, K linear terms, P parameters.
 """
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.laws.law import Array, Law
-from chinchilla_jax.scaling.separable import Objective
 
 _STEP = 1e-20  # of the complex derivative; nothing is subtracted, so it may be this small
 _DIFFERENCE = 1e-5  # of the second derivative, in logs of parameters

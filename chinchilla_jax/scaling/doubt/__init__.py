@@ -1,0 +1,1 @@
+"""What the runs leave open: uncertainty, hold-out, diagnosis."""

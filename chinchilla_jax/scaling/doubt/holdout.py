@@ -1,0 +1,209 @@
+"""Which forecast to believe: fit up to a budget, predict the minima and the cells beyond it.
+
+Every fold ends at a budget; what lies beyond is predicted by every form (the surface, or L(C)
+through the minima) on every selection of runs. Selections matter because runs far from the optimum
+bend a surface of five parameters, and a forecast stands at the optimum.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fitting.isoflop import Profile
+from chinchilla_jax.scaling.fitting.loss_law import fit_loss_law
+from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit, refit_searched
+from chinchilla_jax.scaling.table.runs import Runs
+
+Mask = npt.NDArray[np.bool_]
+
+LEAST_BUDGETS = 3  # below the cut, for L(C) has three parameters
+LEAST_RUNS = 8  # for the surface's five parameters
+ALL = "all"
+MINIMA = "minima"
+
+
+def _near_best(runs: Runs, within: float) -> Mask:
+    best_R = np.full(len(runs), np.inf)
+    for g in range(len(runs.budget_G)):
+        here = runs.group_R == g
+        if here.any():
+            best_R[here] = runs.loss[here].min()
+    return np.asarray(runs.loss <= best_R * (1 + within))
+
+
+# Chosen before any table is seen, so that hold-out picks among few and not among what fits best.
+SELECTIONS: dict[str, Callable[[Runs], Mask]] = {
+    "within 8 % of the budget's best": lambda runs: _near_best(runs, 0.08),
+    "tokens per parameter 2-300": lambda runs: (
+        (runs.tokens_per_param >= 2) & (runs.tokens_per_param <= 300)
+    ),
+    ALL: lambda runs: np.ones(len(runs), bool),
+}
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """A form of law and the runs it is fitted on."""
+
+    form: str  # "loss_law" or "surface"
+    selection: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"form": self.form, "selection": self.selection}
+
+
+# In order of preference among those that hold-out cannot tell apart.
+FORECASTERS = (
+    Forecaster("loss_law", MINIMA),
+    *(Forecaster("surface", name) for name in SELECTIONS),
+)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One forecaster in one fold; errors are ln(predicted / observed) of the loss."""
+
+    forecaster: Forecaster
+    fitted_up_to: float
+    runs: int
+    flops_H: Floats
+    predicted_H: Floats
+    observed_H: Floats
+    params_error_H: Floats  # ln of params at the optimum, predicted over observed
+    cell_error_R: Floats  # of every run beyond; empty for L(C)
+
+    @property
+    def minimum_error_H(self) -> Floats:
+        return np.asarray(np.log(self.predicted_H / self.observed_H))
+
+
+def hold_out(
+    runs: Runs,
+    fit: SurfaceFit | None,
+    cost: FlopsModel,
+    found: list[Profile],
+    log_params_G: Floats,
+    loss_G: Floats,
+    good_G: Mask,
+    above: float | None = None,
+) -> list[HeldOut]:
+    """All folds, or with `above` the one that fits what is at or below that many FLOPs.
+
+    `loss_G`, `log_params_G` are the minima of `found`; those not `good_G` are neither fitted nor
+    predicted. Empty where fewer than three good minima lie below every cut.
+    """
+    flops_G = np.array([profile.flops for profile in found])
+    usable = np.flatnonzero(good_G)
+    cuts = flops_G[usable][LEAST_BUDGETS - 1 : -1]
+    if above is not None:
+        cuts = flops_G[usable][flops_G[usable] <= above * (1 + 1e-9)][-1:]
+    results: list[HeldOut] = []
+    problems: list[tuple[Forecaster, float, Mask]] = []
+    for cut in cuts:
+        below, beyond = usable[flops_G[usable] <= cut], usable[flops_G[usable] > cut]
+        if len(beyond) == 0:
+            continue
+        if len(below) >= LEAST_BUDGETS:
+            law = fit_loss_law(flops_G[below], loss_G[below][None])
+            slope, level = np.polyfit(np.log(flops_G[below]), log_params_G[below], 1)
+            assert law is not None
+            results.append(
+                HeldOut(
+                    FORECASTERS[0],
+                    float(cut),
+                    len(below),
+                    flops_G[beyond],
+                    law.loss(flops_G[beyond]),
+                    loss_G[beyond],
+                    level + slope * np.log(flops_G[beyond]) - log_params_G[beyond],
+                    np.empty(0),
+                )
+            )
+        early = runs.flops <= cut * 1.1
+        for name, select in SELECTIONS.items():
+            mask = early & select(runs)
+            if mask.sum() >= LEAST_RUNS and fit is not None:
+                problems.append((Forecaster("surface", name), float(cut), mask))
+    if problems and fit is not None:
+        weights = np.stack([mask for _, _, mask in problems]) * fit.weights_R
+        surface, _ = refit_searched(fit, weights)
+        for i, (forecaster, cut, mask) in enumerate(problems):
+            beyond = usable[flops_G[usable] > cut]
+            late = (runs.flops > cut * 1.1) & SELECTIONS[forecaster.selection](runs)
+            params, tokens = surface[i].optimum(flops_G[beyond], cost)
+            predicted = surface[i].loss(runs.params[late], runs.tokens[late])
+            results.append(
+                HeldOut(
+                    forecaster,
+                    cut,
+                    int(mask.sum()),
+                    flops_G[beyond],
+                    surface[i].loss(params, tokens),
+                    loss_G[beyond],
+                    np.log(params) - log_params_G[beyond],
+                    np.log(predicted / runs.loss[late]),
+                )
+            )
+    return results
+
+
+@dataclass(frozen=True)
+class Score:
+    """A forecaster over all folds."""
+
+    forecaster: Forecaster
+    forecasts: int
+    minima_rms: float
+    minima_bias: float
+    cells_rms: float | None
+
+
+def scores(results: list[HeldOut]) -> list[Score]:
+    """Best first; forecasters that could not take part in every fold come last."""
+    found = []
+    for forecaster in FORECASTERS:
+        mine = [r for r in results if r.forecaster == forecaster]
+        if not mine:
+            continue
+        errors = np.concatenate([r.minimum_error_H for r in mine])
+        errors = np.where(np.isfinite(errors), errors, np.inf)
+        cells = np.concatenate([r.cell_error_R for r in mine])
+        found.append(
+            Score(
+                forecaster,
+                len(errors),
+                float(np.sqrt(np.mean(errors**2))),
+                float(np.mean(errors)),
+                float(np.sqrt(np.mean(cells**2))) if len(cells) else None,
+            )
+        )
+    most = max((score.forecasts for score in found), default=0)
+    return sorted(found, key=lambda score: (score.forecasts < most, score.minima_rms))
+
+
+def best(ranking: list[Score], noise_of_minimum: float) -> tuple[Forecaster, str]:
+    """The forecaster to use and why; ties within the noise of a minimum go by FORECASTERS."""
+    if not ranking:
+        return Forecaster("surface", ALL), "no hold-out was possible: the surface on all runs"
+    top = ranking[0]
+    slack = noise_of_minimum / np.sqrt(top.forecasts)
+    close = [
+        s.forecaster
+        for s in ranking
+        if s.forecasts == top.forecasts and s.minima_rms <= top.minima_rms + slack
+    ]
+    chosen = next(f for f in FORECASTERS if f in close)
+    count = f"{top.forecasts} held-out minim{'um' if top.forecasts == 1 else 'a'}"
+    reason = f"lowest error of {count}, rms {100 * top.minima_rms:.2f} %"
+    if len(close) > 1:
+        reason = (
+            f"{len(close)} forecasts are within the noise of the best "
+            f"(rms {100 * top.minima_rms:.2f} % over {count}); "
+            "of these the one that rests on runs nearest the optimum"
+        )
+    if top.forecasts < 3:
+        reason += f"; {top.forecasts} is few, so the choice is weak"
+    return chosen, reason

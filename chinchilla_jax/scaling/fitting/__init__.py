@@ -1,0 +1,1 @@
+"""From runs to fits: the loss surface, iso-FLOP minima, the envelope."""

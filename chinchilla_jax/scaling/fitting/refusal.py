@@ -1,0 +1,87 @@
+"""A number that is not given, why, and which runs would give it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from chinchilla_jax.scaling.arrays import Bools
+from chinchilla_jax.scaling.fitting.isoflop import Minima, Profile
+
+LEAST_BUDGETS = 3
+LEAST_SIZES = 3
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What is not known, why, and which runs would change that."""
+
+    what: str
+    reason: str
+    remedy: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.what}: {self.reason}. {self.remedy[:1].upper()}{self.remedy[1:]}."
+
+
+def number(x: float) -> str:
+    return f"{x:.3g}"
+
+
+def minimum_reason(method: str, profile: Profile, minimum: Minima | None) -> str | None:
+    """Why a budget has no minimum; None where it has one."""
+    least = LEAST_SIZES if method == "parabola" else LEAST_SIZES + 1
+    if profile.sizes < least or minimum is None:
+        return f"{profile.sizes} sizes, {least} are needed"
+    fault = str(minimum.fault_B[0])
+    low, high = np.exp(profile.log_params_S[[0, -1]])
+    size, where = np.unique(profile.log_params_S, return_inverse=True)
+    lowest = int((np.bincount(where, profile.loss_S) / np.bincount(where)).argmin())
+    if fault == "" and lowest in (0, len(size) - 1):
+        edge, at = ("smallest", low) if lowest == 0 else ("largest", high)
+        return f"no run on the far side: the {edge} size, {number(at)} params, has the lowest loss"
+    return {
+        "": None,
+        "not convex": "the profile bends downward: no minimum among these sizes",
+        "below the smallest size": f"still falling at the smallest size, {number(low)} params",
+        "above the largest size": f"still falling at the largest size, {number(high)} params",
+    }[fault]
+
+
+def minima_refusal(found: Sequence[Profile], good_G: Bools, method: str) -> Refusal | None:
+    """Why there are no exponents by approach 2."""
+    count = int(good_G.sum()) if len(found) else 0
+    if count >= LEAST_BUDGETS:
+        return None
+    what = f"Exponents from iso-FLOP minima ({method})"
+    if not found:
+        return Refusal(
+            what,
+            "no two budgets: the runs are not grouped by FLOPs",
+            "train five sizes or more at each of three budgets or more",
+        )
+    return Refusal(
+        what,
+        f"{count} of {len(found)} budgets have a minimum inside their sizes, three are needed",
+        remedy(found, good_G),
+    )
+
+
+def remedy(found: Sequence[Profile], good_G: Bools) -> str:
+    """Which sizes would give the budgets without a minimum one, or which budgets are missing."""
+    wanted = []
+    for profile, fine in zip(found, good_G, strict=True):
+        if fine:
+            continue
+        lowest = int(profile.loss_S.argmin())
+        at = np.exp(profile.log_params_S[lowest])
+        middle = profile.log_params_S[[0, -1]].mean()
+        side = (0.5, 0.25) if profile.log_params_S[lowest] < middle else (2.0, 4.0)
+        sizes = " and ".join(number(at * factor) for factor in side)
+        wanted.append(f"{number(profile.flops)} FLOPs with {sizes} params")
+    if wanted:
+        return "train at " + ", at ".join(wanted[:4])
+    return (
+        f"add budgets, say {number(3 * found[-1].flops)} and {number(10 * found[-1].flops)} FLOPs"
+    )

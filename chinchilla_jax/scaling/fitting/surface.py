@@ -1,0 +1,289 @@
+"""Approach 3: the loss surface L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2203.15556).
+
+`fit_surface` finds the best parameters of one table and certifies them; `refit` fits the same rows
+many times over (bootstrap draws, rows left out, other deltas), which costs about .15 ms a fit for
+240 runs. `Surface` holds one parameter set or arrays of them: its formulas work on both.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fitting.separable import (
+    EXPONENT_BOUNDS,
+    Objective,
+    Rows,
+    Solutions,
+    polish,
+)
+from chinchilla_jax.scaling.fitting.starts import starts
+
+STARTS = 32
+_MANY_ROWS = 4096
+_NO_OPTIMUM = 300.0  # ln params beyond which the optimum is at no size or at infinite size
+_SAME_OBJECTIVE = 1e-6  # relative: starts this close have found the same optimum
+
+
+@dataclass(frozen=True)
+class FlopsModel:
+    """FLOPs of a run: kappa * params^exponent * tokens; 6 and 1 for C = 6ND (Kaplan 2001.08361)."""
+
+    kappa: float = 6.0
+    exponent: float = 1.0
+    spread: float = 0.0  # rms of ln(flops / model) over the table
+
+    @classmethod
+    def of(cls, params_R: Floats, tokens_R: Floats, flops_R: Floats) -> "FlopsModel":
+        """The constant that fits the table, or a power of params where no constant does (2 %)."""
+        log_ratio = np.log(flops_R / (params_R * tokens_R))
+        kappa = float(np.exp(np.median(log_ratio)))
+        spread = float(np.sqrt(np.mean((log_ratio - np.log(kappa)) ** 2)))
+        if spread < 0.02 or np.ptp(np.log(params_R)) < np.log(2.0):
+            return cls(6.0 if abs(kappa / 6.0 - 1.0) < 1e-6 else kappa, 1.0, spread)
+        slope, intercept = np.polyfit(np.log(params_R), log_ratio, 1)
+        residual = log_ratio - intercept - slope * np.log(params_R)
+        return cls(
+            float(np.exp(intercept)), 1.0 + float(slope), float(np.sqrt(np.mean(residual**2)))
+        )
+
+    def tokens(self, flops: Floats | float, params: Floats | float) -> Floats:
+        """Tokens that `flops` buy for models of `params`."""
+        return np.asarray(flops / (self.kappa * np.asarray(params) ** self.exponent))
+
+    def flops(self, params: Floats | float, tokens: Floats | float) -> Floats:
+        return np.asarray(self.kappa * np.asarray(params) ** self.exponent * tokens)
+
+
+SIX_ND = FlopsModel()
+
+
+@dataclass(frozen=True)
+class Surface:
+    """E + A / params^alpha + B / tokens^beta, in natural units; fields broadcast."""
+
+    E: Floats | float
+    A: Floats | float
+    B: Floats | float
+    alpha: Floats | float
+    beta: Floats | float
+
+    def loss(self, params: Floats | float, tokens: Floats | float) -> Floats:
+        n, d = np.log(np.asarray(params)), np.log(np.asarray(tokens))
+        return np.asarray(
+            self.E + self.A * np.exp(-self.alpha * n) + self.B * np.exp(-self.beta * d)
+        )
+
+    def exponents(self, cost: FlopsModel = SIX_ND) -> tuple[Floats, Floats]:
+        """(a, b) of params ~ flops^a, tokens ~ flops^b on the compute-optimal frontier."""
+        alpha, beta = np.asarray(self.alpha), np.asarray(self.beta)
+        total = alpha + cost.exponent * beta
+        return beta / total, alpha / total
+
+    def optimum(self, flops: Floats | float, cost: FlopsModel = SIX_ND) -> tuple[Floats, Floats]:
+        """(params, tokens) of lowest loss at `flops` (Hoffmann et al., eq. 4; any cost model).
+
+        With D = C / (kappa N^p): N^(alpha + p beta) = alpha A / (p beta B) * (C / kappa)^beta.
+        NaN where one of the terms vanishes and no optimum exists.
+        """
+        alpha, beta = np.asarray(self.alpha), np.asarray(self.beta)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            log_n = (
+                np.log(alpha * self.A / (cost.exponent * beta * self.B))
+                + beta * np.log(np.asarray(flops) / cost.kappa)
+            ) / (alpha + cost.exponent * beta)
+            params = np.where(np.abs(log_n) < _NO_OPTIMUM, np.exp(log_n), np.nan)
+        return params, cost.tokens(flops, params)
+
+    @classmethod
+    def of(cls, theta_BxP: Floats, rows: Rows) -> "Surface":
+        """From (E, c.., g..) on centred logs; arrays of B."""
+        E, c_n, c_d, alpha, beta = theta_BxP.T
+        n, d = rows.centre_K
+        return cls(E, c_n * np.exp(alpha * n), c_d * np.exp(beta * d), alpha, beta)
+
+    def __getitem__(self, index: int) -> "Surface":
+        return Surface(*(float(np.asarray(x)[index]) for x in self.columns()))
+
+    def columns(self) -> tuple[Floats | float, ...]:
+        return (self.E, self.A, self.B, self.alpha, self.beta)
+
+
+@dataclass(frozen=True)
+class SurfaceFit:
+    """One table's best surface and the evidence that it is the best.
+
+    `gradient_norm` is that of the objective in (ln E, ln A', ln B', alpha, beta), A' and B' the
+    terms' sizes in the middle of the data. `starts_agreeing` is the share of starts that reached
+    the same objective; `runner_up` the other stationary points with their share.
+    """
+
+    surface: Surface
+    theta_P: Floats
+    rows: Rows
+    weights_R: Floats
+    objective: Objective
+    tied: bool
+    value: float
+    gradient_norm: float
+    starts: int
+    starts_agreeing: float
+    runner_up: tuple[tuple[float, float, Surface], ...]
+    at_bound: tuple[str, ...]
+
+    @property
+    def identified(self) -> bool:
+        """Whether both terms and both exponents lie inside their bounds: an optimum exists."""
+        return self.at_bound in ((), ("E",))
+
+    @property
+    def residual_R(self) -> Floats:
+        """ln(predicted) - ln(observed) of every row."""
+        log_params, log_tokens = self.rows.z_KxR + self.rows.centre_K[:, None]
+        predicted = self.surface.loss(np.exp(log_params), np.exp(log_tokens))
+        return np.log(predicted) - np.log(self.rows.loss_R)
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the log residuals, corrected for the parameters fitted."""
+        used = self.weights_R > 0
+        freedom = max(1, int(used.sum()) - (4 if self.tied else 5))
+        return float(np.sqrt(np.sum(self.residual_R[used] ** 2) / freedom))
+
+
+def fit_surface(
+    params_R: Floats,
+    tokens_R: Floats,
+    loss_R: Floats,
+    weights_R: Floats | None = None,
+    objective: Objective | None = None,
+    tied: bool = False,
+    count: int = STARTS,
+) -> SurfaceFit:
+    """The surface of lowest objective, from `count` starts; weights multiply each run's term."""
+    objective = objective or Objective()
+    rows = Rows.of(loss_R, params_R, tokens_R)
+    weights_R = np.ones_like(loss_R) if weights_R is None else weights_R
+    begin = starts(rows, weights_R[None], objective, tied, count)[0]
+    if len(loss_R) > _MANY_ROWS:
+        thin, every = _thinned(rows)
+        begin = polish(thin, weights_R[every], begin, objective, tied).theta_BxP
+    found = polish(rows, weights_R, begin, objective, tied)
+    return _certified(found, rows, weights_R, objective, tied)
+
+
+def _certified(
+    found: Solutions, rows: Rows, weights_R: Floats, objective: Objective, tied: bool
+) -> SurfaceFit:
+    values = np.where(np.isfinite(found.objective_B), found.objective_B, np.inf)
+    order = np.argsort(values, kind="stable")
+    surfaces = Surface.of(found.theta_BxP, rows)
+    groups: list[list[int]] = []
+    for i in map(int, order):
+        if groups and values[i] <= values[groups[-1][0]] * (1 + _SAME_OBJECTIVE) + 1e-24:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    # Of starts that agree to rounding, the one that converged furthest.
+    exact = [i for i in groups[0] if values[i] <= values[groups[0][0]] * (1 + 1e-13)]
+    best = min(exact, key=lambda i: found.gradient_norm_B[i])
+    theta = found.theta_BxP[best]
+    names = ("E", "A", "B", "alpha", "beta")
+    low = np.array([1e-9 * rows.loss_R.min()] * 3 + [EXPONENT_BOUNDS[0] * 1.001] * 2)
+    high = np.array([np.inf] * 3 + [EXPONENT_BOUNDS[1] * 0.999] * 2)
+    return SurfaceFit(
+        surface=surfaces[best],
+        theta_P=theta,
+        rows=rows,
+        weights_R=weights_R,
+        objective=objective,
+        tied=tied,
+        value=float(values[best]),
+        gradient_norm=float(found.gradient_norm_B[best]),
+        starts=len(values),
+        starts_agreeing=len(groups[0]) / len(values),
+        runner_up=tuple(
+            (float(values[g[0]]), len(g) / len(values), surfaces[g[0]]) for g in groups[1:4]
+        ),
+        at_bound=tuple(
+            name
+            for name, x, lo, hi in zip(names, theta, low, high, strict=True)
+            if x <= lo or x >= hi
+        ),
+    )
+
+
+def refit(fit: SurfaceFit, weights_BxR: Floats, thorough: bool = False) -> tuple[Surface, Floats]:
+    """The same rows under other weights, started from `fit`; surfaces and objectives, arrays of B.
+
+    `thorough` also starts from the table's other optima and from far ends of the grid.
+    """
+    begins = _off_bounds(fit)[None]
+    delta = draw_delta(fit, len(weights_BxR))
+    if thorough:
+        others = starts(fit.rows, fit.weights_R[None], fit.objective, fit.tied, 4, size=8)[0]
+        begins = np.concatenate([begins, others])
+    best: Solutions | None = None
+    for begin in begins:
+        copies = np.tile(begin, (len(weights_BxR), 1))
+        found = polish(fit.rows, weights_BxR, copies, fit.objective, fit.tied, delta)
+        if best is None:
+            best = found
+        else:
+            wins = ~(best.objective_B <= found.objective_B)
+            for old, new in zip(best, found, strict=True):
+                old[wins] = new[wins]
+    assert best is not None
+    return Surface.of(best.theta_BxP, fit.rows), best.objective_B
+
+
+def draw_delta(fit: SurfaceFit, count: int) -> Floats | None:
+    """Huber's delta for bootstrap draws: least absolute needs no corner to the last digit there.
+
+    A fiftieth of the residuals moves a draw by a thirtieth of a standard error, and saves half.
+    """
+    if fit.objective.loss != "least_absolute":
+        return None
+    return np.full(count, max(fit.objective.huber_delta, 0.02 * fit.noise))
+
+
+def refit_searched(
+    fit: SurfaceFit, weights_BxR: Floats, delta_B: Floats | None = None, count: int = 8
+) -> tuple[Surface, Floats]:
+    """`refit` that also starts every problem from `count` points of its own grid.
+
+    For the few fits that are reported by themselves. Returns surfaces and objectives, arrays of B.
+    """
+    own = starts(fit.rows, weights_BxR, fit.objective, fit.tied, count, size=16)
+    known = np.broadcast_to(_off_bounds(fit), (len(own), 1, own.shape[2]))
+    begins = np.concatenate([known, own], axis=1)
+    each = begins.shape[1]
+    thin, every = _thinned(fit.rows)
+    found = polish(
+        thin,
+        np.repeat(weights_BxR[:, every], each, axis=0),
+        begins.reshape(-1, begins.shape[2]),
+        fit.objective,
+        fit.tied,
+        None if delta_B is None else np.repeat(delta_B, each),
+    )
+    value = np.nan_to_num(found.objective_B, nan=np.inf).reshape(-1, each)
+    best = np.arange(len(value)) * each + value.argmin(axis=1)
+    theta, objective = found.theta_BxP[best], found.objective_B[best]
+    if len(thin.loss_R) < len(fit.rows.loss_R):
+        found = polish(fit.rows, weights_BxR, theta, fit.objective, fit.tied, delta_B)
+        theta, objective = found.theta_BxP, found.objective_B
+    return Surface.of(theta, fit.rows), objective
+
+
+def _thinned(rows: Rows) -> tuple[Rows, slice]:
+    """At most 4096 rows, evenly taken: the way from the grid to an optimum needs no more."""
+    every = slice(None, None, -(-len(rows.loss_R) // _MANY_ROWS))
+    return replace(rows, z_KxR=rows.z_KxR[:, every], loss_R=rows.loss_R[every]), every
+
+
+def _off_bounds(fit: SurfaceFit) -> Floats:
+    """The optimum as a start: on a bound, a start could not leave when other weights pull away."""
+    begin = fit.theta_P.copy()
+    begin[:3] = np.maximum(begin[:3], 1e-6 * fit.rows.loss_R.min())
+    return begin

@@ -1,0 +1,67 @@
+"""Fits of further laws to the rows of a table, for `evaluate --laws`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.scaling.arrays import Bools
+from chinchilla_jax.scaling.fitting.separable import Objective
+from chinchilla_jax.scaling.laws import LAWS
+from chinchilla_jax.scaling.laws.fit import fit
+from chinchilla_jax.scaling.laws.law import Law
+from chinchilla_jax.scaling.table.runs import Runs
+
+
+def laws_named(names: Sequence[str]) -> list[Law]:
+    """The laws of those names.
+
+    Raises:
+      UserError: there is no such law; the nearest and all are named.
+    """
+    for name in names:
+        if name not in LAWS:
+            raise UserError(
+                f"--laws={name}: no such law; {nearest(name, list(LAWS))}there are: "
+                f"{', '.join(LAWS)}"
+            )
+    return [LAWS[name] for name in names]
+
+
+def fit_laws(laws: Sequence[Law], runs: Runs, objective: Objective) -> list[dict[str, Any]]:
+    """Each law on the runs that have its columns: entries of `laws` in fits.json.
+
+    A law of the frontier takes the best run of each budget. Rows with an empty cell in a column
+    that the law needs are left out, and the count of runs says so.
+
+    Raises:
+      UserError: the table lacks a column, or has too few rows for the law's parameters.
+    """
+    columns = {
+        **runs.columns, "params": runs.params, "tokens": runs.tokens, "flops": runs.flops
+    }  # fmt: skip
+    found = []
+    for law in laws:
+        keep = _lowest(runs) if law.frontier else np.ones(len(runs), bool)
+        for name in law.columns:
+            if name in columns:
+                keep &= np.isfinite(columns[name])
+        chosen = {name: column[keep] for name, column in columns.items()}
+        fitted = fit(law, chosen, runs.loss[keep], objective)
+        found.append({**asdict(fitted), "formula": law.formula, "source": law.source})
+    return found
+
+
+def _lowest(runs: Runs) -> Bools:
+    """The run of lowest loss of every budget."""
+    keep = np.zeros(len(runs), bool)
+    for group in range(len(runs.budget_G)):
+        rows = np.flatnonzero(runs.group_R == group)
+        if len(rows):
+            keep[rows[np.argmin(runs.loss[rows])]] = True
+    return keep

@@ -1,0 +1,172 @@
+"""Published laws by name: `third_party/published_laws.json`, a row each with its source.
+
+A row's `law` is the name of a form in `scaling.laws`, or `frontier` (params or tokens as a power of
+FLOPs) or `frontier_table` (a printed table, interpolated in log-log). FLOPs are 6 N D.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.laws import LAWS
+from chinchilla_jax.scaling.laws.law import Array
+
+TABLE = Path(__file__).resolve().parents[2] / "third_party" / "published_laws.json"
+# Without these columns a law speaks of the ordinary run: dense, no token seen twice.
+_SPARSE_COST = 0.625  # Frantar et al.: C = 6 N D (1 - .625 S) / (1 - S), N non-zero
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best model of a budget: parameters, tokens, and nats per token where the law knows it."""
+
+    params: Array
+    tokens: Array
+    loss: Array | None
+
+
+@dataclass(frozen=True)
+class PublishedLaw:
+    """A row of the table.
+
+    Attributes:
+      name, title: short name and heading; law: its form; parameters: by name.
+      params: which parameters N counts; flops: range of FLOPs it was fitted on.
+      data: corpus and unit of the loss; source: paper and place; note: what to know before use.
+    """
+
+    name: str
+    title: str
+    law: str
+    parameters: Mapping[str, Any]
+    params: str
+    flops: tuple[float, float]
+    data: str
+    source: str
+    note: str
+
+    @property
+    def surface(self) -> Surface | None:
+        """The law as E + A/N^alpha + B/D^beta where it is one."""
+        p = self.parameters
+        if self.law == "chinchilla":
+            return Surface(**p)
+        if self.law == "over_training":  # C = 6 N D and M = D/N in E + (a M^eta + b M^-eta) C^-eta
+            shrink = 6.0 ** -p["eta"]
+            return Surface(p["E"], p["a"] * shrink, p["b"] * shrink, 2 * p["eta"], 2 * p["eta"])
+        return None
+
+    def loss(self, params: Array | float, tokens: Array | float, **columns: float) -> Array:
+        """Nats per token of a run; further columns by name (unique_tokens, sparsity, width, depth).
+
+        Raises:
+          UserError: the law does not give a loss, or needs a column that is missing.
+        """
+        if self.law not in LAWS:
+            raise UserError(f"law {self.name} gives sizes, not a loss; {_with_loss()} give one")
+        values = {"params": params, "tokens": tokens, "flops": 6 * np.asarray(params) * tokens}
+        defaults = {"unique_tokens": tokens, "sparsity": 0.0, "nonzero_params": params}
+        return LAWS[self.law].predict(self.parameters, **{**values, **defaults, **columns})
+
+    def optimum(self, flops: Array | float, **columns: float) -> Optimum:
+        """The best (params, tokens) at `flops` FLOPs.
+
+        Raises:
+          UserError: the law describes given shapes only (width and depth).
+        """
+        flops = np.asarray(flops, float)
+        if self.law == "frontier":
+            return _power_law(flops, self.parameters)
+        if self.law == "frontier_table":
+            table = self.parameters
+            grid = np.log(table["flops"])
+            params, tokens = (
+                np.exp(_interpolate(np.log(flops), grid, np.log(table[name])))
+                for name in ("params", "tokens")
+            )
+            return Optimum(params, tokens, None)
+        if self.surface is not None:
+            params, tokens = self.surface.optimum(flops)
+            return Optimum(params, tokens, self.surface.loss(params, tokens))
+        if self.law == "width_depth":
+            raise UserError(
+                f"law {self.name} needs a width and a depth, so it has no optimum in N alone; "
+                "give params and tokens, and --fixed=width=...,depth=..."
+            )
+        sparsity = columns.get("sparsity", 0.0)
+        budget = flops * (1 - sparsity) / (1 - _SPARSE_COST * sparsity)
+
+        def loss(log_params: Array) -> Array:
+            params = np.exp(log_params)
+            return self.loss(params, budget / (6 * params), **columns)
+
+        log_params = minimise(loss, np.full(flops.shape, 0.0), np.log(flops / 6))
+        params = np.exp(log_params)
+        return Optimum(params, budget / (6 * params), loss(log_params))
+
+
+def _power_law(flops: Array, p: Mapping[str, float]) -> Optimum:
+    """Whichever of params and tokens the row gives; the other from C = 6 N D."""
+    params = p["params_at_1"] * flops ** p["a"] if "a" in p else None
+    tokens = p["tokens_at_1"] * flops ** p["b"] if "b" in p else None
+    if params is None:
+        assert tokens is not None
+        return Optimum(flops / (6 * tokens), tokens, None)
+    return Optimum(params, flops / (6 * params) if tokens is None else tokens, None)
+
+
+def _interpolate(x: Array, grid: Array, values: Array) -> Array:
+    """Straight lines between the points and, beyond them, along the first and last line."""
+    index = np.clip(np.searchsorted(grid, x) - 1, 0, len(grid) - 2)
+    slope = (values[index + 1] - values[index]) / (grid[index + 1] - grid[index])
+    return np.asarray(values[index] + slope * (x - grid[index]))
+
+
+def minimise(function: Callable[[Array], Array], low: Array, high: Array) -> Array:
+    """Argmin of a function with one minimum on [low, high], elementwise, by golden section.
+
+    Comparing values resolves the argmin to about 1e-8 of the interval's unit, not better.
+    """
+    ratio = (np.sqrt(5) - 1) / 2
+    low, high = np.asarray(low, float), np.asarray(high, float)
+    for _ in range(90):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        smaller = function(left) < function(right)
+        low, high = np.where(smaller, low, left), np.where(smaller, right, high)
+    return (low + high) / 2
+
+
+@functools.cache
+def published() -> dict[str, PublishedLaw]:
+    """All rows by name."""
+    rows = json.loads(TABLE.read_text())
+    return {row["name"]: PublishedLaw(**{**row, "flops": tuple(row["flops"])}) for row in rows}
+
+
+def law_named(name: str) -> PublishedLaw:
+    """The published law of that name.
+
+    Raises:
+      UserError: there is none; the nearest name and all names are given.
+    """
+    laws = published()
+    if name not in laws:
+        raise UserError(
+            f"no published law is called {name!r}; {nearest(name, list(laws))}"
+            f"there are: {', '.join(laws)}"
+        )
+    return laws[name]
+
+
+def _with_loss() -> str:
+    return ", ".join(name for name, law in published().items() if law.law in LAWS)

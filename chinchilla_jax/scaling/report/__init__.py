@@ -1,0 +1,1 @@
+"""What the fits say, for a person: sentences, tables, figures, the page."""

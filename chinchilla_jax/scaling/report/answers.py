@@ -1,0 +1,155 @@
+"""What `forecast` prints: a law's answers as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from chinchilla_jax.experiment import tables
+from chinchilla_jax.experiment.config import RecipeConfig
+from chinchilla_jax.experiment.counting import count_params
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.recipe import nearest_shape
+from chinchilla_jax.scaling.forecast import (
+    Answer,
+    Frontier,
+    Miss,
+    Served,
+    at_flops,
+    for_inference,
+    misses,
+    reaching,
+)
+from chinchilla_jax.scaling.report import numbers
+from chinchilla_jax.scaling.report.numbers import count, loss, percent, ratio
+from chinchilla_jax.scaling.report.summary import Rows, with_interval
+
+
+def text(
+    frontier: Frontier,
+    asked: Mapping[str, Sequence[float]],
+    inference_tokens: float | None,
+    recipe: RecipeConfig,
+    vocab_size: int,
+) -> str:
+    """Everything asked for, under the name of what answers.
+
+    `asked` has the keys flops, loss, params, tokens; sizes with tokens are runs to predict.
+
+    Raises:
+      UserError: nothing is asked, or the law cannot answer it.
+    """
+    if not any(asked.values()):
+        raise UserError("nothing is asked: give --flops, --loss, --params or --tokens")
+    parts = [frontier.title]
+    found = [at_flops(frontier, c) for c in asked["flops"]]
+    found += [reaching(frontier, "loss", value) for value in asked["loss"]]
+    if asked["params"] and asked["tokens"]:
+        parts.append(given(frontier, asked["params"], asked["tokens"]))
+    else:
+        for name in ("params", "tokens"):
+            found += [reaching(frontier, name, value) for value in asked[name]]
+    if found:
+        parts.append(optima(frontier, found, recipe, vocab_size))
+        parts.append(missed(frontier, [answer.flops for answer in found]))
+    if inference_tokens is not None:
+        losses = [answer.loss for answer in found]
+        if not found or None in losses:
+            raise UserError("--inference_tokens: give --flops or --loss of a law that has a loss")
+        parts.append(
+            served([for_inference(frontier, x, inference_tokens) for x in losses if x is not None],
+                   inference_tokens)
+        )  # fmt: skip
+    return "\n\n".join(part for part in parts if part)
+
+
+def given(frontier: Frontier, params: Sequence[float], tokens: Sequence[float]) -> str:
+    """The loss of runs that are given, beside the optimum of the same FLOPs.
+
+    Raises:
+      UserError: the law has no loss, or there are not as many tokens as sizes.
+    """
+    if frontier.loss is None:
+        raise UserError("--params with --tokens asks for a loss; this law gives sizes only")
+    if len(params) != len(tokens):
+        raise UserError(f"--params has {len(params)} values and --tokens {len(tokens)}")
+    head = ("parameters", "tokens", "D/N", "FLOPs", "loss")
+    rows: Rows = [
+        (
+            count(n), count(d), ratio(d / n), numbers.flops(float(frontier.cost.flops(n, d))),
+            loss(float(frontier.loss(np.array(n), np.array(d)))),
+        )
+        for n, d in zip(params, tokens, strict=True)
+    ]  # fmt: skip
+    return tables.table(head, rows)
+
+
+def optima(
+    frontier: Frontier, answers: Sequence[Answer], recipe: RecipeConfig, vocab_size: int
+) -> str:
+    """Compute-optimal runs with intervals, nearest shapes, and how far they extrapolate."""
+    head = (
+        "FLOPs", "parameters N*", "tokens D*", "D*/N*", "loss", "nearest shape (width x depth)",
+        "beyond the runs",
+    )  # fmt: skip
+    rows: Rows = []
+    for answer in answers:
+        spread = answer.interval
+        beyond = numbers.decades(answer.flops, frontier.largest)
+        rows.append(
+            (
+                with_interval(answer.flops, spread.get("flops"), numbers.flops),
+                with_interval(answer.params, spread.get("params"), count),
+                with_interval(answer.tokens, spread.get("tokens"), count),
+                with_interval(answer.tokens_per_param, spread.get("tokens_per_param"), ratio),
+                with_interval(answer.loss, spread.get("loss"), loss),
+                shape(answer.params, recipe, vocab_size),
+                f"{beyond:.1f} decades" if beyond > 0 else "",
+            )
+        )
+    return tables.table(head, rows)
+
+
+def shape(params: float, recipe: RecipeConfig, vocab_size: int) -> str:
+    """The recipe's model nearest to that size: 8192x80, 64 heads, 69.8B."""
+    model = nearest_shape(params, recipe, vocab_size)
+    total = count_params(model).total
+    return f"{model.width}x{model.depth}, {model.heads} heads, {count(total)}"
+
+
+def missed(frontier: Frontier, flops: Sequence[float]) -> str:
+    """The cost of half and twice the optimal size at every budget; "" where no loss is known."""
+    head = ("FLOPs", "size", "parameters", "tokens", "loss", "excess loss", "FLOPs wasted")
+    rows: Rows = [
+        (
+            numbers.flops(c), _factor(miss), count(miss.params), count(miss.tokens),
+            loss(miss.loss), f"+{miss.excess:.4f}", percent(miss.wasted, 1).lstrip("+"),
+        )
+        for c in flops
+        for miss in misses(frontier, c)
+    ]  # fmt: skip
+    return tables.table(head, rows) if rows else ""
+
+
+def _factor(miss: Miss) -> str:
+    return f"{miss.factor:g} N*" if miss.factor >= 1 else f"N*/{1 / miss.factor:g}"
+
+
+def served(found: Sequence[Served], inference_tokens: float) -> str:
+    """Models for a loss when they are to serve so many tokens."""
+    head = (
+        "loss", "parameters", "tokens", "D/N", "training FLOPs", "inference FLOPs", "saved in all"
+    )  # fmt: skip
+    rows: Rows = [
+        (
+            loss(s.loss), count(s.params), count(s.tokens), ratio(s.tokens / s.params),
+            numbers.flops(s.training_flops), numbers.flops(s.inference_flops),
+            percent(s.saved, 1).lstrip("+"),
+        )
+        for s in found
+    ]  # fmt: skip
+    title = (
+        f"least training and inference FLOPs for that loss, {count(inference_tokens)} tokens served"
+    )
+    return f"{title}\n{tables.table(head, rows)}"

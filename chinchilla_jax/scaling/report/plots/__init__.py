@@ -1,0 +1,25 @@
+"""The figures of a report, by name, in the order of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from chinchilla_jax.scaling.analysis import Arrays
+from chinchilla_jax.scaling.laws.published import PublishedLaw
+from chinchilla_jax.scaling.report.plots import doubts, frontier, profiles
+
+FIGURES: dict[str, Callable[[dict[str, Any], Arrays, Sequence[PublishedLaw]], Figure | None]] = {
+    "isoflop": lambda fits, arrays, _: profiles.iso_flop(fits, arrays),
+    "frontier": frontier.frontier,
+    "surface": lambda fits, arrays, _: frontier.surface_contours(fits, arrays),
+    "curves": lambda fits, arrays, _: profiles.training_curves(fits, arrays),
+    "holdout": lambda fits, arrays, _: doubts.holdout(fits, arrays),
+    "residuals": lambda fits, arrays, _: doubts.residuals(fits, arrays),
+    "bootstrap": lambda fits, arrays, _: doubts.bootstrap(fits, arrays),
+    "influence": lambda fits, arrays, _: doubts.influence(fits, arrays),
+    "conventions": lambda fits, arrays, _: doubts.conventions(fits, arrays),
+}
+"""Every entry returns None where its part of the analysis was refused or is absent."""

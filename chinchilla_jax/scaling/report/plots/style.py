@@ -1,0 +1,200 @@
+"""One look for all figures: colours that survive colour blindness and grey print, few lines, large
+type, so that a figure at half its size can still be read.
+
+Drawn with Matplotlib's object interface on fixed margins; text is never TeX, which keeps a figure
+at a few hundredths of a second and lets any string stand in it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+
+from chinchilla_jax.scaling.report import numbers
+from chinchilla_jax.scaling.table.runs import Runs
+
+# Okabe & Ito's palette, told apart under every common colour blindness.
+BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+PURPLE, SKY = "#CC79A7", "#56B4E9"
+INK, SOFT, FAINT = "#1a1a1a", "#6b6b6b", "#e4e4e4"
+# Ordered quantities (budgets, sizes): lightness falls with the value, so grey print keeps order.
+ORDERED = LinearSegmentedColormap.from_list(
+    "ordered", ["#f0a63c", "#e0653a", "#b8336a", "#6f2a8c", "#1f2a6b"]
+)
+APPROACHES = {"surface": VERMILION, "isoflop": BLUE, "envelope": GREEN}
+
+_RC: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10.5,
+    "axes.labelsize": 10.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "#9a9a9a",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "xtick.major.size": 3.5,
+    "ytick.major.size": 3.5,
+    "xtick.minor.size": 2,
+    "ytick.minor.size": 2,
+    "text.color": INK,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "chinchilla_jax",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "text.parse_math": False,
+}
+
+
+def styled() -> Any:
+    """Context in which every figure is made and written."""
+    return matplotlib.rc_context(_RC)
+
+
+def panels(
+    count: int, width: float = 7.4, height: float = 4.4, left: float = 0.72, gap: float = 0.78
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels side by side; sizes in inches, margins fixed for labels."""
+    figure = Figure(figsize=(width, height))
+    right, bottom, top = 0.2, 0.62, 0.42
+    each = (width - left - right - gap * (count - 1)) / count
+    axes = [
+        figure.add_axes(
+            (
+                (left + index * (each + gap)) / width,
+                bottom / height,
+                each / width,
+                (height - bottom - top) / height,
+            )
+        )
+        for index in range(count)
+    ]
+    for ax in axes:
+        ax.grid(True, color=FAINT, linewidth=0.7)
+        ax.set_axisbelow(True)
+    return figure, axes
+
+
+def log_axis(
+    axis: Axis, low: float, high: float, write: Callable[[float], str] = numbers.power_of_ten
+) -> None:
+    """A logarithmic axis from `low` to `high`, few labelled ticks, their text by `write`."""
+    name = "x" if axis is axis.axes.xaxis else "y"
+    axis.axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
+    decades = math.log10(high / low)
+    if decades >= 2.2:
+        step = max(1, math.ceil(decades / 5.5))
+        first = math.ceil(math.log10(low) - 1e-9)
+        ticks = [10.0**k for k in range(first, first + math.ceil(decades) + 1, step)]
+    elif decades >= 0.75:
+        steps = (1, 3) if decades > 1.3 else (1, 2, 5)
+        start = math.floor(math.log10(low))
+        ticks = [m * 10.0**k for k in range(start, start + 4) for m in steps]
+    else:  # short enough for round numbers at equal distances
+        ticks = [float(t) for t in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+    ticks = [t for t in ticks if low * 0.999 <= t <= high * 1.001]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FixedFormatter([write(t) for t in ticks]))
+    axis.set_minor_locator(NullLocator())
+
+
+def padded(
+    values: Sequence[float] | np.ndarray[Any, Any], factor: float = 1.3
+) -> tuple[float, float]:
+    """Limits of a logarithmic axis around positive finite values."""
+    array = np.asarray(values, float)
+    array = array[np.isfinite(array) & (array > 0)]
+    return float(array.min()) / factor, float(array.max()) * factor
+
+
+def budget_colours(flops: Sequence[float]) -> list[str]:
+    """A colour per budget, light to dark in the order of FLOPs."""
+    order = np.argsort(np.argsort(flops))
+    return [to_hex(ORDERED(i / max(1, len(flops) - 1))) for i in order]
+
+
+def edge_labels(
+    ax: Axes, labels: Sequence[tuple[float, float, str, str]], least: float = 13.5
+) -> None:
+    """Labels (x, y, colour, text) at the right edge, each led to its point by a thin line.
+
+    They keep the order of their points and are moved apart until `least` points lie between two.
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    height = ax.get_position().height * figure.get_figheight() * 72
+    low, high = ax.get_ylim()
+    ordered = sorted(labels, key=lambda label: label[1])
+    wanted = [height * _share(y, low, high, ax.get_yscale() == "log") for _, y, _, _ in ordered]
+    placed = list(wanted)
+    for _ in range(200):
+        for i in range(1, len(placed)):
+            overlap = least - (placed[i] - placed[i - 1])
+            if overlap > 0:
+                placed[i - 1] -= overlap / 2
+                placed[i] += overlap / 2
+        placed = [min(max(p, 5.0), height - 5.0) for p in placed]
+    edge = ax.transAxes
+    for (x, y, colour, text), position in zip(ordered, placed, strict=True):
+        share = position / height
+        ax.annotate(
+            "", (1.025, share), (x, y), xycoords=edge, textcoords="data", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.7, "alpha": 0.45, "shrinkA": 4,
+                        "shrinkB": 0},
+        )  # fmt: skip
+        ax.text(1.03, share, text, transform=edge, color=colour, fontsize=9.5, va="center")
+
+
+def _share(value: float, low: float, high: float, log: bool) -> float:
+    """Where `value` lies between `low` and `high`, 0 to 1."""
+    if log:
+        return math.log(value / low) / math.log(high / low)
+    return (value - low) / (high - low)
+
+
+def loss_label(runs: Runs) -> str:
+    """Only our own tables say their unit."""
+    return "loss (nats per token)" if "params_total" in runs.columns else "loss (as in the table)"
+
+
+def too_many(points: int) -> bool:
+    """Whether so many markers are stored as pixels in an SVG; a browser draws shapes slowly."""
+    return points > 3000
+
+
+def png(figure: Figure, dpi: int = 160) -> bytes:
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)
+    # Level 1 of zlib: a tenth of the time of the default for a few per cent of size.
+    figure.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
+    return buffer.getvalue()
+
+
+def svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure)
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()

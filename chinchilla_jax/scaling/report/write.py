@@ -1,0 +1,182 @@
+"""The report of an evaluation: fits.json, figures, and one page; and what the terminal shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from chinchilla_jax.experiment import storage, tables
+from chinchilla_jax.scaling.analysis import Arrays
+from chinchilla_jax.scaling.laws.published import PublishedLaw
+from chinchilla_jax.scaling.report import numbers, summary
+from chinchilla_jax.scaling.report.page import Picture, Section, page
+
+Fits = dict[str, Any]
+
+CAPTIONS = {
+    "isoflop": "Iso-FLOP profiles. Loss against model size at equal training FLOPs, a colour per "
+    "budget. Diamonds mark the minimum of each profile, grey bars its 95 % interval under the "
+    "noise of the runs.",
+    "frontier": "Compute-optimal frontier. Best parameters, tokens and loss against FLOPs by each "
+    "approach, with 95 % bands. Diamonds are measured minima; stars are forecasts, on the law that "
+    "hold-out prefers (dashed).",
+    "surface": "Loss surface. Contours of the fitted loss over FLOPs and model size, the runs it "
+    "was fitted on, and the compute-optimal frontier with its 95 % band.",
+    "curves": "Training curves. Smoothed loss along every run against FLOPs spent, light for small "
+    "models and dark for large ones; the black line is their lower envelope.",
+    "holdout": "Forecasts checked on held-out budgets. Each dot is a minimum beyond the runs "
+    "fitted; the form used for the forecast is in bold.",
+    "residuals": "Residuals of the loss surface. Grey is plus and minus one standard deviation; "
+    "triangles lie outside the frame. A trend means that the form misses something.",
+    "bootstrap": "Bootstrap. Each dot is the surface fitted to a resample of the runs; bars are "
+    "95 % of each coordinate, the cross is the fit to all runs.",
+    "influence": "Influence. The exponent when a budget is left out, the highest losses are "
+    "dropped, or the objective's delta is changed; often more than the interval admits.",
+    "conventions": "Counting. The exponent from the same runs when parameters and FLOPs are "
+    "counted in other ways; bold is the one used on this page.",
+}
+
+
+def write(
+    out: Path | str,
+    fits: Fits,
+    arrays: Arrays,
+    overlays: Sequence[PublishedLaw] = (),
+    figures: bool = True,
+) -> Path:
+    """Writes fits.json, <figure>.png and .svg, and report.html under `out`; returns the page.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    out = storage.path(out)
+    storage.write_text_atomic(out / "fits.json", fits_text(fits))
+    pictures = _draw(out, fits, arrays, overlays) if figures else {}
+    path = out / "report.html"
+    storage.write_text_atomic(path, html(fits, arrays, pictures, overlays))
+    return path
+
+
+def fits_text(fits: Fits) -> str:
+    """JSON, unrounded; the bootstrap draws on one line, the rest indented for reading."""
+    readable = json.dumps(
+        {k: v for k, v in fits.items() if k != "draws"}, indent=1, allow_nan=False
+    )
+    if "draws" not in fits:
+        return readable + "\n"
+    draws = json.dumps(fits["draws"], allow_nan=False, separators=(",", ":"))
+    return f'{readable[:-2]},\n "draws": {draws}\n}}\n'
+
+
+def _draw(
+    out: Path, fits: Fits, arrays: Arrays, overlays: Sequence[PublishedLaw]
+) -> dict[str, Picture]:
+    from chinchilla_jax.scaling.report.plots import (  # Matplotlib, only where it is needed
+        FIGURES,
+        style,
+    )
+
+    pictures = {}
+    with style.styled():
+        for name, draw in FIGURES.items():
+            figure = draw(fits, arrays, overlays)
+            if figure is None:
+                continue
+            text = style.svg(figure)
+            storage.write_bytes_atomic(out / f"{name}.png", style.png(figure))
+            storage.write_text_atomic(out / f"{name}.svg", text)
+            pictures[name] = Picture(name, text, CAPTIONS[name])
+    return pictures
+
+
+def html(
+    fits: Fits, arrays: Arrays, pictures: dict[str, Picture], overlays: Sequence[PublishedLaw] = ()
+) -> str:
+    """The page as text."""
+
+    def some(*names: str) -> list[Picture]:
+        return [pictures[name] for name in names if name in pictures]
+
+    def present(*found: summary.Table | None) -> list[summary.Table]:
+        return [table for table in found if table is not None]
+
+    sections = [
+        Section("The optimum", (), [summary.optima(fits)], some("isoflop", "frontier")),
+        Section("What to doubt", doubts=summary.doubts(fits)),
+        Section("Exponents", (), [summary.exponents(fits)], some("curves")),
+        Section("Loss surface", (), [summary.surface(fits)], some("surface", "residuals")),
+        Section(
+            "Forecasts",
+            (),
+            present(summary.forecasts(fits), summary.holdout(fits), summary.check(fits)),
+            some("holdout"),
+        ),
+        Section("Uncertainty", (), (), some("bootstrap", "influence")),
+        Section(
+            "Counting conventions",
+            (_conventions(fits),),
+            present(summary.conventions(fits)),
+            some("conventions"),
+        ),
+        Section("Further laws", (), present(summary.further_laws(fits))),
+        Section(
+            "Published laws shown", [f"{law.title}: {law.source}. {law.note}" for law in overlays]
+        ),
+        Section("Runs", (), [summary.runs(arrays.runs, fits, arrays.residual_R)]),
+    ]
+    return page(_title(fits), _meta(fits), summary.answer(fits), sections)
+
+
+def _title(fits: Fits) -> str:
+    source = Path((fits.get("table") or {}).get("source") or "runs")
+    name = source.parent.name if source.name == "results.csv" else source.stem
+    return f"Compute-optimal training: {name}"
+
+
+def _meta(fits: Fits) -> str:
+    t, s = fits["table"], fits["settings"]
+    aside = ", ".join(f"{count} {status}" for status, count in (t["aside"] or {}).items())
+    flops = t["range"]["flops"]
+    return (
+        f"{t['fitted']} runs fitted{f' ({aside} aside)' if aside else ''}, "
+        f"{numbers.power_of_ten(flops[0], 2)} to {numbers.power_of_ten(flops[1], 2)} FLOPs. "
+        f"Parameters: {_counted(t['params_convention'])}. "
+        f"FLOPs: {_counted(t['flops_convention'])}. "
+        f"{s['bootstrap']} bootstrap draws, seed {s['seed']}. chinchilla_jax evaluate."
+    )
+
+
+def _conventions(fits: Fits) -> str:
+    model = (fits["table"] or {}).get("flops_model") or {}
+    params, flops = (_counted(fits["table"][f"{name}_convention"]) for name in ("params", "flops"))
+    text = (
+        f"On this page N is the number of parameters ({params}) and C the training FLOPs ({flops})."
+    )
+    if model.get("kappa") is None:
+        return text
+    law = f"C = {model['kappa']:.4g} N^{model['exponent']:.3f} D"
+    if model["exponent"] == 1.0:
+        law = f"C = {model['kappa']:.4g} N D"
+    return f"{text} Over the table {law}, within {100 * model['spread']:.1f} % (rms)."
+
+
+def _counted(convention: str) -> str:
+    return numbers.CONVENTIONS.get(convention, convention)
+
+
+def terminal(fits: Fits, path: Path | str) -> str:
+    """What `evaluate` prints: optima, exponents, warnings, the path of the page."""
+    parts = []
+    for table in (summary.optima(fits), summary.exponents(fits), summary.further_laws(fits)):
+        if table is not None and table.rows:
+            shown = table.without_empty_columns()
+            parts.append(tables.table(shown.head, shown.rows))
+    answer = summary.answer(fits)
+    parts.append("\n".join(answer))
+    doubts = [text for text in summary.doubts(fits) if text not in answer]
+    if doubts:
+        parts.append("\n".join(f"warning: {text}" for text in doubts))
+    parts.append(f"report: {path}")
+    return "\n\n".join(parts)

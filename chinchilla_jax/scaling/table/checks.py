@@ -1,0 +1,87 @@
+"""Numbers that parse and yet cannot be meant: wrong units, other conventions, other quantities."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.table.runs import Runs
+
+# flops / (params * tokens): 2 for a forward pass, 6 for training, more where attention, embeddings
+# or a recomputed forward pass weigh. Beyond these bounds a unit is wrong.
+_RATIO = (0.5, 600.0)
+_UNITS = {3: "thousands", 6: "millions", 9: "billions", 12: "trillions"}
+
+
+def doubts(runs: Runs, given: Sequence[str]) -> tuple[str, ...]:
+    """Warnings about `runs`, whose table had columns `given`; UserError for a wrong unit."""
+    said = []
+    if all(name in given for name in ("params", "tokens", "flops")):
+        said += _ratio(runs)
+    else:
+        absent = next(name for name in ("params", "tokens", "flops") if name not in given)
+        said.append(f"the table has no {absent}: counted by flops = 6 params tokens")
+        said += _magnitudes(runs)
+    highest = float(runs.loss.max())
+    if highest > 20.0:
+        row = int(runs.row_R[runs.loss.argmax()])
+        said.append(
+            f"loss reaches {highest:.4g} in row {row}: nats per token stay below ln of the "
+            "vocabulary, 11 or so; is it a perplexity, or a run that diverged?"
+        )
+    if runs.budgets_from == "grouped":
+        outside = int((runs.group_R < 0).sum())
+        said.append(
+            f"no column of budgets: runs within 10 % of FLOPs count as one, {len(runs.budget_G)} "
+            f"budgets in all; {outside} runs belong to none"
+        )
+    elif runs.budgets_from == "column":
+        ratio = runs.flops / runs.budget_G[runs.group_R]
+        worst = int(np.abs(np.log(ratio)).argmax())
+        if not 0.8 < ratio[worst] < 1.25:
+            said.append(
+                f"row {runs.row_R[worst]} spent {ratio[worst]:.3g} times its budget; "
+                "are flops counted in another convention than budgets?"
+            )
+    rates = sum(aside.status == "other rate" for aside in runs.aside)
+    if rates:
+        said.append(f"{rates} runs at worse learning rates of their cell are shown, not fitted")
+    return tuple(said)
+
+
+def _ratio(runs: Runs) -> list[str]:
+    log_ratio = np.log(runs.flops) - np.log(runs.params) - np.log(runs.tokens)
+    with np.errstate(over="ignore"):
+        ratio = np.exp(log_ratio)
+    middle = float(np.median(ratio))
+    if not _RATIO[0] < middle < _RATIO[1]:
+        power = round(np.log10(middle / 6.0) / 3) * 3
+        unit = _UNITS.get(abs(power))
+        guess = f"; are params or tokens in {unit}?" if unit and power > 0 else ""
+        guess = f"; are flops in {unit}?" if unit and power < 0 else guess
+        raise UserError(
+            f"{runs.source}, columns params, tokens, flops: flops / (params x tokens) is "
+            f"{middle:.3g} in the median row where training costs about 6{guess}"
+        )
+    far = np.abs(log_ratio - np.log(middle)) > np.log(30.0)
+    if far.any():
+        row = int(runs.row_R[np.flatnonzero(far)[0]])
+        raise UserError(
+            f"{runs.source}, row {row}, columns params, tokens, flops: flops / (params x tokens) "
+            f"is {ratio[far][0]:.3g} where the median row has {middle:.3g}; is a unit wrong?"
+        )
+    low, high = float(ratio.min()), float(ratio.max())
+    if high / low > 1.1:
+        return [
+            f"flops / (params x tokens) runs from {low:.3g} to {high:.3g}: flops are not 6ND; "
+            "the frontier follows the table's own cost as a power of params"
+        ]
+    return []
+
+
+def _magnitudes(runs: Runs) -> list[str]:
+    """Without a third column a wrong unit shows only as an odd number of tokens per parameter."""
+    middle = float(np.median(runs.tokens_per_param))
+    if not 1e-2 < middle < 1e5:
+        return [f"the median run has {middle:.3g} tokens per parameter: are the units right?"]
+    return []

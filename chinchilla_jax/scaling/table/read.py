@@ -1,0 +1,222 @@
+"""Any table of training runs to columns of float64, with every doubt said.
+
+`read_runs` accepts a CSV, TSV, JSONL, JSON or Parquet file, or a sweep's folder. A cell that cannot
+be what its column says is a UserError with file, row and column. A run that did not finish, or has
+no finite loss, is kept aside with its reason and never fitted. Doubts that leave the numbers usable
+are warnings that travel with the table into the report.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from chinchilla_jax.experiment import records, storage
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.table.cells import cell_index, group_flops, worse_rates
+from chinchilla_jax.scaling.table.checks import doubts
+from chinchilla_jax.scaling.table.columns import ALIASES, Table, is_numeric, named, numbers, texts
+from chinchilla_jax.scaling.table.curves import Curve, curves_of_rows, curves_of_sweep
+from chinchilla_jax.scaling.table.readers import Cell, Raw, read_raw
+from chinchilla_jax.scaling.table.runs import Aside, Runs
+
+_CORE = ("params", "tokens", "flops", "loss")
+_TEXT = ("run_id", "status", "reason", "experiment", "flops_convention", "definition")
+_POSITIVE = (
+    *_CORE, "budget", "learning_rate", "weight", "unique_tokens", "params_total",
+    "params_non_embedding", "params_matmul", "flops_matmul", "flops_chinchilla", "flops_six_nd",
+)  # fmt: skip
+_DONE = {"done", "finished", "completed", "complete", "success", "succeeded", "ok"}
+_ONE_VALUE = ("definition", "flops_convention", "data_fingerprint", "tokenizer_fingerprint")
+_PARAMS_CONVENTION = {
+    "params_total": "total",
+    "params_non_embedding": "non_embedding",
+    "params_matmul": "matmul",
+}
+
+
+def read_runs(path: Path | str, columns: Mapping[str, str] | None = None) -> Runs:
+    """Reads `path`; `columns` maps our names to the table's, {"params": "N", ...}."""
+    path = storage.path(path)
+    if path.is_dir():
+        runs = _runs(named(_sweep(path), columns or {}))
+        curves, said = curves_of_sweep(path, runs.run_id_R, runs.params)
+        return replace(runs, curves=curves, warnings=runs.warnings + said)
+    table = named(read_raw(path), columns or {})
+    if not _is_long(table):
+        return _runs(table)
+    ends, curves = _ends_of(table)
+    runs = _runs(ends)
+    return replace(runs, curves=tuple(c for c in curves if c.run_id in runs.run_id_R))
+
+
+def _sweep(folder: Path) -> Raw:
+    """The rows of a sweep as its plan and results say now, else its results.csv."""
+    if not records.has_plan(folder):
+        if not storage.exists(folder / "results.csv"):
+            raise UserError(f"{folder}: neither plan.json nor results.csv: not a sweep's folder")
+        return read_raw(folder / "results.csv")
+    rows = records.collect(folder)
+    columns: dict[str, list[Cell]] = {
+        name: [row.get(name) for row in rows] for name in records.COLUMNS
+    }
+    return Raw(str(folder), columns, list(range(2, len(rows) + 2)))  # as in results.csv
+
+
+def _is_long(table: Table) -> bool:
+    """Whether a run has many rows, one per logged step."""
+    if "run_id" not in table.cells or "step" not in table.cells:
+        return False
+    return len(set(table.cells["run_id"])) < len(table.cells["run_id"])
+
+
+def _ends_of(table: Table) -> tuple[Table, tuple[Curve, ...]]:
+    rows: dict[str, list[int]] = {}
+    for i, name in enumerate(table.cells["run_id"]):
+        rows.setdefault(str(name), []).append(i)
+    step = numbers(table, "step")
+    core: dict[str, Floats] = {
+        name: numbers(table, name)
+        for name in ("params", "tokens", "flops", "loss", "learning_rate")
+        if name in table.cells
+    }
+    known = complete(core)
+    curves, ends = [], []
+    for name, index in rows.items():
+        ordered = sorted(index, key=lambda i: step[i])
+        ends.append(ordered[-1])
+        curves.append(curves_of_rows(name, {k: v[ordered] for k, v in known.items()}))
+    said = f"{len(ends)} runs of many rows each: the last row is the run's result, all its curve"
+    kept = table.keep(sorted(ends))
+    kept = replace(kept, warnings=(*kept.warnings, said))
+    return kept, tuple(curve for curve in curves if curve is not None)
+
+
+def complete(core: dict[str, Floats]) -> dict[str, Floats]:
+    """Fills the third of params, tokens, flops by C = 6ND."""
+    if "params" not in core:
+        core = {**core, "params": core["flops"] / (6 * core["tokens"])}
+    if "tokens" not in core:
+        core = {**core, "tokens": core["flops"] / (6 * core["params"])}
+    if "flops" not in core:
+        core = {**core, "flops": 6 * core["params"] * core["tokens"]}
+    return core
+
+
+def _runs(table: Table) -> Runs:
+    """Splits finished from unfinished rows, checks every number that will be fitted."""
+    ids, aside = texts(table, "run_id"), _unfinished(table)
+    kept = [i for i in range(len(ids)) if i not in aside]
+    core = {name: numbers(table, name, kept) for name in _CORE if name in table.cells}
+    for i in kept:
+        if not math.isfinite(loss := core["loss"][i]) and not loss < 0:
+            empty = table.cells["loss"][i] is None
+            aside[i] = ("missing", "no loss") if empty else ("diverged", f"loss is {loss:g}")
+    for i, first in _repeated(table, [i for i in kept if i not in aside]).items():
+        aside[i] = ("duplicate", f"the same as row {first}")
+    kept = [i for i in kept if i not in aside]
+    if not kept:
+        rows = len(table.raw.line)
+        raise UserError(f"{table.raw.source}: none of {rows} rows is a finished run with a loss")
+    columns = {
+        name: numbers(table, name, kept)
+        for name, cells in table.cells.items()
+        if name not in _TEXT and (name in ALIASES or name in _POSITIVE or is_numeric(cells))
+    }
+    _must_be_positive(table, core | columns, kept)
+
+    index = np.array(kept)
+    core = {name: values[index] for name, values in complete(core).items()}
+    columns = {name: values[index] for name, values in columns.items()}
+    cell_R = cell_index(core["params"], core["tokens"])
+    worse = worse_rates(
+        cell_R, columns.get("learning_rate", np.full(len(index), np.nan)), core["loss"]
+    )
+    for r, best in worse.items():
+        aside[kept[r]] = ("other rate", f"learning rate {best:g} did better in this cell")
+    stated = columns.get("budget")
+    if stated is None or np.any(np.isnan(stated)):
+        (group_R, budget_G), source = group_flops(core["flops"]), "grouped"
+    else:
+        (budget_G, group_R), source = np.unique(stated, return_inverse=True), "column"
+    named = texts(table, "flops_convention")
+    conventions = sorted({named[i] for i in kept if named[i]})
+    runs = Runs(
+        source=table.raw.source,
+        row_R=np.array(table.raw.line, np.int64)[index],
+        run_id_R=tuple(ids[i] or f"row {table.raw.line[i]}" for i in kept),
+        group_R=np.asarray(group_R, np.int64),
+        budget_G=budget_G,
+        budgets_from=source if len(budget_G) else None,
+        params_convention=_PARAMS_CONVENTION.get(table.title.get("params", ""), "as_given"),
+        flops_convention=conventions[0] if len(conventions) == 1 else "as_given",
+        columns=columns,
+        aside=tuple(Aside(table.raw.line[i], ids[i], *aside[i]) for i in sorted(aside)),
+        warnings=table.warnings + _repeated_names(table, kept) + _mixed(table, kept),
+        params=core["params"],
+        tokens=core["tokens"],
+        flops=core["flops"],
+        loss=core["loss"],
+    )
+    runs = runs.select(np.isin(np.arange(len(index)), list(worse), invert=True))
+    return replace(runs, warnings=runs.warnings + doubts(runs, tuple(table.title)))
+
+
+def _unfinished(table: Table) -> dict[int, tuple[str, str]]:
+    status, reason = texts(table, "status"), texts(table, "reason")
+    return {
+        i: (word.lower(), reason[i])
+        for i, word in enumerate(status)
+        if word and word.lower() not in _DONE
+    }
+
+
+def _repeated(table: Table, kept: list[int]) -> dict[int, int]:
+    """Rows equal to an earlier row in every cell, and that row's line."""
+    first: dict[tuple[Cell, ...], int] = {}
+    again = {}
+    for i in kept:
+        line = first.setdefault(
+            tuple(cells[i] for cells in table.raw.columns.values()), table.raw.line[i]
+        )
+        if line != table.raw.line[i]:
+            again[i] = line
+    return again
+
+
+def _repeated_names(table: Table, kept: list[int]) -> tuple[str, ...]:
+    if table.title.get("run_id") not in ("run_id", "run", "id"):
+        return ()
+    ids = texts(table, "run_id")
+    twice = [name for name, n in Counter(ids[i] for i in kept).items() if name and n > 1]
+    if not twice:
+        return ()
+    return (f"{len(twice)} runs stand more than once with different numbers ('{twice[0]}' first)",)
+
+
+def _mixed(table: Table, kept: list[int]) -> tuple[str, ...]:
+    """Columns that should have one value in one fit."""
+    said = []
+    for name in _ONE_VALUE:
+        cells = texts(table, name)
+        values = sorted({cells[i] for i in kept if cells[i]})
+        if len(values) > 1:
+            said.append(f"column '{name}' mixes {', '.join(values[:4])} in one fit")
+    return tuple(said)
+
+
+def _must_be_positive(table: Table, columns: Mapping[str, Floats], kept: list[int]) -> None:
+    for name in _POSITIVE:
+        values = columns.get(name)
+        for i in kept if values is not None else ():
+            assert values is not None
+            if math.isnan(values[i]) and name in (*_CORE, "weight"):
+                raise UserError(f"{table.where(i, name)}: the cell is empty")
+            if not math.isnan(values[i]) and not 0 < values[i] < math.inf:
+                raise UserError(
+                    f"{table.where(i, name)}: {values[i]:g}, a positive number is needed"
+                )

@@ -1,0 +1,138 @@
+"""What cannot be known is said in words, with the runs that would tell it."""
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.scaling.analysis import analyse
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.cells import group_flops
+from chinchilla_jax.scaling.table.runs import Runs
+from tests.scaling.known import TRUE, grid
+
+FOUR = [1e17, 1e18, 1e19, 1e20]
+
+
+def _runs(params, tokens, loss, **columns):
+    flops = 6 * params * tokens
+    group, budget = group_flops(flops)
+    return Runs(
+        source="made", row_R=np.arange(len(loss)), run_id_R=tuple(map(str, range(len(loss)))),
+        params=params, tokens=tokens, flops=flops, loss=loss, group_R=group, budget_G=budget,
+        budgets_from="grouped", params_convention="as_given", flops_convention="as_given",
+        columns=columns,
+    )  # fmt: skip
+
+
+def _analyse(params, tokens, loss=None, **settings):
+    loss = TRUE.loss(params, tokens) if loss is None else loss
+    return analyse(_runs(params, tokens, loss), Settings(**{"bootstrap": 0, **settings}))[0]
+
+
+def _refused(section, *words):
+    assert section["status"] == "refused"
+    assert section["a"] is None
+    for word in words:
+        assert word in section["reason"]
+
+
+def test_tokens_that_follow_params_cannot_tell_alpha_from_beta():
+    params = np.geomspace(1e7, 1e10, 30)
+    scatter = np.exp(0.02 * np.random.default_rng(0).standard_normal(30))
+    for tokens in (20 * params, 20 * params * scatter):
+        fits = _analyse(params, tokens)
+        _refused(fits["parametric"], "tokens per parameter", "alpha and beta", "At ", "times")
+        assert fits["forecast"][0]["params"] is None
+
+
+def test_one_budget_is_one_line():
+    params, tokens, _ = grid([1e19], 9, 6.0)
+    _refused(_analyse(params, tokens)["parametric"], "one budget", "second and third budget")
+
+
+@pytest.mark.parametrize("budgets", [[1e19], [1e18, 1e19]])
+def test_fewer_than_three_budgets_have_no_exponent(budgets):
+    params, tokens, _ = grid(budgets, 7, 4.0)
+    fits = _analyse(params, tokens)
+    _refused(fits["isoflop"], f"{len(budgets)} of {len(budgets)} budgets", "three are needed")
+    assert fits["isoflop"]["budgets"][0]["params"] is not None  # the minima themselves are shown
+    assert fits["holdout"]["status"] == "refused"
+
+
+def test_fewer_than_three_sizes():
+    params, tokens, _ = grid(np.geomspace(1e17, 1e20, 9), 1, 1.0)
+    params = np.repeat(params[:2], 9)
+    tokens = np.tile(np.geomspace(1e9, 1e11, 9), 2)
+    _refused(_analyse(params, tokens)["parametric"], "2 different model sizes")
+
+
+def test_too_few_runs_for_the_parameters():
+    params, tokens, _ = grid([1e18, 1e19], 3, 4.0)
+    _refused(_analyse(params, tokens)["parametric"], "6 different runs for 5 parameters")
+    assert _analyse(params, tokens, tied=True)["parametric"]["status"] == "ok"
+
+
+def test_replicates_are_not_different_runs():
+    params, tokens, _ = (np.tile(x, 5) for x in grid([1e18, 1e19], 3, 4.0))
+    loss = TRUE.loss(params, tokens) + 0.001 * np.random.default_rng(0).standard_normal(len(params))
+    _refused(_analyse(params, tokens, loss)["parametric"], "6 different runs")
+
+
+@pytest.mark.parametrize(("shift", "side"), [(3.0, "smallest"), (-3.0, "largest")])
+def test_grids_beside_the_optimum_name_the_sizes_that_are_missing(shift, side):
+    params, tokens, _ = grid(FOUR, 7, 3.0, shift=shift)
+    section = _analyse(params, tokens)["isoflop"]
+    _refused(section, "0 of 4 budgets", "Train at 1e+17 FLOPs with")
+    for g, budget in enumerate(section["budgets"]):
+        assert budget["status"] == "refused"
+        assert side in budget["reason"]
+        assert budget["params"] is None
+        assert budget["lowest"]["loss"] == pytest.approx(
+            TRUE.loss(params, tokens)[7 * g :][:7].min()
+        )
+    wanted = float(section["reason"].split("FLOPs with ")[1].split(" and")[0])
+    edge = params[:7].min() if side == "smallest" else params[:7].max()
+    assert wanted == pytest.approx(edge * (0.5 if side == "smallest" else 2.0), rel=0.01)
+
+
+def test_e_at_zero_is_said():
+    params, tokens, _ = grid(FOUR, 7, 4.0)
+    fits = _analyse(params, tokens, TRUE.loss(params, tokens) - TRUE.E)
+    assert fits["parametric"]["at_bound"] == ["E"]
+    assert fits["parametric"]["a"] == pytest.approx(TRUE.exponents()[0], abs=1e-6)
+    (refusal,) = fits["refusals"]
+    assert "irreducible" in refusal["what"] and "zero" in refusal["reason"]
+    assert "1e+21 FLOPs" in refusal["remedy"]
+
+
+def test_a_term_that_vanishes_leaves_no_frontier():
+    params, tokens, _ = grid(FOUR, 7, 4.0)
+    fits = _analyse(params, tokens, 1 + 400 * params**-0.34)
+    assert "B" in fits["parametric"]["at_bound"]
+    assert fits["parametric"]["a"] is None
+    assert any("What tokens do" in r["what"] for r in fits["refusals"])
+
+
+def test_extrapolation_is_counted_in_decades():
+    params, tokens, _ = grid([1e17, 1e18, 1e19], 7, 4.0)
+    fits = _analyse(params, tokens, budgets=(1e20, 1e24))
+    near, far = fits["forecast"]
+    assert (near["decades"], far["decades"]) == pytest.approx((1.0, 5.0))
+    told = [w for w in fits["warnings"] if "decades beyond" in w]
+    assert len(told) == 1
+    assert "5.0 decades" in told[0] and "span 2.0" in told[0]
+
+
+def test_expected_bias_and_drift_are_told():
+    asymmetric = type(TRUE)(1.69, 406.4, 410.7, 0.465, 0.155)
+    params, tokens, budget = grid(FOUR, 15, 16.0, asymmetric)
+    drift = np.exp(np.linspace(-1.5, 1.5, 4)).repeat(15)
+    params = params * drift
+    tokens = budget / (6 * params)
+    fits = _analyse(params, tokens, asymmetric.loss(params, tokens))
+    bias = fits["isoflop"]["expected_bias"]["parabola"]
+    # Noise-free, so the bias that is expected is the error that was made.
+    error = fits["isoflop"]["parabola"]["a"] - asymmetric.exponents()[0]
+    assert bias["a"] == pytest.approx(error, abs=1e-6)
+    assert abs(bias["a"]) > 0.01
+    assert any("would miss the exponent" in w for w in fits["warnings"])
+    assert any("wander" in w for w in fits["warnings"])

@@ -1,0 +1,178 @@
+"""Approach 2: interpolation, minima, power laws, bias."""
+
+import numpy as np
+import pytest
+from scipy.interpolate import Akima1DInterpolator
+
+from chinchilla_jax.scaling.fitting.isoflop import (
+    METHODS,
+    akima,
+    akima_minima,
+    expected_bias,
+    parabola_minima,
+    power_laws,
+    profiles,
+)
+from chinchilla_jax.scaling.fitting.loss_law import fit_loss_law
+from chinchilla_jax.scaling.fitting.minima import fit_minima
+from chinchilla_jax.scaling.fitting.noise import noise_model
+from chinchilla_jax.scaling.fitting.surface import SIX_ND, Surface
+from chinchilla_jax.scaling.table.cells import group_flops
+from tests.scaling.known import TRUE, grid, published
+
+FIVE = 10.0 ** np.arange(17, 22)
+
+
+def _profiles(params, tokens, budget, loss):
+    flops, group = np.unique(budget, return_inverse=True)
+    return profiles(group, flops, params, tokens, loss)
+
+
+@pytest.mark.parametrize(
+    ("surface", "expected", "akima_bound"),
+    [
+        (TRUE, (-0.33, -1.30, -2.90, -5.10), 0.42),
+        (Surface(1.69, 406.4, 410.7, 0.465, 0.155), (-1.67, -6.50, -13.91, -23.12), 1.26),
+        (Surface(1.69, 406.4, 410.7, 0.31, 0.31), (0.0, 0.0, 0.0, 0.0), 0.0),
+    ],
+)
+def test_bias_of_approach_2(surface, expected, akima_bound):
+    """Per cent of D* at 1e24 from five budgets and 15 sizes, for widths of 2, 4, 8, 16 each way."""
+    for width, percent in zip((2, 4, 8, 16), expected, strict=True):
+        params, tokens, budget = grid(FIVE, 15, width, surface)
+        found = _profiles(params, tokens, budget, surface.loss(params, tokens))
+        errors = {}
+        for method in METHODS:
+            bias = expected_bias(method, found, np.ones(5), surface, SIX_ND, np.array([1e24]))
+            errors[method] = 100 * bias["at"][0]["tokens"]
+            assert bias["a"] == pytest.approx(0.0, abs=1e-5)  # grids centred alike
+        assert errors["parabola"] == pytest.approx(percent, abs=0.05)
+        assert abs(errors["akima"]) <= akima_bound + 1e-4
+
+
+def test_drifting_centres_bias_the_exponent():
+    params, tokens, budget = grid(FIVE, 15, 8.0)
+    drift = np.exp(np.linspace(-1, 1, 5)).repeat(15)
+    params, tokens = params * drift, tokens / drift
+    found = _profiles(params, tokens, budget, TRUE.loss(params, tokens))
+    bias = {
+        m: expected_bias(m, found, np.ones(5), TRUE, SIX_ND, np.array([1e24]))["a"] for m in METHODS
+    }
+    assert abs(bias["parabola"]) > 0.002
+    assert abs(bias["akima"]) < abs(bias["parabola"]) / 2
+
+
+def test_akima_is_the_modified_akima_of_scipy():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x = np.sort(rng.uniform(0, 5, rng.integers(4, 12)))
+        y = rng.standard_normal(len(x))
+        at = np.linspace(x[0], x[-1], 301)
+        theirs = Akima1DInterpolator(x, y, method="makima")(at)
+        np.testing.assert_allclose(akima(x, y, at), theirs, atol=1e-10)
+
+
+def test_akima_minimum_is_the_lowest_point_of_the_interpolant():
+    rng = np.random.default_rng(1)
+    x = np.sort(rng.uniform(16, 22, 9))
+    loss = np.exp(0.02 * (x - 19) ** 2 + 0.01 * rng.standard_normal((50, 9)))
+    found = akima_minima(x, loss)
+    fine = np.linspace(x[0], x[-1], 20001)
+    for b in np.flatnonzero(found.good_B):
+        value = akima(x, np.log(loss[b]), fine)
+        assert np.log(found.loss_B[b]) == pytest.approx(value.min(), abs=1e-7)
+        assert found.log_params_B[b] == pytest.approx(fine[value.argmin()], abs=2e-3)
+    for b in np.flatnonzero(~found.good_B):
+        assert akima(x, np.log(loss[b]), fine).argmin() in (0, len(fine) - 1)
+    assert found.good_B.sum() > 0
+
+
+def test_parabola_is_the_vertex_of_least_squares():
+    rng = np.random.default_rng(2)
+    x = np.sort(rng.uniform(16, 22, 8))
+    loss = 2 + 0.05 * (x - 19.2) ** 2 + 0.01 * rng.standard_normal((4, 8))
+    found = parabola_minima(x, loss)
+    for b in range(4):
+        p2, p1, p0 = np.polyfit(x, loss[b], 2)
+        assert found.log_params_B[b] == pytest.approx(-p1 / (2 * p2), rel=1e-9)
+        assert found.loss_B[b] == pytest.approx(p0 - p1**2 / (4 * p2), rel=1e-9)
+        assert found.curvature_B[b] == pytest.approx(2 * p2, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shift", "fault"), [(3.0, "below the smallest size"), (-3.0, "above the largest size")]
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_minima_outside_the_sizes_are_refused(method, shift, fault):
+    params, tokens, budget = grid([1e19], 7, 3.0, shift=shift)
+    (profile,) = _profiles(params, tokens, budget, TRUE.loss(params, tokens))
+    find = {"parabola": parabola_minima, "akima": akima_minima}[method]
+    assert find(profile.log_params_S, profile.loss_S[None]).fault_B[0] == fault
+
+
+def test_profiles_that_bend_down_or_are_flat_are_refused():
+    x = np.linspace(16, 20, 6)
+    losses = np.stack([3 - 0.1 * (x - 18) ** 2, np.full(6, 3.0)])
+    assert list(parabola_minima(x, losses).fault_B) == ["not convex", "not convex"]
+
+
+def test_power_laws_are_weighted_straight_lines():
+    rng = np.random.default_rng(3)
+    log_flops = np.log(FIVE)
+    log_params = 0.5 * log_flops - 3 + 0.1 * rng.standard_normal((2, 5))
+    weights = np.array([[1.0, 2, 3, 4, 5], [1.0, 0, 3, 4, 5]])
+    laws = power_laws(log_flops, log_params, log_flops - log_params, weights)
+    for b in range(2):
+        keep = weights[b] > 0
+        slope, level = np.polyfit(
+            log_flops[keep], log_params[b][keep], 1, w=np.sqrt(weights[b][keep])
+        )
+        assert (laws.a[b], laws.log_params_1[b]) == pytest.approx((slope, level))
+        assert laws.b[b] == pytest.approx(1 - slope)
+
+
+def test_llama_3_exponent():
+    """Published D* = .29 C^.53; a parabola and a straight line give .2994 C^.5368 (facts)."""
+    t = published("llama3_isoflop.csv")
+    group, budget = group_flops(t["flops"])
+    found = profiles(group, budget, t["params"], t["tokens"], t["loss"])
+    noise = noise_model(found, np.arange(len(group)), t["loss"])
+    fits = {m: fit_minima(m, found, noise, 0, np.random.default_rng(0)) for m in METHODS}
+    law = fits["parabola"].laws
+    assert (law.b[0], np.exp(law.log_tokens_1[0])) == pytest.approx((0.5368, 0.2994), abs=5e-5)
+    for fit in fits.values():
+        assert fit.laws.b[0] == pytest.approx(0.53, abs=0.01)
+
+
+def test_budgets_are_found_where_no_column_states_them():
+    rng = np.random.default_rng(4)
+    flops = np.repeat([1e18, 1e19, 1e20], 8) * rng.uniform(0.97, 1.03, 24)
+    group, budget = group_flops(np.append(flops, 3e19))
+    assert list(group) == [0] * 8 + [1] * 8 + [2] * 8 + [-1]
+    np.testing.assert_allclose(budget, [1e18, 1e19, 1e20], rtol=0.03)
+
+
+def test_loss_law_is_recovered_from_every_set_of_minima():
+    exponents = np.array([0.05, 0.1, 0.2])
+    loss = 1.7 + 500 * FIVE ** -exponents[:, None]
+    law = fit_loss_law(FIVE, loss)
+    np.testing.assert_allclose(law.exponent, exponents, rtol=1e-6)
+    np.testing.assert_allclose(law.E, 1.7, rtol=1e-6)
+    np.testing.assert_allclose(law.loss(1e24), 1.7 + 500 * 1e24**-exponents, rtol=1e-6)
+    assert fit_loss_law(FIVE[:2], loss[:, :2]) is None
+
+
+def test_seeds_give_the_noise_and_the_weights():
+    params, tokens, budget = grid([1e18, 1e19, 1e20, 1e21], 7, 4.0)
+    rng = np.random.default_rng(5)
+    params, tokens, budget = (np.tile(x, 40) for x in (params, tokens, budget))
+    size = np.where(budget < 5e18, 0.02, 0.005)
+    loss = TRUE.loss(params, tokens) * np.exp(size * rng.standard_normal(len(params)))
+    found = _profiles(params, tokens, budget, loss)
+    cell = np.unique(params, return_inverse=True)[1]
+    noise = noise_model(found, cell, loss)
+    assert noise.source == "seeds"
+    np.testing.assert_allclose(noise.log_loss_G, [0.02, 0.005, 0.005, 0.005], rtol=0.15)
+    fit = fit_minima("parabola", found, noise, 0, rng)
+    assert fit.weighted_by == "noise"
+    assert fit.weights_G[0] < fit.weights_G[1:].min() / 4

@@ -1,0 +1,104 @@
+"""Figures: every one is drawn, is well-formed, says what the fits say, survives grey print."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from chinchilla_jax.scaling.analysis import analyse
+from chinchilla_jax.scaling.laws.published import law_named
+from chinchilla_jax.scaling.report.plots import FIGURES, style
+from chinchilla_jax.scaling.report.plots.style import budget_colours, edge_labels, log_axis, panels
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.sweeps import write_sweep
+
+
+@pytest.fixture(scope="module")
+def analysed(tmp_path_factory):
+    folder = write_sweep(tmp_path_factory.mktemp("sweep"))
+    return analyse(read_runs(folder), Settings(bootstrap=200, budgets=(1e13, 3e13)))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_of_a_sweep(name, analysed):
+    fits, arrays = analysed
+    with style.styled():
+        figure = FIGURES[name](fits, arrays, [law_named("hoffmann"), law_named("llama3")])
+        assert figure is not None
+        text, image = style.svg(figure), style.png(figure)
+    assert image.startswith(b"\x89PNG")
+    assert ElementTree.fromstring(text).tag.endswith("svg")
+    assert all(ax.get_xlabel() for ax in figure.axes if ax.lines and ax.get_xticks().size)
+    assert len(text) < 400_000 and len(image) < 400_000
+
+
+def _marks(ax, marker):
+    points = [
+        line.get_xydata()
+        for line in ax.lines
+        if line.get_marker() == marker and len(line.get_xdata())
+    ]
+    return np.concatenate(points)
+
+
+def test_diamonds_stand_on_the_minima_and_stars_on_the_forecasts(analysed):
+    fits, arrays = analysed
+    with style.styled():
+        profiles = FIGURES["isoflop"](fits, arrays, ())
+        frontier = FIGURES["frontier"](fits, arrays, ())
+    minima = {(row["params"], row["loss"]) for row in fits["isoflop"]["budgets"]}
+    assert set(map(tuple, _marks(profiles.axes[0], "D").tolist())) == minima
+    for ax, name in zip(frontier.axes, ("params", "tokens", "loss"), strict=True):
+        stars = {(row["flops"], row[name]) for row in fits["forecast"]}
+        assert set(map(tuple, _marks(ax, "*").tolist())) == stars
+        low, high = ax.get_ylim()
+        assert all(low < y < high for _, y in stars)
+
+
+def test_refused_parts_are_left_out(tmp_path):
+    """Twelve runs at one budget and 20 tokens per parameter: nothing can be fitted."""
+    rows = [
+        {"params": n, "tokens": 20 * n, "loss": 2 + 1e3 / n} for n in np.geomspace(1e6, 1e8, 12)
+    ]
+    path = tmp_path / "same.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    fits, arrays = analyse(read_runs(path), Settings(bootstrap=50))
+    with style.styled():
+        drawn = {name: draw(fits, arrays, ()) for name, draw in FIGURES.items()}
+        for figure in filter(None, drawn.values()):
+            style.svg(figure)
+    assert {"surface", "curves", "residuals", "bootstrap", "holdout"} <= {
+        name for name, figure in drawn.items() if figure is None
+    }
+
+
+def test_budget_colours_keep_their_order_in_grey():
+    colours = np.array([to_rgb(c) for c in budget_colours([1e18, 1e21, 1e19, 1e20])])
+    luminance = colours**2.2 @ [0.2126, 0.7152, 0.0722]
+    assert list(np.argsort(-luminance)) == [0, 2, 3, 1]
+    assert np.diff(np.sort(luminance)).min() > 0.03
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1e18, 1.1e18), (1e5, 3e5), (2e10, 9e11), (6e18, 1e22), (1e9, 1e26)]
+)
+def test_log_axes_have_a_few_round_ticks(low, high):
+    _, (ax,) = panels(1)
+    log_axis(ax.xaxis, low, high)
+    ticks = ax.get_xticks()
+    assert 2 <= len(ticks) <= 7
+    assert np.all((ticks >= low * 0.99) & (ticks <= high * 1.01))
+
+
+def test_edge_labels_keep_order_and_distance():
+    _, (ax,) = panels(1)
+    ax.set_ylim(0, 1)
+    edge_labels(ax, [(0.5, y, "black", str(y)) for y in (0.50, 0.51, 0.52, 0.90)])
+    labels = [text for text in ax.texts if text.get_text()]
+    places = [text.get_position()[1] for text in labels]
+    height = ax.get_position().height * ax.get_figure().get_figheight() * 72
+    assert [text.get_text() for text in labels] == ["0.5", "0.51", "0.52", "0.9"]
+    assert np.all(np.diff(places) * height > 13.4)

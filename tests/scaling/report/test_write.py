@@ -1,0 +1,129 @@
+"""The report: its files, its first lines, and that no string of a table becomes markup."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.analysis import analyse
+from chinchilla_jax.scaling.laws.published import law_named
+from chinchilla_jax.scaling.report import summary
+from chinchilla_jax.scaling.report import write as report
+from chinchilla_jax.scaling.report.page import Section, page
+from chinchilla_jax.scaling.report.summary import Table
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.sweeps import write_sweep
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = write_sweep(tmp_path_factory.mktemp("sweep"))
+    fits, arrays = analyse(read_runs(folder), Settings(bootstrap=100, budgets=(1e13,)))
+    path = report.write(folder / "report", fits, arrays, [law_named("hoffmann")])
+    return fits, path
+
+
+class _Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.ids, self.references, self.open, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if "id" in attrs:
+            self.ids.append(attrs["id"])
+        self.references += [attrs[k] for k in ("src", "href", "xlink:href") if k in attrs]
+        self.open.append(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def _parsed(path):
+    tags = _Tags()
+    tags.feed(path.read_text().split("<body>")[1])
+    return tags
+
+
+def test_files(made):
+    fits, path = made
+    names = {file.name for file in path.parent.iterdir()}
+    figures = {"isoflop", "frontier", "surface", "curves", "residuals", "bootstrap", "conventions"}
+    wanted = {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
+    assert wanted | {"fits.json", "report.html"} <= names
+    assert not any(name.endswith(".tmp") for name in names)
+    saved = json.loads((path.parent / "fits.json").read_text())
+    assert saved == fits  # unrounded
+
+
+def test_the_page_stands_alone(made):
+    tags = _parsed(made[1])
+    assert len(tags.ids) == len(set(tags.ids))
+    assert "script" not in tags.open
+    for reference in tags.references:
+        assert reference.startswith(("#", "data:image/png")), reference
+        if reference.startswith("#"):
+            assert reference[1:] in tags.ids
+    assert not re.search(r"@import|url\((?!#)", made[1].read_text())
+
+
+def test_the_answer_comes_first_and_every_run_is_listed(made):
+    fits, path = made
+    text = re.sub(r"\s+", " ", "".join(_parsed(path).text))
+    first = summary.answer(fits)[0]
+    assert first.startswith("For 1e13 FLOPs train")
+    assert first in text[: len(first) + 300]
+    assert "1 missing" in text and "1 diverged" in text
+    with (path.parents[1] / "results.csv").open() as rows:
+        for row in list(rows)[1:]:
+            assert row.split(",")[0] in text
+    for warning in fits["warnings"]:
+        assert re.sub(r"\s+", " ", warning) in text
+
+
+def test_strings_of_a_table_are_text(made):
+    """The diverged run's reason holds markup."""
+    page_text = made[1].read_text()
+    assert "loss &lt;b&gt;nan&lt;/b&gt; at step 212" in page_text
+    assert "<b>nan" not in page_text
+
+
+def test_hostile_names_stay_text():
+    evil = "<script>alert(1)</script>$\\frac{&'\""
+    table = Table(evil, (evil, "n"), [(evil, "1")], evil, {0: '"><img src=x>'})
+    made = page(evil, evil, [evil], [Section(evil, [evil], [table], (), [evil])])
+    tags = _Tags()
+    tags.feed(made)
+    assert not {"script", "img"} & set(tags.open)
+
+
+def test_a_refused_analysis_says_so(tmp_path):
+    rows = ["params,tokens,loss"]
+    rows += [f"{n},{20 * n},{2 + 1e3 / n}" for n in (1e6, 2e6, 4e6, 8e6, 16e6, 32e6, 64e6)]
+    (tmp_path / "same.csv").write_text("\n".join(rows))
+    fits, arrays = analyse(read_runs(tmp_path / "same.csv"), Settings(bootstrap=20))
+    path = report.write(tmp_path / "report", fits, arrays)
+    text = report.terminal(fits, path)
+    assert "No compute-optimal size can be stated" in text
+    assert "warning:" in text and str(path) in text
+    assert "No compute-optimal size" in path.read_text()
+
+
+def test_terminal(made):
+    fits, path = made
+    text = report.terminal(fits, path)
+    assert text.splitlines()[0].startswith("FLOPs C")
+    assert text.splitlines()[-1] == f"report: {path}"
+    for budget in ("1e11", "3e11", "1e12", "3e12", "1e13"):
+        assert re.search(rf"^\s*{budget} ", text, re.MULTILINE)
+    assert "approach 2" in text and "approach 3" in text and "approach 1" in text
+
+
+def test_a_folder_that_cannot_be_written(made, tmp_path):
+    (tmp_path / "file").write_text("")
+    fits, _ = made
+    with pytest.raises(UserError, match="cannot be written"):
+        report.write(tmp_path / "file" / "report", fits, None, figures=False)

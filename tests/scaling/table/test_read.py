@@ -1,0 +1,274 @@
+"""Any table of runs: formats, names, and a hundred ways to be wrong."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.known import TRUE, grid
+
+PARAMS, TOKENS, BUDGET = grid([1e18, 1e19, 1e20], 6, 4.0)
+ROWS = [
+    {"params": n, "tokens": d, "flops": c, "loss": loss}
+    for n, d, c, loss in zip(
+        PARAMS.tolist(), TOKENS.tolist(), BUDGET.tolist(),
+        TRUE.loss(PARAMS, TOKENS).tolist(), strict=True,
+    )
+]  # fmt: skip
+
+
+def _csv(path, rows, delimiter=","):
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def _write(path, rows):
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        _csv(path, rows, {".csv": ",", ".tsv": "\t", ".txt": ";"}[path.suffix])
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "txt", "jsonl", "json", "parquet"])
+def test_every_format_gives_the_same_numbers(tmp_path, suffix):
+    runs = read_runs(_write(tmp_path / f"runs.{suffix}", ROWS))
+    np.testing.assert_array_equal(runs.params, PARAMS)
+    np.testing.assert_array_equal(runs.tokens, TOKENS)
+    np.testing.assert_array_equal(runs.flops, BUDGET)
+    assert list(runs.group_R) == [0] * 6 + [1] * 6 + [2] * 6
+    assert runs.loss.dtype == np.float64
+
+
+def test_names_are_found_or_given(tmp_path):
+    usual = {"params": "Model Size", "tokens": "Training Tokens", "flops": "Training FLOP"}
+    rows = [{usual.get(k, k): v for k, v in row.items()} for row in ROWS]
+    np.testing.assert_array_equal(read_runs(_csv(tmp_path / "a.csv", rows)).params, PARAMS)
+    rows = [{"x": r["params"], "y": r["tokens"], "z": r["loss"]} for r in ROWS]
+    path = _csv(tmp_path / "b.csv", rows)
+    runs = read_runs(path, {"params": "x", "tokens": "y", "loss": "z"})
+    np.testing.assert_allclose(runs.flops, 6 * PARAMS * TOKENS)
+    with pytest.raises(UserError, match="no column 'q' for loss; there are x, y, z"):
+        read_runs(path, {"params": "x", "tokens": "y", "loss": "q"})
+    with pytest.raises(UserError, match=r"no column for loss among x, y, z; .*--columns"):
+        read_runs(path)
+    with pytest.raises(UserError, match="there is no 'parms'; is 'params' meant"):
+        read_runs(path, {"parms": "x", "tokens": "y", "loss": "z"})
+
+
+@pytest.mark.parametrize("left_out", ["params", "tokens", "flops"])
+def test_two_of_three_suffice_and_the_convention_is_named(tmp_path, left_out):
+    rows = [{k: v for k, v in row.items() if k != left_out} for row in ROWS]
+    runs = read_runs(_csv(tmp_path / "runs.csv", rows))
+    expected = {"params": PARAMS, "tokens": TOKENS, "flops": BUDGET}[left_out]
+    np.testing.assert_allclose(getattr(runs, left_out), expected)
+    assert any("6 params tokens" in warning for warning in runs.warnings)
+
+
+def test_unfinished_rows_are_shown_and_not_fitted(tmp_path):
+    extra = [
+        {"run_id": "d", "status": "diverged", "reason": "nan at step 7", "params": 1e6},
+        {"run_id": "m", "status": "missing", "params": 1e6, "loss": ""},
+        {"run_id": "n", "status": "done", **ROWS[0], "loss": "nan"},
+        {"run_id": "i", "status": "done", **ROWS[0], "loss": "inf"},
+    ]
+    rows = [{"run_id": f"r{i}", "status": "done", **row} for i, row in enumerate(ROWS)]
+    runs = read_runs(_csv(tmp_path / "runs.csv", [rows[0] | {"reason": ""}, *rows[1:], *extra]))
+    np.testing.assert_array_equal(runs.loss, [row["loss"] for row in ROWS])
+    assert [(a.row, a.run_id, a.status) for a in runs.aside] == [
+        (20, "d", "diverged"), (21, "m", "missing"), (22, "n", "diverged"), (23, "i", "diverged"),
+    ]  # fmt: skip
+    assert runs.aside[0].reason == "nan at step 7"
+
+
+def test_the_best_learning_rate_of_a_cell_is_taken(tmp_path):
+    rows = []
+    for i, row in enumerate(ROWS):
+        for rate, worse in ((1e-3, 1.02), (2e-3, 1.0), (4e-3, 1.01)):
+            for seed, luck in ((0, 0.97 if rate == 4e-3 and i == 0 else 1.0), (1, 1.02)):
+                rows.append(row | {"lr": rate, "seed": seed, "loss": row["loss"] * worse * luck})
+    runs = read_runs(_csv(tmp_path / "runs.csv", rows))
+    # Rates are compared by their mean over seeds; the best rate keeps all of its seeds.
+    assert len(runs) == 2 * len(ROWS)
+    chosen = runs.columns["learning_rate"]
+    assert set(chosen[runs.params != ROWS[0]["params"]]) == {2e-3}
+    assert sum(aside.status == "other rate" for aside in runs.aside) == 4 * len(ROWS)
+    assert any("worse learning rates" in warning for warning in runs.warnings)
+
+
+def test_a_long_table_becomes_curves_and_their_ends(tmp_path):
+    rows = [
+        {"run": f"r{i}", "step": s, "params": row["params"], "tokens": row["tokens"] * s / 20,
+         "loss": row["loss"] * (20 / s) ** 0.1}
+        for i, row in enumerate(ROWS)
+        for s in range(1, 21)
+    ]  # fmt: skip
+    np.random.default_rng(0).shuffle(rows)
+    runs = read_runs(_csv(tmp_path / "long.csv", rows))
+    assert sorted(runs.loss) == pytest.approx(sorted(row["loss"] for row in ROWS))
+    assert len(runs.curves) == len(ROWS)
+    assert all(np.all(np.diff(curve.tokens_S) > 0) for curve in runs.curves)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": "abc"}, r"runs\.csv, row 5, column 'loss': 'abc' is not a number"),
+        ({"params": "7B"}, r"row 5, column 'params': '7B' is not a number; write 7e9 for 7B"),
+        ({"params": "1,000"}, r"row 5, column 'params'"),
+        ({"tokens": "1_000"}, r"row 5, column 'tokens'"),
+        ({"params": -1.0}, r"row 5, column 'params': -1, a positive number is needed"),
+        ({"tokens": 0.0}, r"row 5, column 'tokens': 0, a positive"),
+        ({"flops": "inf"}, r"row 5, column 'flops': inf, a positive"),
+        ({"loss": -2.0}, r"row 5, column 'loss': -2, a positive"),
+        ({"loss": "-inf"}, r"row 5, column 'loss': -inf, a positive"),
+        ({"params": ""}, r"row 5, column 'params': the cell is empty"),
+        ({"flops": 1e30}, r"row 5, columns params, tokens, flops: .* is a unit wrong"),
+    ],
+)
+def test_a_bad_cell_is_told_with_file_row_and_column(tmp_path, change, message):
+    rows = [dict(row) for row in ROWS]
+    rows[3] |= change
+    with pytest.raises(UserError, match=message) as told:
+        read_runs(_csv(tmp_path / "runs.csv", rows))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", "empty|no rows"),
+        ("a.csv", "params,tokens,loss\n", "no rows"),
+        ("a.csv", "params,params,loss\n1,2,3\n", "'params' stands twice"),
+        ("a.csv", "params,tokens,loss\n1,2\n", "row 2: 2 cells, the header has 3"),
+        ("a.csv", "params,tokens,loss\n1e9,2e10,nan\n", "none of 1 rows is a finished run"),
+        ("a.csv", 'params,tokens,loss\n"1e9,2e10,3\n', "not a CSV table|cells"),
+        ("a.jsonl", '{"params": 1}\nnot json\n{"params": 2}\n', "row 2: not JSON"),
+        ("a.jsonl", "[1, 2]\n", "row 1: a JSON object"),
+        ("a.jsonl", '{"params": [1], "tokens": 1, "loss": 2}\n', "row 1, column 'params'"),
+        ("a.json", '{"params": 1}', "a list of objects"),
+        ("a.parquet", "nothing of the kind", "not a Parquet table"),
+        ("a.xlsx", "x", "cannot tell the format"),
+    ],
+)
+def test_a_bad_file_is_told_in_one_line(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(UserError, match=message) as told:
+        read_runs(path)
+    assert "\n" not in str(told.value)
+    assert str(path) in str(told.value)
+
+
+def test_other_bad_paths(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read_runs(tmp_path / "none.csv")
+    with pytest.raises(UserError, match="not a sweep's folder"):
+        read_runs(tmp_path)
+    (tmp_path / "latin.csv").write_bytes(b"params,tokens,loss\n1,2,\xff\n")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_runs(tmp_path / "latin.csv")
+
+
+@pytest.mark.parametrize("column", ["params", "tokens", "flops"])
+@pytest.mark.parametrize("factor", [1e-9, 1e-6, 1e6, 1e9])
+def test_a_unit_off_by_a_million_is_refused(tmp_path, column, factor):
+    rows = [row | {column: row[column] * factor} for row in ROWS]
+    with pytest.raises(UserError, match="where training costs about 6"):
+        read_runs(_csv(tmp_path / "runs.csv", rows))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: [*rows, rows[0]], None),
+        (lambda rows: [r | {"loss": 100 * r["loss"]} for r in rows], "perplexity"),
+        (lambda rows: [r | {"flops": r["flops"] * (1 + i % 3)} for i, r in enumerate(rows)], "6ND"),
+        (
+            lambda rows: [
+                r | {"flops_convention": "matmul" if i % 2 else "six_nd"}
+                for i, r in enumerate(rows)
+            ],
+            "mixes matmul, six_nd",
+        ),
+        (
+            lambda rows: [
+                {k: v for k, v in r.items() if k != "flops"} | {"tokens": r["tokens"] * 1e-9}
+                for r in rows
+            ],
+            "are the units right",
+        ),
+        (lambda rows: [r | {"val_loss": 1.0, "model_size": 2} for r in rows], None),
+        (lambda rows: [r | {"budget": 2 * r["flops"]} for r in rows], "another convention"),
+        (lambda rows: [r | {"run_id": f"r{i // 2}"} for i, r in enumerate(rows)], "more than once"),
+    ],
+)
+def test_doubts_are_carried_as_warnings(tmp_path, change, message):
+    runs = read_runs(_csv(tmp_path / "runs.csv", change(ROWS)))
+    if message is None:
+        assert runs.loss.tolist() == [row["loss"] for row in ROWS]
+    else:
+        assert any(message in warning for warning in runs.warnings)
+
+
+def test_duplicated_rows_count_once(tmp_path):
+    runs = read_runs(_csv(tmp_path / "runs.csv", [*ROWS, ROWS[2], ROWS[2]]))
+    assert len(runs) == len(ROWS)
+    assert [(a.status, a.reason) for a in runs.aside] == [("duplicate", "the same as row 4")] * 2
+
+
+CELLS = st.one_of(
+    st.text(max_size=8),
+    st.floats(),
+    st.sampled_from(["", " ", "nan", "-inf", "1e400", "0x10", "١٢", "True", "1e9 ", "=1+1", "7B"]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    row=st.integers(0, len(ROWS) - 1), column=st.sampled_from(list(ROWS[0])), cell=CELLS,
+)  # fmt: skip
+def test_no_cell_ever_becomes_a_silent_number(tmp_path_factory, row, column, cell):
+    """One line with file, row, column; or the row aside; or a positive number that was there."""
+    rows = [dict(r) for r in ROWS]
+    rows[row][column] = cell
+    path = tmp_path_factory.mktemp("cells") / "runs.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    try:
+        runs = read_runs(path)
+    except UserError as error:
+        assert "\n" not in str(error)
+        assert str(path) in str(error)
+        assert f"row {row + 1}" in str(error) and column in str(error)
+        return
+    fitted = row + 1 in runs.row_R
+    assert fitted or row + 1 in [aside.row for aside in runs.aside]
+    if fitted:
+        value = getattr(runs, column)[list(runs.row_R).index(row + 1)]
+        assert value == float(cell) and 0 < value < np.inf
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(max_size=200), suffix=st.sampled_from(["csv", "jsonl", "json", "tsv"]))
+def test_no_text_ends_in_a_traceback(tmp_path_factory, text, suffix):
+    path = tmp_path_factory.mktemp("text") / f"runs.{suffix}"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(UserError) as told:
+        read_runs(path)
+    assert "\n" not in str(told.value)

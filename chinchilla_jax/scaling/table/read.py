@@ -10,7 +10,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from chinchilla_jax.scaling.table.cells import cell_index, group_flops, worse_ra
 from chinchilla_jax.scaling.table.checks import doubts
 from chinchilla_jax.scaling.table.columns import ALIASES, Table, is_numeric, named, numbers, texts
 from chinchilla_jax.scaling.table.curves import Curve, curves_of_rows, curves_of_sweep
-from chinchilla_jax.scaling.table.readers import Cell, Raw, read_raw
+from chinchilla_jax.scaling.table.readers import Cell, Raw, in_memory, read_raw
 from chinchilla_jax.scaling.table.runs import Aside, Runs
 
 _CORE = ("params", "tokens", "flops", "loss")
@@ -39,14 +40,26 @@ _PARAMS_CONVENTION = {
 }
 
 
-def read_runs(path: Path | str, columns: Mapping[str, str] | None = None) -> Runs:
-    """Reads `path`; `columns` maps our names to the table's, {"params": "N", ...}."""
-    path = storage.path(path)
+def read_runs(source: Any, columns: Mapping[str, str] | None = None) -> Runs:
+    """The runs of a sweep's folder, of a file, or of a table in memory (`readers.in_memory`).
+
+    `columns` maps our names to the table's, {"params": "N", ...}.
+
+    Raises:
+      UserError: no such file, no table, or a cell that cannot be what its column says.
+    """
+    if not isinstance(source, (str, PurePath)):
+        return _runs_of(named(in_memory(source), columns or {}))
+    path = storage.path(source)
     if path.is_dir():
         runs = _runs(named(_sweep(path), columns or {}))
         curves, said = curves_of_sweep(path, runs.run_id_R, runs.params)
         return replace(runs, curves=curves, warnings=runs.warnings + said)
-    table = named(read_raw(path), columns or {})
+    return _runs_of(named(read_raw(path), columns or {}))
+
+
+def _runs_of(table: Table) -> Runs:
+    """Runs of a table with a row per run, or a row per logged step."""
     if not _is_long(table):
         return _runs(table)
     ends, curves = _ends_of(table)

@@ -1,4 +1,5 @@
-"""Files of runs to columns of text and numbers: CSV, TSV, JSONL, JSON, Parquet.
+"""Files of runs to columns of text and numbers: CSV, TSV, JSONL, JSON, Parquet; and what a
+notebook holds already: a list of dicts, a dict of columns, a data frame.
 
 A reader returns a `Raw` table: cells as they stand in the file (str, int, float, bool or None) and
 the line each row came from, so that whatever is wrong later can be named by file and row.
@@ -8,6 +9,8 @@ Nothing that is read is ever evaluated.
 import csv
 import io
 import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,57 @@ def read_raw(path: Path) -> Raw:
     if not raw.line:
         raise UserError(f"{path}: the table has no rows")
     return raw
+
+
+def in_memory(table: Any) -> Raw:
+    """A table that is no file; rows are counted from 1, as those of Parquet are.
+
+    Args:
+      table: a sequence of mappings (a row each), a mapping from names to sequences (a column each),
+        or a data frame: an object whose `columns` are names and whose `table[name]` has `to_list`,
+        as those of pandas and polars. None and NaN are empty cells.
+    Raises:
+      UserError: it is none of these, or its columns are of different lengths.
+    """
+    source = "the table"
+    if isinstance(table, Mapping):
+        columns = {str(name): list(cells) for name, cells in table.items()}
+    elif hasattr(table, "columns") and hasattr(table, "__getitem__"):
+        names = [str(name) for name in table.columns]
+        if len(set(names)) < len(names):
+            raise UserError(f"{source}: two of its columns have one name")
+        columns = {str(name): list(table[name].to_list()) for name in table.columns}
+    elif isinstance(table, Sequence) and all(isinstance(row, Mapping) for row in table):
+        keys = dict.fromkeys(key for row in table for key in row)
+        columns = {str(key): [row.get(key) for row in table] for key in keys}
+    else:
+        raise UserError(
+            f"a table of runs is a path, a list of dicts, a dict of columns or a data frame, not a "
+            f"{type(table).__name__}"
+        )
+    lengths = {name: len(cells) for name, cells in columns.items()}
+    if len(set(lengths.values())) > 1:
+        few, many = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
+        raise UserError(
+            f"{source}: column '{few}' has {lengths[few]} rows and '{many}' {lengths[many]}"
+        )
+    count = next(iter(lengths.values()), 0)
+    if not count:
+        raise UserError(f"{source}: it has no rows")
+    cells = {name: [_cell(value) for value in column] for name, column in columns.items()}
+    return Raw(source, cells, list(range(1, count + 1)))
+
+
+def _cell(value: Any) -> Cell:
+    """A value of Python, NumPy or Arrow as a cell; what is neither number nor text, by its text."""
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()  # NumPy's scalars
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    # pandas' missing value of integers and texts is an object of its own.
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    return value if isinstance(value, (str, int, float, bool)) else str(value)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,80 @@
+"""Tables that are no files: what a notebook holds already reads like the file of the same rows."""
+
+import json
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.table.read import read_runs
+from chinchilla_jax.scaling.table.readers import in_memory
+from tests.scaling.known import TRUE, grid
+
+PARAMS, TOKENS, BUDGET = grid([1e18, 1e19, 1e20], 6, 4.0)
+COLUMNS = {
+    "N": PARAMS,
+    "tokens": TOKENS,
+    "loss": TRUE.loss(PARAMS, TOKENS),
+    "seed": np.arange(len(PARAMS)),
+    "run": [f"run {i}" for i in range(len(PARAMS))],
+}
+ROWS = [dict(zip(COLUMNS, row, strict=True)) for row in zip(*COLUMNS.values(), strict=True)]
+
+
+def _pandas():
+    return pytest.importorskip("pandas").DataFrame(COLUMNS)
+
+
+def _polars():
+    return pytest.importorskip("polars").DataFrame(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: COLUMNS, lambda: ROWS, _pandas, _polars],
+    ids=["columns", "rows", "pandas", "polars"],
+)
+def test_a_table_in_memory_reads_like_the_file_of_its_rows(make, tmp_path):
+    file = tmp_path / "runs.jsonl"
+    plain = [{k: v if isinstance(v, str) else float(v) for k, v in row.items()} for row in ROWS]
+    file.write_text("\n".join(map(json.dumps, plain)))
+    expected, found = read_runs(file), read_runs(make())
+    for name in ("params", "tokens", "flops", "loss", "group_R", "budget_G"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    assert found.run_id_R == expected.run_id_R
+    assert found.row_R.tolist() == list(range(1, len(ROWS) + 1))
+
+
+def test_what_a_frame_calls_missing_is_an_empty_cell():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(COLUMNS)
+    frame["loss"] = frame["loss"].astype("Float64")
+    frame.loc[4, "loss"] = pandas.NA
+    frame.loc[5, "loss"] = float("nan")
+    found = read_runs(frame)
+    assert [(aside.row, aside.status) for aside in found.aside] == [(5, "missing"), (6, "missing")]
+
+
+def test_cells_of_numpy_become_those_of_python():
+    raw = in_memory(
+        {"a": np.array([1, 2]), "b": [np.float32(0.5), np.str_("x")], "c": [b"x", None]}
+    )
+    assert raw.columns == {"a": [1, 2], "b": [0.5, "x"], "c": ["b'x'", None]}
+    assert [type(cell) for cell in raw.columns["a"]] == [int, int]
+
+
+@pytest.mark.parametrize(
+    "table,says",
+    [
+        (3, "not a int"),
+        ([1, 2], "not a list"),
+        ({}, "no rows"),
+        ([], "no rows"),
+        ({"params": [1.0, 2.0], "loss": [1.0]}, "column 'loss' has 1 rows and 'params' 2"),
+        ({"params": [1e6], "tokens": [1e8]}, "no column for loss"),
+    ],
+)
+def test_what_is_no_table_is_one_line(table, says):
+    with pytest.raises(UserError, match=says) as error:
+        read_runs(table)
+    assert "\n" not in str(error.value)

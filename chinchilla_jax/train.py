@@ -14,13 +14,11 @@ from typing import Any
 from absl import flags
 
 from chinchilla_jax import program
-from chinchilla_jax.experiment import storage, tables
+from chinchilla_jax.experiment import records, storage, tables
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.counting import flops_per_step
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.loading import cache_folder
-from chinchilla_jax.experiment.records import has_plan, read_plan, run_directory, write_results
-from chinchilla_jax.experiment.schema import from_json
 from chinchilla_jax.training import distributed
 from chinchilla_jax.training.sweep import freeze_plan, select
 
@@ -40,14 +38,14 @@ def _chosen(workdir: Path) -> RunConfig:
             "give either --cell=INDEX of the plan or --run=FILE, a resolved config.json"
         )
     if _RUN.value:
-        return from_json(RunConfig, storage.read_json(storage.path(_RUN.value)), _RUN.value)
+        return records.read_run(storage.path(_RUN.value))
 
     def freeze() -> None:
-        if _CONFIG.value or not has_plan(workdir):
+        if _CONFIG.value or not records.has_plan(workdir):
             freeze_plan(program.experiment_from_flags(_CONFIG.value), workdir)
 
     distributed.on_writer(freeze)
-    return select(read_plan(workdir)[1], str(_CELL.value), "planned")[0].run
+    return select(records.read_plan(workdir)[1], str(_CELL.value), "planned")[0].run
 
 
 def _train(workdir: Path) -> dict[str, Any]:
@@ -60,7 +58,7 @@ def _train(workdir: Path) -> dict[str, Any]:
     profiled = steps_named(_PROFILE.value, run.steps)
     worker.prepare_jax(cache_folder(run.data.cache))
     corpus = worker.open_planned_corpus(workdir, run)
-    directory = run_directory(workdir, run.run_id)
+    directory = records.run_directory(workdir, run.run_id)
     step_flops = flops_per_step(
         run.model, run.batch_size, run.sequence_length, run.flops_convention
     )
@@ -79,8 +77,8 @@ def _train(workdir: Path) -> dict[str, Any]:
             row = train(run, corpus, directory, should_stop, show, profiled)
         except Interrupted:
             raise KeyboardInterrupt from None
-    if has_plan(workdir):
-        distributed.on_writer(lambda: write_results(workdir))
+    if records.has_plan(workdir):
+        distributed.on_writer(lambda: records.write_results(workdir))
     return row
 
 

@@ -80,7 +80,7 @@ def validation_windows(tokens: np.ndarray, count: int, sequence: int) -> np.ndar
         raise UserError(
             f"validation has {len(tokens)} tokens, but {count} windows of {sequence} need "
             f"{count * sequence + 1}; raise data.validation_fraction or lower "
-            "training.eval_windows"
+            "measurement.eval_windows"
         )
     view = Sampler(tokens, sequence)._windows
     return view[np.arange(count) * rows // count].astype(np.int32)

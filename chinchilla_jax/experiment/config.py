@@ -5,12 +5,12 @@ An `Experiment` is what a person writes in `configs/*.py`. The planner resolves 
 and convertible to and from JSON (`schema.to_json`, `schema.from_json`).
 """
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 
+from chinchilla_jax.experiment.execution import Execution
+from chinchilla_jax.experiment.fingerprint import LABEL, OPERATION
 from chinchilla_jax.experiment.model import DEFINITIONS, ModelConfig
-from chinchilla_jax.experiment.schema import check_types, one_of, positive, require, to_json
+from chinchilla_jax.experiment.schema import check_types, one_of, positive, require
 
 CONVENTIONS = ("matmul", "chinchilla", "six_nd")
 BUILDERS = ("python_source", "local_text", "array_record")
@@ -21,7 +21,6 @@ OPTIMIZERS = ("adamw", "muon")
 PARAMETRIZATIONS = ("mup", "standard")
 DTYPES = ("auto", "float32", "bfloat16")
 REMAT_POLICIES = ("auto", "none", "attention", "dots", "full")
-SWITCHES = ("auto", "on", "off")
 LAYER_LOOPS = ("auto", "scan", "unrolled")
 ORDERS = ("smallest", "largest", "planned")
 
@@ -37,9 +36,11 @@ class DataConfig:
     tokenizer: str = "bytes"
     vocab_size: int = 256
     validation_fraction: float = 0.01  # of the text, by a hash of the document
-    max_epochs: float = 4.0  # repetition costs almost nothing up to here (Muennighoff et al. 2023)
+    # Of a planned run; up to 4 repetition costs almost nothing (Muennighoff et al. 2023).
+    max_epochs: float = field(default=4.0, metadata=OPERATION)
     max_megabytes: float | None = None  # of training text; less is a subset of more
-    cache: str = ""  # folder of prepared corpora; default: $CHINCHILLA_JAX_CACHE, ~/.cache/...
+    # Folder of prepared corpora; default: $CHINCHILLA_JAX_CACHE, ~/.cache/...
+    cache: str = field(default="", metadata=OPERATION)
 
     def __post_init__(self) -> None:
         where = "data"
@@ -183,50 +184,41 @@ class RecipeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How a run is executed: the mesh, the precision, what is logged and kept.
+    """By which program a step is computed: precision, layers, what is computed twice.
 
-    None of it changes what is computed, but for the rounding of another mesh or precision.
+    The same mathematics, but other roundings: part of a run's fingerprint.
     """
 
-    data_parallel: int = 0  # devices on each mesh axis; 0: all that the other axes leave
-    fsdp: int = 1
-    tensor: int = 1
     dtype: str = "auto"  # compute; auto: bfloat16 on accelerators, float32 on CPU
     layers: str = "auto"  # auto: scan on accelerators, unrolled on CPU where scan costs 13-17 %
     # What layers keep for the backward pass: less and less from none over attention and dots to
     # full (models/decoder.py). auto: dots on accelerators, none on CPU.
     remat: str = "auto"
     loss_chunk_tokens: int = 4096  # tokens of a device whose logits exist at once
-    microbatch: int = 0  # sequences per gradient accumulation step; 0: the whole batch
-    steps_per_dispatch: int = 0  # steps per call of the device; 0: 64 on CPU, 1 on accelerators
-    log_every: int = 50  # steps
-    eval_windows: int = 512  # validation sequences, fixed for the whole experiment
-    checkpoint_seconds: float = 60.0  # between checkpoints
-    keep_checkpoints: int = 2
-    async_checkpoints: str = "auto"  # written while training goes on; auto: on accelerators
-    save_final: bool = True
-    divergence_factor: float = 1.5  # smoothed loss over its lowest past value
-    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         where = "training"
         one_of(f"{where}.dtype", self.dtype, DTYPES)
         one_of(f"{where}.layers", self.layers, LAYER_LOOPS)
         one_of(f"{where}.remat", self.remat, REMAT_POLICIES)
-        one_of(f"{where}.async_checkpoints", self.async_checkpoints, SWITCHES)
-        positive(
-            where,
-            fsdp=self.fsdp,
-            tensor=self.tensor,
-            loss_chunk_tokens=self.loss_chunk_tokens,
-            log_every=self.log_every,
-            eval_windows=self.eval_windows,
-            checkpoint_seconds=self.checkpoint_seconds,
-            keep_checkpoints=self.keep_checkpoints,
-        )
-        for name in ("data_parallel", "microbatch", "steps_per_dispatch"):
-            value = getattr(self, name)
-            require(value >= 0, f"{where}.{name}", value, "must be 0 (automatic) or more")
+        positive(where, loss_chunk_tokens=self.loss_chunk_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What of a run is measured, and when it counts as diverged.
+
+    It trains no parameter otherwise, but both decide what the result row says: the loss is that of
+    just these windows, and a run over `divergence_factor` has no loss at all. Hence they are part
+    of a run's fingerprint, and one work folder has one value of them.
+    """
+
+    eval_windows: int = 512  # validation sequences, fixed for the whole experiment
+    divergence_factor: float = 1.5  # smoothed loss over its lowest past value
+
+    def __post_init__(self) -> None:
+        where = "measurement"
+        positive(where, eval_windows=self.eval_windows)
         require(
             self.divergence_factor > 1,
             f"{where}.divergence_factor",
@@ -265,19 +257,21 @@ class OptimizerConfig:
 class RunConfig:
     """One run, with nothing left to derive: the content of runs/<run_id>/config.json."""
 
-    run_id: str
-    experiment: str
+    run_id: str = field(metadata=LABEL)
+    experiment: str = field(metadata=LABEL)
     budget: float  # FLOPs asked, under `flops_convention`
     flops_convention: str
     model: ModelConfig
     data: DataConfig
     optimizer: OptimizerConfig
-    training: TrainingConfig
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    measurement: Measurement = field(default_factory=Measurement)
+    execution: Execution = field(default_factory=Execution, metadata=OPERATION)
     batch_size: int  # sequences
     sequence_length: int  # tokens
     steps: int  # optimizer updates, exactly
     seed: int
-    lr_multiplier: float = 1.0
+    lr_multiplier: float = field(default=1.0, metadata=LABEL)  # `optimizer` has it in its rate
 
     def __post_init__(self) -> None:
         positive(
@@ -309,6 +303,8 @@ class Experiment:
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    measurement: Measurement = field(default_factory=Measurement)
+    execution: Execution = field(default_factory=Execution, metadata=OPERATION)
 
     def __post_init__(self) -> None:
         check_types(self, "config")
@@ -331,41 +327,3 @@ class Experiment:
         )
         for seed in self.seeds:
             require(0 <= seed < 2**31, "seeds", seed, "must lie in [0, 2**31)")
-
-
-def fingerprint(run: RunConfig) -> str:
-    """Sixteen hex digits of what decides a run's numbers.
-
-    The name, the place of the cache, how a step is split over devices and time, what is logged
-    and how often state is kept are left out: a run may continue under other values of these.
-    """
-    numbers = to_json(run)
-    for path in (
-        ("run_id",),
-        ("experiment",),
-        ("data", "cache"),
-        ("data", "max_epochs"),
-        *(("training", name) for name in _OPERATION),
-    ):
-        *groups, last = path
-        inner = numbers
-        for group in groups:
-            inner = inner[group]
-        del inner[last]
-    text = json.dumps(numbers, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-_OPERATION = (
-    "data_parallel",
-    "fsdp",
-    "tensor",
-    "microbatch",
-    "steps_per_dispatch",
-    "log_every",
-    "checkpoint_seconds",
-    "keep_checkpoints",
-    "async_checkpoints",
-    "save_final",
-    "tensorboard",
-)

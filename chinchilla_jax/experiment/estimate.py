@@ -123,19 +123,19 @@ def resolve(run: RunConfig, devices: int, hardware: Hardware | None) -> RunConfi
 
     As it is where its configuration chooses a mesh itself, or the hardware is not known.
     """
-    training = run.training
-    if hardware is None or training.data_parallel or training.fsdp * training.tensor > 1:
+    execution = run.execution
+    if hardware is None or execution.data_parallel or execution.fsdp * execution.tensor > 1:
         return run
     found = suggest(run, devices, hardware)
     split = run.batch_size // found.microbatches if found.microbatches > 1 else 0
     resolved = dataclasses.replace(
-        training,
+        execution,
         data_parallel=found.mesh.data,
         fsdp=found.mesh.fsdp,
         tensor=found.mesh.tensor,
-        microbatch=training.microbatch or split,
+        microbatch=execution.microbatch or split,
     )
-    return dataclasses.replace(run, training=resolved)
+    return dataclasses.replace(run, execution=resolved)
 
 
 def on_mesh(run: RunConfig, mesh: MeshShape, microbatches: int, hardware: Hardware) -> Estimate:
@@ -166,7 +166,7 @@ def on_mesh(run: RunConfig, mesh: MeshShape, microbatches: int, hardware: Hardwa
 def _smallest_split(run: RunConfig, mesh: MeshShape, hardware: Hardware) -> Estimate:
     """With as few microbatches as fit, or with one sequence each where none does."""
     local = run.batch_size // mesh.parts
-    given = run.training.microbatch
+    given = run.execution.microbatch
     counts = [n for n in range(1, local + 1) if local % n == 0]
     if given and run.batch_size % given == 0 and given % mesh.parts == 0:
         counts = [run.batch_size // given]  # chosen in the config

@@ -1,15 +1,20 @@
 """A configuration file and its overrides, as a person gives them on the command line."""
 
+import dataclasses
 import os
+import re
 import runpy
 import sys
 import traceback
-from collections.abc import Sequence
+import typing
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from chinchilla_jax.experiment.config import Experiment
+from chinchilla_jax.experiment.earlier import MOVED
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import nearest, replace_paths
+from chinchilla_jax.experiment.schema import nearest, replace_paths, unknown_field
 from chinchilla_jax.experiment.storage import is_remote
 
 OVERRIDE = "--config."
@@ -55,16 +60,41 @@ def load_experiment(path: str, overrides: Sequence[tuple[str, str]] = ()) -> Exp
             f"--config={path}: no such file; {nearest(path, names)}"
             f"({folder}/ has {', '.join(Path(n).name for n in names) or 'no configs'})"
         )
+    for name, _ in overrides:
+        if name in MOVED:
+            raise UserError(f"config.{name}: is now config.{MOVED[name]}")
     try:
         get_config = runpy.run_path(str(file)).get("get_config")
         experiment = get_config() if callable(get_config) else None
     except UserError as error:
         raise UserError(f"{_place(file)}: {error}") from None
+    except TypeError as error:
+        raise UserError(f"{_place(file)}: {_unknown_argument(error)}") from None
     except Exception as error:
         raise UserError(f"{_place(file)}: {type(error).__name__}: {error}") from None
     if not isinstance(experiment, Experiment):
         raise UserError(f"{path}: must define get_config() that returns an Experiment")
     return replace_paths(experiment, overrides)
+
+
+def _unknown_argument(error: TypeError) -> str:
+    """What is wrong in one line, where a group of the configuration was given no field of it."""
+    found = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    groups = {Experiment: "", **{hint: f"{group}." for group, hint in _groups()}}
+    for cls, group in groups.items():
+        if found and cls.__name__ == found[1]:
+            name = found[2]
+            if now := MOVED.get(group + name):
+                return f"{cls.__name__}({name}=...): {name} is now {now}"
+            return str(unknown_field(cls.__name__, name, [f.name for f in dataclasses.fields(cls)]))
+    return f"TypeError: {error}"
+
+
+def _groups() -> Iterator[tuple[str, Any]]:
+    """The fields of an experiment that are groups of fields, and their types."""
+    for name, hint in typing.get_type_hints(Experiment).items():
+        if dataclasses.is_dataclass(hint):
+            yield name, hint
 
 
 def _place(file: Path) -> str:

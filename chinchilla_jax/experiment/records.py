@@ -22,16 +22,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import lock, storage
-from chinchilla_jax.experiment.config import CONVENTIONS, Experiment, RunConfig, fingerprint
+from chinchilla_jax.experiment import earlier, lock, storage
+from chinchilla_jax.experiment.config import CONVENTIONS, Experiment, RunConfig
 from chinchilla_jax.experiment.counting import count_params, flops_per_step
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.lock import Lock
 from chinchilla_jax.experiment.schema import from_json, to_json
 from chinchilla_jax.experiment.storage import LineFile, read_json, write_text_atomic
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2  # plans of version 1 are read too, see `earlier`
 HEARTBEAT_SECONDS = 10.0  # between two signs of life of a run under way
 
 # What a run measures; all else in its row follows from its configuration.
@@ -79,7 +80,7 @@ class RunDirectory:
         """
         file = self.path / "config.json"
         if storage.exists(file):
-            begun = from_json(RunConfig, read_json(file), str(file))
+            begun = read_run(file)
             if fingerprint(begun) != fingerprint(run):
                 raise UserError(
                     f"{self.path}: was begun under another configuration "
@@ -176,6 +177,15 @@ class MetricsFile:
         self.lines.flush()
 
 
+def read_run(file: Path) -> RunConfig:
+    """The run of a `config.json`.
+
+    Raises:
+      UserError: no such file, or not the configuration of a run.
+    """
+    return from_json(RunConfig, earlier.upgraded(read_json(file)), str(file))
+
+
 def run_directory(workdir: Path, run_id: str) -> RunDirectory:
     """The folder of run `run_id`."""
     return RunDirectory(workdir / "runs" / run_id)
@@ -270,8 +280,11 @@ def read_plan(workdir: Path) -> tuple[Experiment, list[Cell], dict[str, Any]]:
     if not has_plan(workdir):
         raise UserError(f"{workdir}: holds no plan.json; make one with the plan or sweep program")
     plan = read_json(file)
-    if not isinstance(plan, dict) or plan.pop("version", None) != PLAN_VERSION:
-        raise UserError(f"{file}: is not a plan of version {PLAN_VERSION}")
+    version = plan.pop("version", None) if isinstance(plan, dict) else None
+    if version not in (1, PLAN_VERSION):
+        raise UserError(f"{file}: is not a plan of version 1 or {PLAN_VERSION}")
+    if version == 1:
+        plan = earlier.plan(plan)
     experiment = from_json(Experiment, plan.pop("experiment", None), f"{file}: experiment")
     cells = [
         from_json(Cell, cell, f"{file}: cells[{i}]") for i, cell in enumerate(plan.pop("cells", []))

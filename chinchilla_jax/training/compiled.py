@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from chinchilla_jax.experiment.config import OptimizerConfig, RunConfig, TrainingConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.models import loss
 from chinchilla_jax.models.decoder import Decoder
@@ -41,7 +42,9 @@ def compiled_for(run: RunConfig) -> Compiled:
       UserError: the mesh does not fit the devices, the model or the batch.
     """
     constants = replace(run.optimizer, learning_rate=1.0, weight_decay=0.0)
-    return _compiled(run.model, constants, run.training, run.batch_size, run.sequence_length)
+    return _compiled(
+        run.model, constants, run.training, run.execution, run.batch_size, run.sequence_length
+    )
 
 
 @functools.lru_cache(maxsize=4)  # each holds tens of MB of machine code
@@ -49,12 +52,13 @@ def _compiled(
     shape: ModelConfig,
     optimizer: OptimizerConfig,
     training: TrainingConfig,
+    execution: Execution,
     batch_size: int,
     sequence: int,
 ) -> Compiled:
-    mesh = sharding.make_mesh(training, training.microbatch or batch_size)
+    mesh = sharding.make_mesh(execution, execution.microbatch or batch_size)
     parts = sharding.batch_divisor(mesh)
-    microbatches = _microbatches(training, batch_size, parts)
+    microbatches = _microbatches(execution, batch_size, parts)
     dtype = devices.compute_dtype(training)
     model = Decoder(
         shape,
@@ -114,16 +118,16 @@ def _compiled(
     )
 
 
-def _microbatches(training: TrainingConfig, batch_size: int, parts: int) -> int:
+def _microbatches(execution: Execution, batch_size: int, parts: int) -> int:
     """Gradient accumulation steps of a batch that is split in `parts` over devices."""
-    size = training.microbatch or batch_size
+    size = execution.microbatch or batch_size
     if batch_size % size:
         raise UserError(
-            f"training.microbatch = {size}: does not divide the batch of {batch_size} sequences"
+            f"execution.microbatch = {size}: does not divide the batch of {batch_size} sequences"
         )
     if size % parts:
         raise UserError(
-            f"training: data_parallel x fsdp = {parts} devices do not divide "
+            f"execution: data_parallel x fsdp = {parts} devices do not divide "
             f"{size} sequences; choose a mesh whose product divides the batch"
         )
     return batch_size // size

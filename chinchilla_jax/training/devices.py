@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from chinchilla_jax.experiment import estimate
 from chinchilla_jax.experiment.config import RunConfig, TrainingConfig
+from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.hardware import by_device_kind
 
 
@@ -55,13 +56,13 @@ def remat(config: TrainingConfig) -> str:
     return ("none" if on_cpu() else "dots") if config.remat == "auto" else config.remat
 
 
-def async_checkpoints(config: TrainingConfig) -> bool:
+def async_checkpoints(config: Execution) -> bool:
     """Whether checkpoints are written while training goes on: on a CPU that takes as much of the
     same cores."""
     return not on_cpu() if config.async_checkpoints == "auto" else config.async_checkpoints == "on"
 
 
-def steps_per_dispatch(config: TrainingConfig) -> int:
+def steps_per_dispatch(config: Execution) -> int:
     """Most steps in one call of the device: on a CPU the call itself costs as much as a step."""
     return config.steps_per_dispatch or (64 if on_cpu() else 1)
 

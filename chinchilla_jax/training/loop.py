@@ -11,8 +11,9 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from chinchilla_jax.data.store import Corpus
-from chinchilla_jax.experiment.config import RunConfig, fingerprint
+from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.counting import flops_per_step
+from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.models import decoder
 from chinchilla_jax.training import devices, distributed, sharding
@@ -62,7 +63,7 @@ def train(
         return result
     run = devices.resolved(run)
     compiled = compiled_for(run)
-    held_out = corpus.validation_windows(run.training.eval_windows, run.sequence_length)
+    held_out = corpus.validation_windows(run.measurement.eval_windows, run.sequence_length)
     distributed.on_writer(lambda: directory.start(run))
     started = time.perf_counter()
     meta: Meta = {
@@ -71,15 +72,15 @@ def train(
         "data": corpus.data_fingerprint,
         "tokenizer": corpus.tokenizer_fingerprint,
         "model_version": decoder.VERSION,
-        "config": fingerprint(run),
+        "fingerprint": fingerprint(run),
     }
     with (
         jax.set_mesh(compiled.mesh),
         Checkpoints(
             directory.checkpoints,
-            run.training.keep_checkpoints,
+            run.execution.keep_checkpoints,
             meta,
-            devices.async_checkpoints(run.training),
+            devices.async_checkpoints(run.execution),
         ) as checkpoints,
         Heartbeat(run, directory if distributed.is_writer() else None) as heartbeat,
         Profiler(profiled, directory.path / "profile") as profiler,
@@ -106,7 +107,7 @@ def train(
             heartbeat.doing("evaluating")
             measured |= evaluate(compiled, state.params, *held_out)
             measured["train_loss"] = float(state.smoothed_loss)
-            if run.training.save_final:
+            if run.execution.save_final:
                 checkpoints.save(run.steps, state)
     measured["wall_seconds"] = before + time.perf_counter() - started
     distributed.on_writer(
@@ -153,7 +154,7 @@ class _Loop:
     ) -> tuple[TrainState, str]:
         """Trains from `step` to the end; the second result says why the run diverged, if so."""
         run = self._run
-        most = devices.steps_per_dispatch(run.training)
+        most = devices.steps_per_dispatch(run.execution)
         decay = np.float32(run.optimizer.weight_decay)
         count, reason, saved = 1, "", time.perf_counter()
         pending: tuple[int, int, dict[str, Any]] | None = None
@@ -173,7 +174,7 @@ class _Loop:
             state, pending = dispatched[0], (step, count, dispatched[1])
             step += count
             # Any process may be told to stop; the clock of process 0 is that of all.
-            due = time.perf_counter() - saved > run.training.checkpoint_seconds
+            due = time.perf_counter() - saved > run.execution.checkpoint_seconds
             clock = (due, self._next_count(count)) if distributed.is_writer() else (0, 0)
             stop, save, count = ballot(should_stop(), *clock)
             if stop or save:
@@ -252,7 +253,7 @@ class _Loop:
             self._writer.write(first, values, now - self._origin, rate)
         self._heartbeat.beat(first + count, loss=float(values["loss"][-1]))
         on_progress(first + count, float(values["loss"][-1]))
-        return divergence(first, values, self._run.training.divergence_factor)
+        return divergence(first, values, self._run.measurement.divergence_factor)
 
     def _next_count(self, count: int) -> int:
         """Steps of the next dispatch, by the speed so far."""

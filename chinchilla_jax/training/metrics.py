@@ -21,7 +21,7 @@ class MetricsWriter:
         self._flops = flops_per_step(
             run.model, run.batch_size, run.sequence_length, run.flops_convention
         )
-        self._board = _tensorboard(directory) if run.training.tensorboard else None
+        self._board = _tensorboard(directory) if run.execution.tensorboard else None
 
     def write(
         self, first: int, metrics: dict[str, np.ndarray], seconds: float, steps_per_second: float
@@ -39,7 +39,7 @@ class MetricsWriter:
         rows = []
         for i in range(count):
             step = first + i + 1
-            if step % run.training.log_every and step != run.steps:
+            if step % run.execution.log_every and step != run.steps:
                 continue
             rows.append(
                 {
@@ -97,7 +97,7 @@ def _tensorboard(directory: RunDirectory) -> Any:
         from tensorboardX import SummaryWriter
     except ModuleNotFoundError:
         raise UserError(
-            "training.tensorboard = true: needs tensorboardX; "
+            "execution.tensorboard = true: needs tensorboardX; "
             "pip install 'chinchilla_jax[tensorboard]'"
         ) from None
     return SummaryWriter(str(directory.path / "tensorboard"))

@@ -143,28 +143,29 @@ def _chips(environ: Mapping[str, str], pci: Path = PCI) -> tuple[tuple[str, ...]
 def mesh_devices(run: RunConfig, most: int) -> int:
     """How many devices the mesh of a run takes where it may have `most`: all must have work.
 
-    The axes that `run.training` fixes are kept; data parallelism fills what they leave, as far as
+    The axes that `run.execution` fixes are kept; data parallelism fills what they leave, as far as
     it divides the batch.
 
     Raises:
       UserError: the axes that are fixed need more than `most`.
     """
-    training = run.training
+    execution = run.execution
     fixed = fixed_devices(run)
     if fixed > most:
         raise UserError(
-            f"{run.run_id}: a mesh of data_parallel {max(1, training.data_parallel)} x fsdp "
-            f"{training.fsdp} x tensor {training.tensor} needs {fixed} devices, and gets {most}"
+            f"{run.run_id}: a mesh of data_parallel {max(1, execution.data_parallel)} x fsdp "
+            f"{execution.fsdp} x tensor {execution.tensor} needs {fixed} devices, and gets {most}"
         )
-    if training.data_parallel:
+    if execution.data_parallel:
         return fixed
-    sequences = (training.microbatch or run.batch_size) // training.fsdp
+    sequences = (execution.microbatch or run.batch_size) // execution.fsdp
     return fixed * max((d for d in range(1, most // fixed + 1) if sequences % d == 0), default=1)
 
 
 def fixed_devices(run: RunConfig) -> int:
     """The devices that the configuration of a run asks for, before data parallelism by itself."""
-    return max(1, run.training.data_parallel) * run.training.fsdp * run.training.tensor
+    execution = run.execution
+    return max(1, execution.data_parallel) * execution.fsdp * execution.tensor
 
 
 def places(host: Host, size: int, share: int = 1, most: int | None = None) -> list[Place]:

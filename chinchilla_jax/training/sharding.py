@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from chinchilla_jax.experiment.config import TrainingConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.models import roles
 from chinchilla_jax.models.layout import Layout
 from chinchilla_jax.training.optimizers import path_name
@@ -41,7 +41,7 @@ TRAIN_BATCH = P(None, BATCH, None)
 EVAL_BATCH = P(BATCH, None)
 
 
-def make_mesh(config: TrainingConfig, sequences: int = 0) -> Mesh:
+def make_mesh(config: Execution, sequences: int = 0) -> Mesh:
     """The mesh data x fsdp x tensor, over the first devices where it needs fewer than there are.
 
     Devices are ordered by process and the last axis is innermost: tensor, then fsdp, stay within
@@ -66,14 +66,14 @@ def make_mesh(config: TrainingConfig, sequences: int = 0) -> Mesh:
         )  # fmt: skip
     if data * rest > len(devices):
         raise UserError(
-            f"training: a mesh of data_parallel {data} x fsdp {config.fsdp} x tensor "
+            f"execution: a mesh of data_parallel {data} x fsdp {config.fsdp} x tensor "
             f"{config.tensor} needs {data * rest} devices; there are {len(devices)}"
         )
     idle = {device.process_index for device in devices[data * rest :]}
     idle -= {device.process_index for device in devices[: data * rest]}
     if idle:
         raise UserError(
-            f"training: a mesh of {data * rest} devices leaves process {min(idle)} of "
+            f"execution: a mesh of {data * rest} devices leaves process {min(idle)} of "
             f"{jax.process_count()} without one; use all {len(devices)} devices, or fewer processes"
         )
     return jax.make_mesh(
@@ -105,7 +105,7 @@ def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     for size, axis in zip(shape, split, strict=True):
         if axis is not None and size % mesh.shape[axis]:
             raise UserError(
-                f"training.{axis} = {mesh.shape[axis]}: does not divide {size}, a dimension of "
+                f"execution.{axis} = {mesh.shape[axis]}: does not divide {size}, a dimension of "
                 f"{name} {list(shape)}; choose a divisor"
             )
     return P(*split)

@@ -64,7 +64,8 @@ def freeze_plan(experiment: Experiment, workdir: Path) -> list[Cell]:
     corpus = open_corpus(experiment.data, cache_folder(experiment.data.cache), known)
     cells = grid.plan(experiment, corpus.train_tokens)
     # Told now, not by every cell when it is about to train.
-    corpus.validation_windows(experiment.training.eval_windows, experiment.recipe.sequence_length)
+    windows = experiment.measurement.eval_windows
+    corpus.validation_windows(windows, experiment.recipe.sequence_length)
     facts = {
         "code_version": code_version(),
         "train_tokens": corpus.train_tokens,
@@ -291,7 +292,7 @@ def _blame(workdir: Path, cells: Sequence[Cell], pid: int, status: int) -> bool:
         if mine and directory.result() is None:
             what = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
             if status == -signal.SIGKILL:
-                what += ", as where memory runs out (--config.training.microbatch=1 takes least)"
+                what += ", as where memory runs out (--config.execution.microbatch=1 takes least)"
             directory.fail(f"its process ended {what}; see {_logs(workdir)}")
             return True
     return False

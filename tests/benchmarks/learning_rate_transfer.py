@@ -14,7 +14,8 @@ import math
 import numpy as np
 
 from chinchilla_jax.data.store import open_corpus
-from chinchilla_jax.experiment.config import DataConfig, RecipeConfig, RunConfig, TrainingConfig
+from chinchilla_jax.experiment.config import DataConfig, RecipeConfig, RunConfig
+from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.recipe import optimizer_for
@@ -43,7 +44,7 @@ def run_of(width: int, rate: float, steps: int, parametrization: str) -> RunConf
         ),
         data=DataConfig(),
         optimizer=optimizer_for(steps, rate, recipe),
-        training=TrainingConfig(data_parallel=1),
+        execution=Execution(data_parallel=1),
         batch_size=BATCH,
         sequence_length=SEQUENCE,
         steps=steps,

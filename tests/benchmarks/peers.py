@@ -120,6 +120,7 @@ class JaxTraining:
         import jax
 
         from chinchilla_jax.experiment import config, recipe
+        from chinchilla_jax.experiment.execution import Execution
         from chinchilla_jax.training import compiled, devices, initial, optimizers
 
         rules = config.RecipeConfig()
@@ -131,13 +132,14 @@ class JaxTraining:
             model=shape,
             data=config.DataConfig(),
             optimizer=recipe.optimizer_for(1000, 1e-3, rules),
-            training=config.TrainingConfig(data_parallel=1, **(training or {})),
+            training=config.TrainingConfig(**(training or {})),
+            execution=Execution(data_parallel=1),
             batch_size=batch,
             sequence_length=sequence,
             steps=1000,
             seed=0,
         )
-        self._run, self._length = run, min(DISPATCH, devices.steps_per_dispatch(run.training))
+        self._run, self._length = run, min(DISPATCH, devices.steps_per_dispatch(run.execution))
         self._compiled = compiled.compiled_for(run)
         with jax.set_mesh(self._compiled.mesh):
             self._state = initial.initial_state(

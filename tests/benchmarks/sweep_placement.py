@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 
 CONFIG = """
-from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig, TrainingConfig
+from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
+from chinchilla_jax.experiment.execution import Execution
 
 def get_config():
     return Experiment(
@@ -30,7 +31,7 @@ def get_config():
                             max_tokens_per_param=1e6, min_steps=1),
         # 16 sequences a step in every cell, so that eight devices divide it.
         recipe=RecipeConfig(base_batch_tokens=1024.0, batch_exponent=0.0),
-        training=TrainingConfig(save_final=False),
+        execution=Execution(save_final=False),
     )
 """
 

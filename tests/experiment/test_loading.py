@@ -35,7 +35,10 @@ def test_an_override_without_a_value():
         ("import nonsense_module", (":1:", "nonsense_module")),
         ("x = 1", ("must define get_config",)),
         ("def get_config():\n    return 3", ("returns an Experiment",)),
-        (GOOD.replace("budgets", "budgetts"), (":4:", "budgetts")),
+        (
+            GOOD.replace("budgets", "budgetts"),
+            (":4:", "Experiment.budgetts", "did you mean budgets"),
+        ),
         (GOOD.replace("(8, 16)", "()"), (":4:", "exactly one of widths")),
         (GOOD.replace("(1e11,)", "'1e11'"), (":4:", "expected a list")),
     ],
@@ -48,6 +51,20 @@ def test_errors_name_file_and_line(tmp_path, content, words):
     for word in ("broken.py", *words):
         assert word in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "field,now", [("training.fsdp", "execution.fsdp"), ("training.eval_windows", "measurement.")]
+)
+def test_a_field_that_has_moved_is_named_where_it_is_now(tmp_path, field, now):
+    path = tmp_path / "c.py"
+    path.write_text(GOOD)
+    with pytest.raises(UserError, match=rf"^config\.{field}: is now config\.{now}"):
+        load_experiment(str(path), [(field, "4")])
+    name = field.split(".")[1]
+    path.write_text(f"from chinchilla_jax.experiment.config import *\nTrainingConfig({name}=4)")
+    with pytest.raises(UserError, match=rf"c\.py:2: TrainingConfig.*{name} is now {now}"):
+        load_experiment(str(path))
 
 
 def test_a_missing_file_names_the_nearest(tmp_path):

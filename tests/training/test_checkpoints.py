@@ -31,7 +31,7 @@ META: Meta = {
     "data": "d0d0",
     "tokenizer": "bytes",
     "model_version": 2,
-    "config": "c0c0",
+    "fingerprint": "c0c0",
 }
 
 
@@ -149,12 +149,12 @@ def test_the_newest_stay_and_a_step_is_saved_once(tmp_path):
     ("field", "value"),
     [
         ("horizon", 500), ("batch_size", 16), ("data", "dead"), ("tokenizer", "spm"),
-        ("model_version", 3), ("config", "x"),
+        ("model_version", 3), ("fingerprint", "x"),
     ],
 )  # fmt: skip
 def test_another_run_is_refused_with_both_values(tmp_path, field, value):
     save_all(tmp_path, 10)
-    other = {**META, "config": "all others differ with it", field: value}
+    other = {**META, "fingerprint": "all others differ with it", field: value}
     with pytest.raises(UserError) as error:
         restore(tmp_path, other)
     message = str(error.value)

@@ -84,7 +84,7 @@ MORE = [
 def test_collectives_send_what_the_formula_says(mesh, definition, training):
     run = run_on(mesh, definition, **training)
     matrices, vectors = counted(run, mesh)
-    micro = run.batch_size // (run.training.microbatch or run.batch_size)
+    micro = run.batch_size // (run.execution.microbatch or run.batch_size)
     expected = traffic(run, MeshShape(*mesh), microbatches=micro, compute=4)
     batch_axes = "+".join(n for n, size in zip(("data", "fsdp"), mesh, strict=False) if size > 1)
     wanted = {

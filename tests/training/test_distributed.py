@@ -330,7 +330,7 @@ def get_config():
         ladder=LadderConfig(shapes=(shape(1), shape(2)), min_tokens_per_param=0.01, min_steps=1),
         data={data},
         recipe=RecipeConfig(sequence_length=16, base_batch_tokens=128, batch_exponent=0.0),
-        training=TrainingConfig(tensor=2, log_every=10, eval_windows=64),
+        measurement=Measurement(eval_windows=64), execution=Execution(tensor=2, log_every=10),
     )
 """
 
@@ -347,8 +347,8 @@ def test_a_sweep_of_two_processes_walks_over_the_cells_as_one_worker(data, tmp_p
     assert [status for status, _, _ in ends] == [1, 1], ends
     assert sorted(row["status"] for row in rows) == ["done", "failed"]
     (failed,) = [row for row in rows if row["status"] == "failed"]
-    assert "training.tensor = 2: does not divide 1" in failed["reason"]
-    assert "training.tensor = 2: does not divide 1" in ends[0][2]
+    assert "execution.tensor = 2: does not divide 1" in failed["reason"]
+    assert "execution.tensor = 2: does not divide 1" in ends[0][2]
     assert not ends[1][1] and not ends[1][2]
     assert (tmp_path / "work" / "results.csv").exists()
     first, second = job.examples()

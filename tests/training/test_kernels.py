@@ -98,7 +98,7 @@ def test_gpus_before_ampere_have_no_such_kernel():
 
 
 def test_a_kernel_on_a_mesh_computes_what_one_device_does():
-    mesh = sharding.make_mesh(small_run(training=MESH).training)
+    mesh = sharding.make_mesh(small_run(training=MESH).execution)
     library = functools.partial(jax.nn.dot_product_attention, is_causal=True)
     shapes = ((8, 16, 4, 8), (8, 16, 2, 8), (8, 16, 2, 8))
     keys = jax.random.split(jax.random.key(0), 3)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chinchilla_jax.experiment.config import fingerprint
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.estimate import resolve
+from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.training import placement
 from chinchilla_jax.training.placement import Group, Host, Place
@@ -289,7 +289,7 @@ def test_a_run_goes_on_the_mesh_that_fits_unless_it_chooses_one():
     """40 billion parameters in float32 with their moments: 480 GB, on GPUs of 141 GB."""
     hardware = by_device_kind(H200_BOX.kind)
     huge = large_run(8192, 48)
-    found = resolve(huge, 8, hardware).training
+    found = resolve(huge, 8, hardware).execution
     assert found.fsdp * found.tensor >= 4 and found.data_parallel
     assert fingerprint(resolve(huge, 8, hardware)) == fingerprint(huge)
     chosen = large_run(8192, 48, fsdp=2)

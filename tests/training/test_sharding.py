@@ -87,7 +87,7 @@ def compiled_text(run):
 
 
 def test_a_parameter_without_a_rule_is_an_error():
-    mesh = sharding.make_mesh(small_run().training)
+    mesh = sharding.make_mesh(small_run().execution)
     leaf = jax.ShapeDtypeStruct((8, 8), np.float32)
     with pytest.raises(UserError, match="params/router"):
         sharding.state_shardings({"params": {"router": leaf}}, mesh)
@@ -96,8 +96,8 @@ def test_a_parameter_without_a_rule_is_an_error():
 @pytest.mark.parametrize(
     "training,model,words",
     [
-        ((1, 1, 8), {"heads": 4, "kv_heads": 4, "head_size": 8}, ("training.tensor = 8", "4")),
-        ((1, 8, 1), {"width": 36}, ("training.fsdp = 8", "36")),
+        ((1, 1, 8), {"heads": 4, "kv_heads": 4, "head_size": 8}, ("execution.tensor = 8", "4")),
+        ((1, 8, 1), {"width": 36}, ("execution.fsdp = 8", "36")),
         ((4, 2, 2), {}, ("needs 16 devices", "there are 8")),
     ],
 )
@@ -117,8 +117,8 @@ def test_all_devices_are_as_many_as_divide_the_batch(caplog):
     """Six sequences on eight devices: six of them, and the log says so."""
     caplog.set_level("INFO", "chinchilla_jax")
     automatic = small_run(batch_size=6, training={"data_parallel": 0})
-    assert sharding.make_mesh(automatic.training, 6).shape["data"] == 6
+    assert sharding.make_mesh(automatic.execution, 6).shape["data"] == 6
     assert "6 of 8 devices, the most that divide 6 sequences" in caplog.text
-    fsdp = small_run(training={"data_parallel": 0, "fsdp": 2}).training
+    fsdp = small_run(training={"data_parallel": 0, "fsdp": 2}).execution
     assert dict(sharding.make_mesh(fsdp, 6).shape) == {"data": 3, "fsdp": 2, "tensor": 1}
     assert sharding.make_mesh(fsdp, 8).shape["data"] == 4

@@ -15,7 +15,7 @@ from chinchilla_jax.experiment.config import (
     DataConfig,
     Experiment,
     LadderConfig,
-    TrainingConfig,
+    Measurement,
 )
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
@@ -34,7 +34,8 @@ def get_config():
         data=DataConfig(builder="local_text", path={path!r}, max_epochs=100.0,
                         validation_fraction=0.2),
         recipe=RecipeConfig(sequence_length=16),
-        training=TrainingConfig(log_every=10, eval_windows=64, checkpoint_seconds=0.3),
+        measurement=Measurement(eval_windows=64),
+        execution=Execution(log_every=10, checkpoint_seconds=0.3),
     )
 """
 
@@ -93,7 +94,7 @@ def test_a_plan_that_holds_out_too_little_is_refused_before_any_cell_runs(tmp_pa
             cache=str(tmp_path / "cache"),
             max_epochs=100.0,
         ),
-        training=TrainingConfig(eval_windows=100_000),
+        measurement=Measurement(eval_windows=100_000),
     )
     with pytest.raises(UserError, match=r"100000 windows of 64 need 6400001; raise data\.valid"):
         freeze_plan(few, tmp_path / "work")
@@ -337,7 +338,7 @@ def test_a_sweep_in_an_object_store_is_interrupted_resumed_and_evaluated(
         monkeypatch.setenv(name, value)
     google_storage.faults.clear()
     workdir = "gs://bucket/sweeps/tiny"
-    arguments = [f"--config={place / 'config.py'}", "--config.training.checkpoint_seconds=4"]
+    arguments = [f"--config={place / 'config.py'}", "--config.execution.checkpoint_seconds=4"]
     process = start(place, workdir, *arguments)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:

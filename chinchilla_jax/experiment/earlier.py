@@ -1,0 +1,47 @@
+"""What earlier versions wrote and how people wrote to them, as this version has it.
+
+Version 1 of the plan had one group, `training`, for what is now `training`, `measurement` and
+`execution`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Where a field of an experiment, or of a run, has gone.
+MOVED = {
+    "training.data_parallel": "execution.data_parallel",
+    "training.fsdp": "execution.fsdp",
+    "training.tensor": "execution.tensor",
+    "training.microbatch": "execution.microbatch",
+    "training.steps_per_dispatch": "execution.steps_per_dispatch",
+    "training.log_every": "execution.log_every",
+    "training.checkpoint_seconds": "execution.checkpoint_seconds",
+    "training.keep_checkpoints": "execution.keep_checkpoints",
+    "training.async_checkpoints": "execution.async_checkpoints",
+    "training.save_final": "execution.save_final",
+    "training.tensorboard": "execution.tensorboard",
+    "training.eval_windows": "measurement.eval_windows",
+    "training.divergence_factor": "measurement.divergence_factor",
+}
+
+
+def plan(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a plan.json of version 1, without its number, as version 2 has it."""
+    cells = [{**cell, "run": upgraded(cell["run"])} for cell in content.get("cells", [])]
+    return {**content, "experiment": upgraded(content.get("experiment")), "cells": cells}
+
+
+def upgraded(config: Any) -> Any:
+    """JSON of an experiment or a run, of any version, with every field where it is now."""
+    if not isinstance(config, Mapping):
+        return config
+    new = {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in config.items()
+    }
+    for old, now in MOVED.items():
+        group, _, name = old.partition(".")
+        fields = new.get(group)
+        if isinstance(fields, dict) and name in fields:
+            target, _, field = now.partition(".")
+            new.setdefault(target, {})[field] = fields.pop(name)
+    return new

@@ -1,0 +1,43 @@
+"""How a run is carried out: on which devices, and what is logged and kept on the way."""
+
+from dataclasses import dataclass
+
+from chinchilla_jax.experiment.schema import one_of, positive, require
+
+SWITCHES = ("auto", "on", "off")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """The mesh, the dispatches, the log and the checkpoints of a run.
+
+    None of it is part of a run's fingerprint: a run may continue under other values, and ends with
+    the same numbers but for the rounding of another mesh or another microbatch.
+    """
+
+    data_parallel: int = 0  # devices on each mesh axis; 0: all that the other axes leave
+    fsdp: int = 1
+    tensor: int = 1
+    microbatch: int = 0  # sequences per gradient accumulation step; 0: the whole batch
+    steps_per_dispatch: int = 0  # steps per call of the device; 0: 64 on CPU, 1 on accelerators
+    log_every: int = 50  # steps
+    checkpoint_seconds: float = 60.0  # between checkpoints
+    keep_checkpoints: int = 2
+    async_checkpoints: str = "auto"  # written while training goes on; auto: on accelerators
+    save_final: bool = True
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        where = "execution"
+        one_of(f"{where}.async_checkpoints", self.async_checkpoints, SWITCHES)
+        positive(
+            where,
+            fsdp=self.fsdp,
+            tensor=self.tensor,
+            log_every=self.log_every,
+            checkpoint_seconds=self.checkpoint_seconds,
+            keep_checkpoints=self.keep_checkpoints,
+        )
+        for name in ("data_parallel", "microbatch", "steps_per_dispatch"):
+            value = getattr(self, name)
+            require(value >= 0, f"{where}.{name}", value, "must be 0 (automatic) or more")

@@ -1,0 +1,69 @@
+"""What of a configuration decides a run's numbers, and a fingerprint of it.
+
+A field decides them unless its metadata says otherwise, beside the field:
+
+* OPERATION: how a run is carried out, or whether it is; a run continues under another value.
+* LABEL: a name of what other fields say; it is told with the result.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from chinchilla_jax.experiment.schema import to_json
+
+OPERATION = {"decides": "operation"}
+LABEL = {"decides": "label"}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A field that holds no group of others."""
+
+    path: str  # `optimizer.learning_rate`
+    value: Any
+    label: bool
+    default: Any  # dataclasses.MISSING where there is none
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[Leaf]:
+    """The fields of a tree of dataclasses, in their order, without those of OPERATION."""
+    for field in dataclasses.fields(config):
+        decides = field.metadata.get("decides")
+        value = getattr(config, field.name)
+        if decides == "operation":
+            continue
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{field.name}.")
+        else:
+            default = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            yield Leaf(f"{prefix}{field.name}", value, decides == "label", default)
+
+
+def fingerprint(config: Any) -> str:
+    """Sixteen hex digits of what decides the numbers of a run (or of one of its groups).
+
+    Only what differs from its default is hashed, and what has none. So a field that is added with
+    a default that means "as before" changes no fingerprint of a run that exists.
+    """
+    numbers = {
+        leaf.path: _canonical(to_json(leaf.value))
+        for leaf in leaves(config)
+        if not leaf.label and (leaf.default is dataclasses.MISSING or leaf.value != leaf.default)
+    }
+    text = json.dumps(numbers, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _canonical(value: Any) -> Any:
+    """1 for 1.0: a budget written as 10**11 is that of 1e11."""
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value

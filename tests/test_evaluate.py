@@ -1,17 +1,11 @@
 """`evaluate` as a person calls it: on a sweep, on a foreign table, and with mistakes."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+from .command import call
 from .scaling.sweeps import write_sweep
-
-
-def call(*arguments, cwd=None):
-    command = [sys.executable, "-m", "chinchilla_jax.evaluate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +15,7 @@ def sweep(tmp_path_factory):
 
 def test_a_sweep_becomes_a_report(sweep):
     done = call(
+        "evaluate",
         f"--runs={sweep}", "--bootstrap=100", "--laws=compute,over_training",
         "--overlay=hoffmann,llama3", "--budgets=1e13", "--holdout_above=1e12",
     )  # fmt: skip
@@ -43,6 +38,7 @@ def test_a_foreign_table_without_figures(sweep, tmp_path):
     ]
     (tmp_path / "theirs.csv").write_text("\n".join(lines))
     done = call(
+        "evaluate",
         "--runs=theirs.csv", "--columns=params=Size,tokens=Data,loss=final", "--nofigures",
         "--bootstrap=0", "--objective=squared", cwd=tmp_path,
     )  # fmt: skip
@@ -72,7 +68,7 @@ def test_a_foreign_table_without_figures(sweep, tmp_path):
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, words, sweep):
-    done = call(*(argument.format(sweep=sweep) for argument in arguments))
+    done = call("evaluate", *(argument.format(sweep=sweep) for argument in arguments))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
     for word in words:

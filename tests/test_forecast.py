@@ -1,16 +1,9 @@
 """`forecast` as a person calls it."""
 
-import subprocess
-import sys
-
 import pytest
 
+from .command import call
 from .scaling.sweeps import write_sweep
-
-
-def call(program, *arguments):
-    command = [sys.executable, "-m", f"chinchilla_jax.{program}", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_from_a_report(tmp_path):

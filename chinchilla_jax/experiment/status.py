@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from chinchilla_jax.experiment.numbers import duration, fixed
 from chinchilla_jax.experiment.records import HEARTBEAT_SECONDS, collect, run_directory
-from chinchilla_jax.experiment.tables import duration, number, results
+from chinchilla_jax.experiment.tables import results
 
 _LOOK_SECONDS = 1.0  # between two looks
 _UNDER_WAY = ("running", "stalled?", "silent")
@@ -60,5 +61,5 @@ def _judge(row: dict[str, Any], beat: dict[str, Any], changed: bool) -> None:
     else:
         status = "running"
         loss = beat.get("loss")
-        why = f"{place}, {beat['doing']}" + (f", loss {number(loss)}" if loss else "")
+        why = f"{place}, {beat['doing']}" + (f", loss {fixed(loss)}" if loss else "")
     row |= {"status": status, "reason": why}

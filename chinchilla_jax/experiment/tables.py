@@ -9,43 +9,16 @@ from tqdm import tqdm
 
 from chinchilla_jax.experiment.estimate import Estimate
 from chinchilla_jax.experiment.grid import Cell
+from chinchilla_jax.experiment.numbers import MISSING, count, data_size, duration, fixed, flops
 
 LOG_SECONDS = 10.0  # between lines of progress where there is no terminal
-_MISSING = "-"
-
-
-def quantity(value: float | None, unit: str = "") -> str:
-    """A count to three digits with an SI prefix: 1234567 -> `1.23M`; `-` where it is missing."""
-    if value is None:
-        return _MISSING
-    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size and (value < 1e15 or prefix != "T"):
-            return f"{value / size:.3g}{prefix}{unit}"
-    return f"{value:.3g}{unit}"
-
-
-def scientific(value: float) -> str:
-    """FLOPs as people write them: `3e11`, `5.76e23`."""
-    return f"{value:.6g}".replace("e+", "e")
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A measured number to some decimals; `-` where it is missing."""
-    return _MISSING if value is None else f"{value:.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """`75 s`, `12 min`, `3.4 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their longest entry, numbers to the right, texts to the left."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     numeric = [
-        all(cell[:1].isdigit() or cell in (_MISSING, "") for cell in column)
+        all(cell[:1].isdigit() or cell in (MISSING, "") for cell in column)
         for column in zip(*rows, strict=True)
     ] or [False] * len(header)
 
@@ -75,14 +48,14 @@ def hardware_plan(cells: Sequence[Cell], estimates: Mapping[int, Estimate]) -> s
             (
                 str(cell.index),
                 f"{model.width}x{model.depth}",
-                quantity(cell.params),
-                quantity(cell.tokens),
-                f"{cell.flops:.3g}".replace("e+", "e"),
+                count(cell.params),
+                count(cell.tokens),
+                flops(cell.flops),
                 str(e.mesh),
                 f"{e.batch_per_device}{times}",
-                quantity(e.memory.state, "B"),
-                quantity(e.memory.activations, "B"),
-                quantity(e.memory.temporaries, "B"),
+                data_size(e.memory.state),
+                data_size(e.memory.activations),
+                data_size(e.memory.temporaries),
                 f"{1e3 * e.arithmetic_seconds:.3g} ms",
                 f"{1e3 * e.collective_seconds:.3g} ms",
                 f"{e.hours:.3g}",
@@ -104,10 +77,10 @@ def plan(cells: Sequence[Cell]) -> str:
         rows.append(
             (
                 str(cell.index),
-                scientific(run.budget),
+                flops(run.budget, 6),
                 f"{model.width}x{model.depth}",
-                quantity(cell.params),
-                quantity(cell.tokens),
+                count(cell.params),
+                count(cell.tokens),
                 f"{cell.tokens / cell.params:.3g}",
                 str(run.batch_size),
                 str(run.steps),
@@ -121,7 +94,7 @@ def plan(cells: Sequence[Cell]) -> str:
     convention = cells[0].run.flops_convention
     return (
         f"{table(header, rows)}\n{len(planned)} of {len(cells)} cells planned, "
-        f"{total:.4g} FLOPs in all ({convention} convention)"
+        f"{flops(total, 4)} FLOPs in all ({convention} convention)"
     )
 
 
@@ -134,14 +107,14 @@ def results(rows: Sequence[Mapping[str, Any]]) -> str:
         (
             str(row["run_id"]),
             str(row["status"]),
-            quantity(row["params_total"]),
-            quantity(row["tokens"]),
+            count(row["params_total"]),
+            count(row["tokens"]),
             f"{row['tokens'] / row['params_total']:.3g}",
-            number(row["loss"]),
-            number(row["loss_se"]),
-            number(row["bits_per_byte"]),
-            quantity(row["tokens_per_second"]),
-            _MISSING if row["wall_seconds"] is None else duration(row["wall_seconds"]),
+            fixed(row["loss"]),
+            fixed(row["loss_se"]),
+            fixed(row["bits_per_byte"]),
+            count(row["tokens_per_second"]),
+            duration(row["wall_seconds"]),
         )
         for row in rows
         if row["status"] != "rejected"
@@ -190,12 +163,12 @@ class ProgressBar:
                 )
             self._bar.n = done
             self._bar.set_description_str(
-                f"{done:.3g} of {total:.3g} FLOPs, {label}, {duration(seconds)}, {left_text}"
+                f"{flops(done)} of {flops(total)} FLOPs, {label}, {duration(seconds)}, {left_text}"
             )
         elif seconds - self._spoke >= LOG_SECONDS or (done >= total and label != self._last):
             self._spoke, self._last = seconds, label
             print(
-                f"{done / total:.0%}: {done:.3g} of {total:.3g} FLOPs, {label}, "
+                f"{done / total:.0%}: {flops(done)} of {flops(total)} FLOPs, {label}, "
                 f"{duration(seconds)}, {left_text}",
                 file=self._stream,
                 flush=True,

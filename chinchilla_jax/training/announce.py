@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.counting import count_params, flops_per_step
-from chinchilla_jax.experiment.tables import quantity
+from chinchilla_jax.experiment.numbers import count, data_size, flops
 from chinchilla_jax.experiment.version import code_version
 from chinchilla_jax.training.compiled import Compiled
 
@@ -25,7 +25,7 @@ def announce(run: RunConfig, compiled: Compiled, corpus: Corpus) -> None:
     text = {
         "corpus": corpus.data_fingerprint,
         "tokenizer": corpus.tokenizer_fingerprint,
-        "training tokens": quantity(corpus.train_tokens),
+        "training tokens": count(corpus.train_tokens),
     }
     code, processes = code_version(), jax.process_count()
     for line in lines(run, compiled.mesh, compiled.abstract_state, code, text, processes):
@@ -53,10 +53,10 @@ def lines(
         f"model: {model.definition}, width {model.width}, depth {model.depth}, heads {heads}, "
         f"feed-forward {model.ff_size}, vocabulary {model.vocab_size}",
         f"batch: {run.batch_size} sequences of {run.sequence_length} tokens; {run.steps} steps, "
-        f"{quantity(run.tokens)} tokens in all",
-        f"parameters: {quantity(count_params(model).total)}; state: "
-        f"{quantity(bytes_per_device(state), 'B')} per device",
-        f"FLOPs: {step_flops:.4g} a step, {step_flops * run.steps:.4g} in all "
+        f"{count(run.tokens)} tokens in all",
+        f"parameters: {count(count_params(model).total)}; state: "
+        f"{data_size(bytes_per_device(state))} per device",
+        f"FLOPs: {flops(step_flops, 4)} a step, {flops(step_flops * run.steps, 4)} in all "
         f"({run.flops_convention} convention)",
         f"code: {code}; " + ", ".join(f"{name} {value}" for name, value in corpus.items()),
     ]

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fitting.isoflop import METHODS
-from chinchilla_jax.scaling.fitting.refusal import LEAST_BUDGETS, LEAST_SIZES, Refusal, number
+from chinchilla_jax.scaling.fitting.refusal import LEAST_BUDGETS, LEAST_SIZES, Refusal
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit
 from chinchilla_jax.scaling.table.runs import Runs
 
@@ -55,8 +56,8 @@ def surface_refusal(runs: Runs, tied: bool) -> Refusal | None:
     r = float(np.corrcoef(n, d)[0, 1])
     scatter = np.sqrt(max(0.0, 1 - r * r)) * min(n.std(), d.std())
     if scatter < _COLLINEAR:
-        flops = number(float(np.exp(np.median(np.log(runs.flops)))))
-        middle = number(float(np.median(runs.tokens_per_param)))
+        flops = numbers.flops(float(np.exp(np.median(np.log(runs.flops)))))
+        middle = numbers.ratio(float(np.median(runs.tokens_per_param)))
         if slope < 0:
             return Refusal(
                 what,
@@ -100,7 +101,7 @@ def surface_doubts(fit: SurfaceFit, runs: Runs, interval_a: list[float] | None) 
 
 def surface_limits(fit: SurfaceFit, runs: Runs) -> list[Refusal]:
     """Parameters that the fit put at the edge of what is possible."""
-    top = number(10 * float(runs.flops.max()))
+    top = numbers.flops(10 * float(runs.flops.max()))
     remedies = {
         "E": (
             "The irreducible loss E",
@@ -143,8 +144,8 @@ def extrapolation(flops: float, runs: Runs) -> str | None:
     if beyond <= span or beyond <= 0.5:
         return None
     return (
-        f"forecast: {number(flops)} FLOPs lie {beyond:.1f} decades beyond the largest run and the "
-        f"runs span {span:.1f}: nothing here tests the law that far"
+        f"forecast: {numbers.flops(flops)} FLOPs lie {beyond:.1f} decades beyond the largest run, "
+        f"and the runs span {span:.1f}: nothing here tests the law that far"
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chinchilla_jax.experiment.numbers import count, flops
 from chinchilla_jax.scaling.arrays import Bools
 from chinchilla_jax.scaling.fitting.isoflop import Minima, Profile
 
@@ -25,10 +26,6 @@ class Refusal:
         return f"{self.what}: {self.reason}. {self.remedy[:1].upper()}{self.remedy[1:]}."
 
 
-def number(x: float) -> str:
-    return f"{x:.3g}"
-
-
 def minimum_reason(method: str, profile: Profile, minimum: Minima | None) -> str | None:
     """Why a budget has no minimum; None where it has one."""
     least = LEAST_SIZES if method == "parabola" else LEAST_SIZES + 1
@@ -40,19 +37,19 @@ def minimum_reason(method: str, profile: Profile, minimum: Minima | None) -> str
     lowest = int((np.bincount(where, profile.loss_S) / np.bincount(where)).argmin())
     if fault == "" and lowest in (0, len(size) - 1):
         edge, at = ("smallest", low) if lowest == 0 else ("largest", high)
-        return f"no run on the far side: the {edge} size, {number(at)} params, has the lowest loss"
+        return f"no run on the far side: the {edge} size, {count(at)} params, has the lowest loss"
     return {
         "": None,
         "not convex": "the profile bends downward: no minimum among these sizes",
-        "below the smallest size": f"still falling at the smallest size, {number(low)} params",
-        "above the largest size": f"still falling at the largest size, {number(high)} params",
+        "below the smallest size": f"still falling at the smallest size, {count(low)} params",
+        "above the largest size": f"still falling at the largest size, {count(high)} params",
     }[fault]
 
 
 def minima_refusal(found: Sequence[Profile], good_G: Bools, method: str) -> Refusal | None:
     """Why there are no exponents by approach 2."""
-    count = int(good_G.sum()) if len(found) else 0
-    if count >= LEAST_BUDGETS:
+    good = int(good_G.sum()) if len(found) else 0
+    if good >= LEAST_BUDGETS:
         return None
     what = f"Exponents from iso-FLOP minima ({method})"
     if not found:
@@ -63,7 +60,7 @@ def minima_refusal(found: Sequence[Profile], good_G: Bools, method: str) -> Refu
         )
     return Refusal(
         what,
-        f"{count} of {len(found)} budgets have a minimum inside their sizes, three are needed",
+        f"{good} of {len(found)} budgets have a minimum inside their sizes, three are needed",
         remedy(found, good_G),
     )
 
@@ -78,10 +75,8 @@ def remedy(found: Sequence[Profile], good_G: Bools) -> str:
         at = np.exp(profile.log_params_S[lowest])
         middle = profile.log_params_S[[0, -1]].mean()
         side = (0.5, 0.25) if profile.log_params_S[lowest] < middle else (2.0, 4.0)
-        sizes = " and ".join(number(at * factor) for factor in side)
-        wanted.append(f"{number(profile.flops)} FLOPs with {sizes} params")
+        sizes = " and ".join(count(at * factor) for factor in side)
+        wanted.append(f"{flops(profile.flops)} FLOPs with {sizes} params")
     if wanted:
         return "train at " + ", at ".join(wanted[:4])
-    return (
-        f"add budgets, say {number(3 * found[-1].flops)} and {number(10 * found[-1].flops)} FLOPs"
-    )
+    return f"add budgets, say {flops(3 * found[-1].flops)} and {flops(10 * found[-1].flops)} FLOPs"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from chinchilla_jax.experiment import tables
+from chinchilla_jax.experiment import numbers, tables
 from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.counting import count_params
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.numbers import count, loss, percent, ratio, with_interval
 from chinchilla_jax.experiment.recipe import nearest_shape
 from chinchilla_jax.scaling.forecast import (
     Answer,
@@ -21,9 +23,7 @@ from chinchilla_jax.scaling.forecast import (
     misses,
     reaching,
 )
-from chinchilla_jax.scaling.report import numbers
-from chinchilla_jax.scaling.report.numbers import count, loss, percent, ratio
-from chinchilla_jax.scaling.report.summary import Rows, with_interval
+from chinchilla_jax.scaling.report.summary import Rows
 
 
 def text(
@@ -96,7 +96,7 @@ def optima(
     rows: Rows = []
     for answer in answers:
         spread = answer.interval
-        beyond = numbers.decades(answer.flops, frontier.largest)
+        beyond = _decades(answer.flops, frontier.largest)
         rows.append(
             (
                 with_interval(answer.flops, spread.get("flops"), numbers.flops),
@@ -109,6 +109,11 @@ def optima(
             )
         )
     return tables.table(head, rows)
+
+
+def _decades(value: float, largest: float | None) -> float:
+    """How many decades `value` lies beyond `largest`; 0 inside."""
+    return 0.0 if largest is None else max(0.0, math.log10(value / largest))
 
 
 def shape(params: float, recipe: RecipeConfig, vocab_size: int) -> str:

@@ -51,7 +51,7 @@ ul.doubts li { margin: .35rem 0; }
 """
 
 
-_NUMBER = re.compile(r"|-|[-+\u2212]?[\d.]+(e-?\d+|[kMBTQ%]| %)?( [(\d].*| to .*)?")
+_NUMBER = re.compile(r"|-|[-+\u2212]?[\d.]+(e-?\d+|[kMBT%]| %)?( [(\d].*| to .*)?")
 
 
 @dataclass(frozen=True)

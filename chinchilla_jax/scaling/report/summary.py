@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from chinchilla_jax.scaling.report import numbers
-from chinchilla_jax.scaling.report.numbers import between, count, exponent, loss, percent, ratio
+from chinchilla_jax.experiment import numbers
+from chinchilla_jax.experiment.numbers import (
+    between,
+    count,
+    exponent,
+    loss,
+    percent,
+    ratio,
+    with_interval,
+)
+from chinchilla_jax.scaling.table.conventions import in_print
 from chinchilla_jax.scaling.table.runs import Aside, Runs
 
 Fits = dict[str, Any]
@@ -41,12 +50,6 @@ class Table:
         keep = [i for i, cells in columns if set(cells) - {"", numbers.MISSING}]
         rows = [[row[i] for i in keep] for row in self.rows]
         return replace(self, head=[self.head[i] for i in keep], rows=rows)
-
-
-def with_interval(value: float | None, interval: Any, write: Callable[[float | None], str]) -> str:
-    """0.51 (0.46 to 0.57); without the bracket where there is no interval."""
-    spread = between(interval, write)
-    return f"{write(value)} ({spread})" if spread else write(value)
 
 
 def answer(fits: Fits) -> list[str]:
@@ -268,7 +271,7 @@ def conventions(fits: Fits) -> Table | None:
         spread = (row.get("interval") or {}).get("a")
         rows.append(
             (
-                _counted(row["params"]), _counted(row["flops"]), str(row["runs"]),
+                in_print(row["params"]), in_print(row["flops"]), str(row["runs"]),
                 with_interval(row["surface_a"], spread, exponent),
                 exponent(row["parabola_a"]), exponent(row["akima_a"]), row.get("reason") or "",
             )
@@ -331,10 +334,6 @@ def runs(table: Runs, fits: Fits, residual_R: Any) -> Table:
 
 def _aside(run: Aside) -> tuple[str, ...]:
     return (run.run_id or f"row {run.row}", run.status, *[""] * 7, run.reason)
-
-
-def _counted(convention: str) -> str:
-    return numbers.CONVENTIONS.get(convention, convention)
 
 
 def doubts(fits: Fits) -> list[str]:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import storage, tables
+from chinchilla_jax.experiment import numbers, storage, tables
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.laws.published import PublishedLaw
-from chinchilla_jax.scaling.report import numbers, summary
+from chinchilla_jax.scaling.report import summary
 from chinchilla_jax.scaling.report.page import Picture, Section, page
+from chinchilla_jax.scaling.table.conventions import in_print
 
 Fits = dict[str, Any]
 
@@ -142,15 +143,15 @@ def _meta(fits: Fits) -> str:
     return (
         f"{t['fitted']} runs fitted{f' ({aside} aside)' if aside else ''}, "
         f"{numbers.power_of_ten(flops[0], 2)} to {numbers.power_of_ten(flops[1], 2)} FLOPs. "
-        f"Parameters: {_counted(t['params_convention'])}. "
-        f"FLOPs: {_counted(t['flops_convention'])}. "
+        f"Parameters: {in_print(t['params_convention'])}. "
+        f"FLOPs: {in_print(t['flops_convention'])}. "
         f"{s['bootstrap']} bootstrap draws, seed {s['seed']}. chinchilla_jax evaluate."
     )
 
 
 def _conventions(fits: Fits) -> str:
     model = (fits["table"] or {}).get("flops_model") or {}
-    params, flops = (_counted(fits["table"][f"{name}_convention"]) for name in ("params", "flops"))
+    params, flops = (in_print(fits["table"][f"{name}_convention"]) for name in ("params", "flops"))
     text = (
         f"On this page N is the number of parameters ({params}) and C the training FLOPs ({flops})."
     )
@@ -160,10 +161,6 @@ def _conventions(fits: Fits) -> str:
     if model["exponent"] == 1.0:
         law = f"C = {model['kappa']:.4g} N D"
     return f"{text} Over the table {law}, within {100 * model['spread']:.1f} % (rms)."
-
-
-def _counted(convention: str) -> str:
-    return numbers.CONVENTIONS.get(convention, convention)
 
 
 def terminal(fits: Fits, path: Path | str) -> str:

@@ -17,7 +17,15 @@ from chinchilla_jax.scaling.table.runs import Runs
 
 PARAMS = ("total", "non_embedding", "matmul")
 FLOPS = ("as_given", "matmul", "chinchilla", "six_nd")
+# As they are called in print.
+_IN_PRINT = {"as_given": "as given", "six_nd": "6ND", "non_embedding": "non-embedding",
+             "chinchilla": "Chinchilla"}  # fmt: skip
 _SAME_BUDGET = 1.15  # runs of one budget may differ by this much in another count
+
+
+def in_print(convention: str) -> str:
+    """What a convention is called in a sentence or a figure."""
+    return _IN_PRINT.get(convention, convention)
 
 
 def params_of(runs: Runs, convention: str) -> Floats | None:

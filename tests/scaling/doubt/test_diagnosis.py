@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cells import group_flops
@@ -81,7 +82,7 @@ def test_replicates_are_not_different_runs():
 def test_grids_beside_the_optimum_name_the_sizes_that_are_missing(shift, side):
     params, tokens, _ = grid(FOUR, 7, 3.0, shift=shift)
     section = _analyse(params, tokens)["isoflop"]
-    _refused(section, "0 of 4 budgets", "Train at 1e+17 FLOPs with")
+    _refused(section, "0 of 4 budgets", "Train at 1e17 FLOPs with")
     for g, budget in enumerate(section["budgets"]):
         assert budget["status"] == "refused"
         assert side in budget["reason"]
@@ -89,9 +90,8 @@ def test_grids_beside_the_optimum_name_the_sizes_that_are_missing(shift, side):
         assert budget["lowest"]["loss"] == pytest.approx(
             TRUE.loss(params, tokens)[7 * g :][:7].min()
         )
-    wanted = float(section["reason"].split("FLOPs with ")[1].split(" and")[0])
-    edge = params[:7].min() if side == "smallest" else params[:7].max()
-    assert wanted == pytest.approx(edge * (0.5 if side == "smallest" else 2.0), rel=0.01)
+    wanted = 0.5 * params[:7].min() if side == "smallest" else 2.0 * params[:7].max()
+    assert f"FLOPs with {numbers.count(wanted)} and" in section["reason"]
 
 
 def test_e_at_zero_is_said():
@@ -101,7 +101,7 @@ def test_e_at_zero_is_said():
     assert fits["parametric"]["a"] == pytest.approx(TRUE.exponents()[0], abs=1e-6)
     (refusal,) = fits["refusals"]
     assert "irreducible" in refusal["what"] and "zero" in refusal["reason"]
-    assert "1e+21 FLOPs" in refusal["remedy"]
+    assert "1e21 FLOPs" in refusal["remedy"]
 
 
 def test_a_term_that_vanishes_leaves_no_frontier():

@@ -9,10 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
-from chinchilla_jax.scaling.report import numbers
 from chinchilla_jax.scaling.report.plots import style
+from chinchilla_jax.scaling.table.conventions import in_print
 
 _SHOWN_DRAWS = 2000
 
@@ -236,11 +237,7 @@ def conventions(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
                     mew=0.7,
                     zorder=3,
                 )
-    labels = [
-        f"N {numbers.CONVENTIONS.get(row['params'], row['params'])}, "
-        f"C {numbers.CONVENTIONS.get(row['flops'], row['flops'])}"
-        for row in reversed(rows)
-    ]
+    labels = [f"N {in_print(row['params'])}, C {in_print(row['flops'])}" for row in reversed(rows)]
     ax.set_yticks(range(len(rows)), labels, fontsize=9.5)
     for label, row in zip(ax.get_yticklabels(), reversed(rows), strict=True):
         label.set_color(style.INK)

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.laws.published import PublishedLaw
-from chinchilla_jax.scaling.report import numbers
 from chinchilla_jax.scaling.report.plots import style
 
 _POINTS = 48

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fitting.envelope import smooth
 from chinchilla_jax.scaling.fitting.isoflop import Profile, akima
-from chinchilla_jax.scaling.report import numbers
 from chinchilla_jax.scaling.report.plots import style
+from chinchilla_jax.scaling.table.conventions import in_print
 
 _HALO: dict[str, Any] = {"marker": "o", "edgecolors": "white", "linewidths": 0.6, "zorder": 3}
 
@@ -58,7 +59,7 @@ def iso_flop(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
     )
     ax.text(1.03, 1.01, "FLOPs", transform=ax.transAxes, color=style.SOFT, fontsize=9.5)
     kind = fits["table"]["params_convention"]
-    ax.set_xlabel(f"parameters N ({numbers.CONVENTIONS.get(kind, kind)})")
+    ax.set_xlabel(f"parameters N ({in_print(kind)})")
     ax.set_ylabel(style.loss_label(arrays.runs))
     handles = []
     if path:

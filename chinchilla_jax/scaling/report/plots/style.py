@@ -22,7 +22,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from chinchilla_jax.scaling.report import numbers
+from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.table.runs import Runs
 
 # Okabe & Ito's palette, told apart under every common colour blindness.
@@ -66,6 +66,7 @@ _RC: Any = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "text.parse_math": False,
+    "axes.titley": 1.0,
 }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chinchilla_jax.scaling.report import numbers
+from chinchilla_jax.experiment import numbers
 
 
 @pytest.mark.parametrize(
@@ -12,11 +12,26 @@ from chinchilla_jax.scaling.report import numbers
         (numbers.count, 999_600, "1M"),
         (numbers.count, 25_400, "25.4k"),
         (numbers.count, 1.311e12, "1.31T"),
+        (numbers.count, 9.99951e14, "1e15"),
+        (numbers.count, 3.2e15, "3.2e15"),
+        (numbers.count, 0.25, "0.25"),
         (numbers.count, None, "-"),
         (numbers.count, float("nan"), "-"),
         (numbers.flops, 5.76e23, "5.76e23"),
         (numbers.flops, 3e12, "3e12"),
         (numbers.flops, 9.999e11, "1e12"),
+        (numbers.flops, 300_000, "3e5"),
+        (numbers.flops, -1.0, "-"),
+        (numbers.data_size, 0, "0 B"),
+        (numbers.data_size, 640, "640 B"),
+        (numbers.data_size, 999_999, "1 MB"),
+        (numbers.data_size, 16_400_000_000, "16.4 GB"),
+        (numbers.data_size, None, "-"),
+        (numbers.duration, 75.2, "75 s"),
+        (numbers.duration, 720, "12 min"),
+        (numbers.duration, 12_240, "3.4 h"),
+        (numbers.duration, None, "-"),
+        (numbers.fixed, 2.34567, "2.3457"),
         (numbers.power_of_ten, 1e18, "10¹⁸"),
         (numbers.power_of_ten, 3.2e-3, "3.2×10⁻³"),
         (numbers.ratio, 17.92, "18"),
@@ -33,9 +48,9 @@ def test_written(write, value, text):
     assert write(value) == text
 
 
-def test_intervals_and_decades():
+def test_intervals():
     assert numbers.between([0.456, 0.571], numbers.exponent) == "0.456 to 0.571"
     assert numbers.between(None, numbers.exponent) == ""
     assert numbers.between([None, 0.5], numbers.exponent) == ""
-    assert numbers.decades(1e24, 1e22) == pytest.approx(2.0)
-    assert numbers.decades(1e20, 1e22) == 0.0 == numbers.decades(1e20, None)
+    assert numbers.with_interval(0.51, [0.456, 0.571], numbers.exponent) == "0.510 (0.456 to 0.571)"
+    assert numbers.with_interval(0.51, None, numbers.exponent) == "0.510"

@@ -7,6 +7,8 @@ A table is CSV, TSV, JSONL, JSON or Parquet with the loss and two of parameters,
 Under --out: fits.json (unrounded), figures (PNG and SVG) and report.html, which opens offline.
 """
 
+from dataclasses import asdict
+
 from absl import flags
 
 from chinchilla_jax import program
@@ -75,7 +77,10 @@ def main(_: list[str]) -> None:
     source = storage.path(_RUNS.value)
     out = storage.path(_OUT.value or (source / "report" if source.is_dir() else "report"))
     fits, arrays = analyse(read_runs(source, columns), settings)
-    fits["laws"] = fit_laws(laws, arrays.runs, objective)
+    further = fit_laws(
+        laws, arrays.runs, arrays.weights_R, objective, settings.bootstrap, settings.seed
+    )
+    fits["laws"] = [asdict(law) for law in further]
     path = report.write(out, fits, arrays, overlays, figures=_FIGURES.value)
     print(report.terminal(fits, path))
 

@@ -104,14 +104,10 @@ from chinchilla_jax.scaling import outlook, sections
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.doubt import diagnosis, holdout
 from chinchilla_jax.scaling.doubt.holdout import FORECASTERS, SELECTIONS, Forecaster, HeldOut
-from chinchilla_jax.scaling.doubt.uncertainty import (
-    LEVEL,
-    SurfaceDraws,
-    influence,
-    surface_draws,
-)
+from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws, influence, surface_draws
 from chinchilla_jax.scaling.fitting.envelope import Envelope, envelope, envelope_draws
 from chinchilla_jax.scaling.fitting.envelope import doubts as envelope_doubts
+from chinchilla_jax.scaling.fitting.intervals import LEVEL
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, PowerLaws, Profile, profiles
 from chinchilla_jax.scaling.fitting.minima import MinimaFit, bias_of, fit_minima
 from chinchilla_jax.scaling.fitting.noise import Noise, noise_model, run_weights
@@ -134,6 +130,7 @@ class Arrays:
     flops_model: FlopsModel
     profiles: tuple[Profile, ...]
     minima: dict[str, MinimaFit]  # by method
+    weights_R: Floats  # of runs in an objective
     fit: SurfaceFit | None
     residual_R: Floats | None  # ln(predicted) - ln(observed) of the surface, in the order of runs
     surface_draws: SurfaceDraws | None
@@ -245,6 +242,7 @@ def analyse(runs: Runs, settings: Settings | None = None) -> tuple[dict[str, Any
         flops_model=cost,
         profiles=tuple(found),
         minima=minima,
+        weights_R=weights_R,
         fit=fit,
         residual_R=None if fit is None else fit.residual_R,
         surface_draws=draws,

@@ -9,7 +9,8 @@ import numpy as np
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.doubt import diagnosis
 from chinchilla_jax.scaling.doubt.holdout import Forecaster, HeldOut, Score
-from chinchilla_jax.scaling.doubt.uncertainty import Influence, SurfaceDraws, interval
+from chinchilla_jax.scaling.doubt.uncertainty import Influence, SurfaceDraws
+from chinchilla_jax.scaling.fitting.intervals import interval
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, PowerLaws
 from chinchilla_jax.scaling.fitting.refusal import Refusal
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit

@@ -7,7 +7,8 @@ import numpy as np
 
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.doubt.holdout import Forecaster
-from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws, interval
+from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws
+from chinchilla_jax.scaling.fitting.intervals import interval
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, Surface
 

@@ -9,12 +9,9 @@ import numpy as np
 
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.doubt import diagnosis
-from chinchilla_jax.scaling.doubt.uncertainty import (
-    SurfaceDraws,
-    interval,
-    standard_error,
-)
+from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws
 from chinchilla_jax.scaling.fitting.envelope import Envelope
+from chinchilla_jax.scaling.fitting.intervals import interval, standard_error
 from chinchilla_jax.scaling.fitting.isoflop import PowerLaws, Profile
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.noise import Noise

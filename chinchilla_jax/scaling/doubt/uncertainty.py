@@ -14,24 +14,9 @@ from chinchilla_jax.scaling.fitting.surface import (
     refit_searched,
 )
 
-LEVEL = 0.95
 _WEIGHTS = 2_000_000  # weights, draws x runs, that are held at a time
 _AUDITED = 50  # draws, at most and at most a tenth, that are searched from a grid too
 _TOLERATED = 0.02  # share of them that may do better there
-
-
-def interval(draws: Floats, level: float = LEVEL) -> list[float] | None:
-    """[low, high] percentiles; None where so many draws have no value that an end is open."""
-    finite = draws[np.isfinite(draws)]
-    if len(finite) < len(draws) * (1 + level) / 2 or len(finite) == 0:
-        return None
-    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
-    return [float(low), float(high)]
-
-
-def standard_error(draws: Floats) -> float | None:
-    finite = draws[np.isfinite(draws)]
-    return float(finite.std(ddof=1)) if len(finite) > 1 else None
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
-from chinchilla_jax.scaling.arrays import Bools
+from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.laws import LAWS
-from chinchilla_jax.scaling.laws.fit import fit
+from chinchilla_jax.scaling.laws.draws import law_draws, with_intervals
+from chinchilla_jax.scaling.laws.fit import LawFit, fit
 from chinchilla_jax.scaling.laws.law import Law
 from chinchilla_jax.scaling.table.runs import Runs
+
+DRAWS = 400  # percentiles of 95 % stand on the tenth of these from either end
 
 
 def laws_named(names: Sequence[str]) -> list[Law]:
@@ -33,11 +34,22 @@ def laws_named(names: Sequence[str]) -> list[Law]:
     return [LAWS[name] for name in names]
 
 
-def fit_laws(laws: Sequence[Law], runs: Runs, objective: Objective) -> list[dict[str, Any]]:
-    """Each law on the runs that have its columns: entries of `laws` in fits.json.
+def fit_laws(
+    laws: Sequence[Law],
+    runs: Runs,
+    weights_R: Floats,
+    objective: Objective,
+    draws: int,
+    seed: int,
+) -> list[LawFit]:
+    """Each law on the runs that have its columns, with intervals: `laws` in fits.json.
 
     A law of the frontier takes the best run of each budget. Rows with an empty cell in a column
     that the law needs are left out, and the count of runs says so.
+
+    Args:
+      weights_R: of the runs, as for the loss surface.
+      draws: bootstrap draws, of which at most DRAWS are made; seed: theirs.
 
     Raises:
       UserError: the table lacks a column, or has too few rows for the law's parameters.
@@ -46,14 +58,19 @@ def fit_laws(laws: Sequence[Law], runs: Runs, objective: Objective) -> list[dict
         **runs.columns, "params": runs.params, "tokens": runs.tokens, "flops": runs.flops
     }  # fmt: skip
     found = []
-    for law in laws:
+    for number, law in enumerate(laws):
         keep = _lowest(runs) if law.frontier else np.ones(len(runs), bool)
         for name in law.columns:
             if name in columns:
                 keep &= np.isfinite(columns[name])
         chosen = {name: column[keep] for name, column in columns.items()}
-        fitted = fit(law, chosen, runs.loss[keep], objective)
-        found.append({**asdict(fitted), "formula": law.formula, "source": law.source})
+        data = (law, chosen, runs.loss[keep])
+        fitted = fit(*data, objective, weights_R[keep])
+        if draws:
+            rng = np.random.default_rng([seed, number])
+            drawn = law_draws(*data, fitted, objective, weights_R[keep], min(draws, DRAWS), rng)
+            fitted = with_intervals(fitted, drawn)
+        found.append(fitted)
     return found
 
 

@@ -16,8 +16,7 @@ def _terms(p: Values, x: Values) -> tuple[Array, ...]:
 
 def _form(p: Values, x: Values) -> Array:
     terms = zip(_COEFFICIENTS, _terms(p, x), strict=True)
-    total: Array = p["E"] + np.sum([p[name] * term for name, term in terms], axis=0)
-    return total
+    return sum((p[name] * term for name, term in terms), start=p["E"])
 
 
 def _linear(p: Values, x: Values) -> tuple[Sequence[Array], Array]:

@@ -285,7 +285,10 @@ def further_laws(fits: Fits) -> Table | None:
     rows = [
         (
             row["law"], row["formula"],
-            ", ".join(f"{k} {numbers.coefficient(v)}" for k, v in row["parameters"].items()),
+            ", ".join(
+                f"{k} {with_interval(v, row['interval'].get(k), numbers.coefficient)}"
+                for k, v in row["parameters"].items()
+            ),
             f"{row['objective']:.6g}", f"{100 * row['rms']:.2f} %", str(row["runs"]),
             "; ".join(row["warnings"]),
         )

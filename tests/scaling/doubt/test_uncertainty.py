@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from chinchilla_jax.scaling.doubt.uncertainty import influence, interval, surface_draws
+from chinchilla_jax.scaling.doubt.uncertainty import influence, surface_draws
+from chinchilla_jax.scaling.fitting.intervals import interval
 from chinchilla_jax.scaling.fitting.isoflop import profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
 from chinchilla_jax.scaling.fitting.noise import noise_model, run_weights

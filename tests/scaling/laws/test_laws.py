@@ -12,6 +12,7 @@ from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.fit import fit
 from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.laws.sparsity import dense_size_multiplier
+from tests.scaling.laws.known import TRUTH, law_runs
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data beside the repo")
@@ -23,45 +24,9 @@ def _read(name):
     return {column: np.array([float(row[column]) for row in rows]) for column in rows[0]}
 
 
-def _runs(seed=0, count=90):
-    """Columns for every law, varied independently so that each law can be identified."""
-    generator = np.random.default_rng(seed)
-    params = 10 ** generator.uniform(7, 10, count)
-    tokens = 10 ** generator.uniform(8.5, 11.5, count)
-    sparsity = generator.choice([0.0, 0.5, 0.75, 0.875], count)
-    return {
-        "params": params,
-        "tokens": tokens,
-        "flops": 6 * params * tokens,
-        "unique_tokens": tokens / 10 ** generator.uniform(0, 1.5, count),
-        "sparsity": sparsity,
-        "nonzero_params": params,
-        "width": 2 ** generator.uniform(7, 13, count),
-        "depth": 2 ** generator.uniform(1, 7, count),
-    }
-
-
-TRUTH = {
-    "chinchilla": {"E": 1.7, "A": 406.0, "B": 411.0, "alpha": 0.34, "beta": 0.28},
-    "kaplan": {"alpha_N": 0.076, "alpha_D": 0.103, "N_c": 6.4e13, "D_c": 1.8e13},
-    "compute": {"E": 1.6, "A": 900.0, "a": 0.155},
-    "repetition": {
-        "E": 1.87, "A": 521.0, "B": 1488.0, "alpha": 0.3527, "R_D": 15.39, "R_N": 5.31
-    },
-    "over_training": {"E": 1.5, "a": 141.0, "b": 190.0, "eta": 0.121},
-    "sparsity": {
-        "a_S": 16.8, "b_S": 0.722, "c_S": 45.0, "b_N": 0.245, "a_D": 6.9e8, "b_D": 0.203, "c": 0.651
-    },
-    "width_depth": {
-        "E": 1.48, "A": 40.0, "B": 2.9, "G": 2893.0, "Z": 23375.0,
-        "alpha": 0.55, "beta": 0.79, "gamma": 0.5, "zeta": 0.476,
-    },
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("name", LAWS)
 def test_form_equals_its_linear_part(name):
-    law, runs = LAWS[name], _runs()
+    law, runs = LAWS[name], law_runs()
     exponents = {k: np.asarray(np.sqrt(low * high)) for k, (low, high) in law.ranges.items()}
     basis, power = law.linear(exponents, runs)
     if name == "repetition":  # here the searched ratio must be the one that A and B imply
@@ -77,7 +42,7 @@ def test_form_equals_its_linear_part(name):
 
 @pytest.mark.parametrize("name", LAWS)
 def test_noise_free_parameters_are_recovered(name):
-    law, runs = LAWS[name], _runs()
+    law, runs = LAWS[name], law_runs()
     loss = law.predict(TRUTH[name], **{column: runs[column] for column in law.columns})
     found = fit(law, runs, loss, Objective("squared"))
     assert found.warnings == ()
@@ -151,7 +116,7 @@ def test_over_training_is_the_tied_surface():
 
 @pytest.mark.parametrize("loss", ["huber", "least_absolute"])
 def test_other_objectives_end_in_a_stationary_point(loss):
-    law, runs = LAWS["kaplan"], _runs()
+    law, runs = LAWS["kaplan"], law_runs()
     noise = np.random.default_rng(1).laplace(0, 0.01, len(runs["params"]))
     clean = law.predict(TRUTH["kaplan"], params=runs["params"], tokens=runs["tokens"])
     found = fit(law, runs, clean * np.exp(noise), Objective(loss))
@@ -177,7 +142,7 @@ def _sum(loss, predicted, observed):
 
 
 def test_what_runs_do_not_determine_is_said():
-    runs = _runs()
+    runs = law_runs()
     fixed = {**runs, "tokens": 20 * runs["params"]}  # every run at 20 tokens per parameter
     loss = LAWS["over_training"].predict(
         TRUTH["over_training"], params=fixed["params"], tokens=fixed["tokens"]
@@ -188,7 +153,7 @@ def test_what_runs_do_not_determine_is_said():
 
 @pytest.mark.parametrize(
     ("columns", "message"),
-    [({"params": np.ones(9)}, "needs the column tokens"), (_runs(count=5), "cannot determine")],
+    [({"params": np.ones(9)}, "needs the column tokens"), (law_runs(count=5), "cannot determine")],
 )
 def test_too_little_is_one_line(columns, message):
     with pytest.raises(UserError, match=message):

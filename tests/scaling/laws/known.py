@@ -1,0 +1,39 @@
+"""Made-up runs whose law is known."""
+
+import numpy as np
+
+
+def law_runs(seed=0, count=90):
+    """Columns for every law, varied independently so that each law can be identified."""
+    generator = np.random.default_rng(seed)
+    params = 10 ** generator.uniform(7, 10, count)
+    tokens = 10 ** generator.uniform(8.5, 11.5, count)
+    sparsity = generator.choice([0.0, 0.5, 0.75, 0.875], count)
+    return {
+        "params": params,
+        "tokens": tokens,
+        "flops": 6 * params * tokens,
+        "unique_tokens": tokens / 10 ** generator.uniform(0, 1.5, count),
+        "sparsity": sparsity,
+        "nonzero_params": params,
+        "width": 2 ** generator.uniform(7, 13, count),
+        "depth": 2 ** generator.uniform(1, 7, count),
+    }
+
+
+TRUTH = {
+    "chinchilla": {"E": 1.7, "A": 406.0, "B": 411.0, "alpha": 0.34, "beta": 0.28},
+    "kaplan": {"alpha_N": 0.076, "alpha_D": 0.103, "N_c": 6.4e13, "D_c": 1.8e13},
+    "compute": {"E": 1.6, "A": 900.0, "a": 0.155},
+    "repetition": {
+        "E": 1.87, "A": 521.0, "B": 1488.0, "alpha": 0.3527, "R_D": 15.39, "R_N": 5.31
+    },
+    "over_training": {"E": 1.5, "a": 141.0, "b": 190.0, "eta": 0.121},
+    "sparsity": {
+        "a_S": 16.8, "b_S": 0.722, "c_S": 45.0, "b_N": 0.245, "a_D": 6.9e8, "b_D": 0.203, "c": 0.651
+    },
+    "width_depth": {
+        "E": 1.48, "A": 40.0, "B": 2.9, "G": 2893.0, "Z": 23375.0,
+        "alpha": 0.55, "beta": 0.79, "gamma": 0.5, "zeta": 0.476,
+    },
+}  # fmt: skip

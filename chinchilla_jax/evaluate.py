@@ -20,7 +20,9 @@ from chinchilla_jax.scaling.laws.further import fit_laws, laws_named
 from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.report import write as report
 from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.conditions import where
 from chinchilla_jax.scaling.table.conventions import FLOPS, PARAMS
+from chinchilla_jax.scaling.table.kinds import CHOICES
 from chinchilla_jax.scaling.table.read import read_runs
 
 _RUNS = flags.DEFINE_string("runs", None, "A sweep's folder, or a table of runs.", required=True)
@@ -30,6 +32,13 @@ _OUT = flags.DEFINE_string(
 _COLUMNS = flags.DEFINE_list(
     "columns", [], "What the table calls our columns: params=N,tokens=D,flops=C,loss=final_loss,..."
 )
+_WHERE = flags.DEFINE_list(
+    "where", [], "Only the runs with these values: optimizer=adamw,bits=4. Default: all runs."
+)
+_KINDS = flags.DEFINE_list(
+    "kinds", [], f"What a column is, where it was taken for something else: batch=condition,... "
+    f"({', '.join(CHOICES)})."
+)  # fmt: skip
 _PARAMS = flags.DEFINE_enum("params", "total", PARAMS, "Which parameters N counts.")
 _FLOPS = flags.DEFINE_enum("flops", "as_given", FLOPS, "Convention by which FLOPs are counted.")
 _OBJECTIVE = flags.DEFINE_enum(
@@ -59,7 +68,8 @@ _FIGURES = flags.DEFINE_bool("figures", True, "Draw the figures.")
 
 
 def main(_: list[str]) -> None:
-    columns = program.pairs("columns", _COLUMNS.value)
+    names = (_COLUMNS, _KINDS, _WHERE)
+    columns, kinds, picked = (program.pairs(flag.name, flag.value) for flag in names)
     settings = Settings(
         params=_PARAMS.value,
         flops=_FLOPS.value,
@@ -76,7 +86,7 @@ def main(_: list[str]) -> None:
     overlays, laws = [law_named(name) for name in _OVERLAY.value], laws_named(_LAWS.value)
     source = storage.path(_RUNS.value)
     out = storage.path(_OUT.value or (source / "report" if source.is_dir() else "report"))
-    fits, arrays = analyse(read_runs(source, columns), settings)
+    fits, arrays = analyse(where(read_runs(source, columns, kinds), picked), settings)
     further = fit_laws(
         laws, arrays.runs, arrays.weights_R, objective, settings.bootstrap, settings.seed
     )

@@ -100,6 +100,7 @@ from typing import Any
 
 import numpy as np
 
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling import outlook, sections
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.doubt import diagnosis, holdout
@@ -115,6 +116,7 @@ from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit, fit_surface
 from chinchilla_jax.scaling.prediction import MinimaForecast, Source, SurfaceForecast
 from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.conditions import choice, conditions
 from chinchilla_jax.scaling.table.conventions import available, under
 from chinchilla_jax.scaling.table.runs import Runs
 
@@ -165,6 +167,9 @@ def analyse(runs: Runs, settings: Settings | None = None) -> tuple[dict[str, Any
       UserError: the table lacks a column for the conventions asked for.
     """
     settings = settings or Settings()
+    if len(conditions(runs)) > 1:
+        raise UserError(choice(runs))
+    runs = runs.best()
     given, runs = runs, under(runs, settings.params, settings.flops)
 
     def stream(part: int) -> np.random.Generator:

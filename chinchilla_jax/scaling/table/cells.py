@@ -1,11 +1,11 @@
-"""Which runs belong together: budgets that nobody stated, and rates tried in one cell."""
+"""Which runs belong together: budgets, cells, and the best trial of a cell."""
 
 import math
 
 import numpy as np
 import numpy.typing as npt
 
-from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.arrays import Bools, Floats
 
 GROUP_TOLERANCE = 0.10  # flops within this factor of each other count as one budget
 _BUDGET_RATIO = 1.4  # budgets that nobody stated lie at least this factor apart
@@ -47,20 +47,21 @@ def cell_index(*columns: Floats) -> npt.NDArray[np.int64]:
     return np.asarray(np.unique(stacked, axis=1, return_inverse=True)[1].ravel(), np.int64)
 
 
-def worse_rates(cell_R: npt.NDArray[np.int64], rate_R: Floats, loss_R: Floats) -> dict[int, float]:
-    """Rows whose learning rate did worse than another of their cell, with the cell's best rate.
+def lowest(cell_R: npt.NDArray[np.int64], trial_R: npt.NDArray[np.int64], value_R: Floats) -> Bools:
+    """Rows of the trial whose mean value is the lowest of its cell; of equals the first trial."""
+    mean_T = np.bincount(trial_R, value_R) / np.bincount(trial_R)
+    order = np.lexsort((trial_R, mean_T[trial_R], cell_R))
+    first = np.r_[True, np.diff(cell_R[order]) != 0]
+    best_C = dict(zip(cell_R[order][first], trial_R[order][first], strict=True))
+    return np.asarray(trial_R == np.array([best_C[cell] for cell in cell_R]))
 
-    Seeds of one rate are averaged in ln loss before rates are compared. Rows without a rate stay.
-    """
-    trial_R = cell_index(cell_R.astype(float), rate_R)
-    mean_T = np.bincount(trial_R, np.log(loss_R)) / np.bincount(trial_R)
-    best: dict[int, int] = {}
-    for row in np.flatnonzero(~np.isnan(rate_R)):
-        cell = int(cell_R[row])
-        if cell not in best or mean_T[trial_R[row]] < mean_T[trial_R[best[cell]]]:
-            best[cell] = int(row)
-    return {
-        int(row): float(rate_R[best[int(cell_R[row])]])
-        for row in np.flatnonzero(~np.isnan(rate_R))
-        if rate_R[row] != rate_R[best[int(cell_R[row])]]
-    }
+
+def budgets(
+    flops_R: Floats, stated_R: Floats | None
+) -> tuple[npt.NDArray[np.int64], Floats, str | None]:
+    """group_R, budget_G and where they are from: the column of budgets, else groups of FLOPs."""
+    if stated_R is not None and not np.any(np.isnan(stated_R)):
+        budget_G, group_R = np.unique(stated_R, return_inverse=True)
+        return np.asarray(group_R, np.int64), budget_G, "column"
+    group_R, budget_G = group_flops(flops_R)
+    return group_R, budget_G, "grouped" if len(budget_G) else None

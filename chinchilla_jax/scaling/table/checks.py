@@ -1,7 +1,5 @@
 """Numbers that parse and yet cannot be meant: wrong units, other conventions, other quantities."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
@@ -13,13 +11,14 @@ _RATIO = (0.5, 600.0)
 _UNITS = {3: "thousands", 6: "millions", 9: "billions", 12: "trillions"}
 
 
-def doubts(runs: Runs, given: Sequence[str]) -> tuple[str, ...]:
-    """Warnings about `runs`, whose table had columns `given`; UserError for a wrong unit."""
+def doubts(runs: Runs) -> tuple[str, ...]:
+    """Warnings about the runs that will be fitted; UserError for a wrong unit."""
+    table, runs = runs, runs.best()
     said = []
-    if all(name in given for name in ("params", "tokens", "flops")):
+    if all(name in runs.given for name in ("params", "tokens", "flops")):
         said += _ratio(runs)
     else:
-        absent = next(name for name in ("params", "tokens", "flops") if name not in given)
+        absent = next(name for name in ("params", "tokens", "flops") if name not in runs.given)
         said.append(f"the table has no {absent}: counted by flops = 6 params tokens")
         said += _magnitudes(runs)
     highest = float(runs.loss.max())
@@ -43,9 +42,18 @@ def doubts(runs: Runs, given: Sequence[str]) -> tuple[str, ...]:
                 f"row {runs.row_R[worst]} spent {ratio[worst]:.3g} times its budget; "
                 "are flops counted in another convention than budgets?"
             )
-    rates = sum(aside.status == "other rate" for aside in runs.aside)
-    if rates:
-        said.append(f"{rates} runs at worse learning rates of their cell are shown, not fitted")
+    if len(table) > len(runs):
+        settings = ", ".join(table.names("setting"))
+        said.append(
+            f"{len(table) - len(runs)} runs at worse settings of their cell ({settings}) are "
+            "shown, not fitted"
+        )
+    replicates = len(runs) - len(np.unique(runs.cell_R()))
+    if replicates and not runs.names("seed"):
+        said.append(
+            f"{replicates} runs share size, tokens and settings with another one and no column of "
+            "seeds tells them apart: they count as replicates, their scatter as noise"
+        )
     return tuple(said)
 
 

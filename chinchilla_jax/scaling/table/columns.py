@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
@@ -146,3 +147,18 @@ def is_numeric(cells: list[Cell]) -> bool:
 def texts(table: Table, name: str) -> list[str]:
     cells = table.cells.get(name, [None] * len(table.raw.line))
     return ["" if cell is None else str(cell) for cell in cells]
+
+
+def labels(table: Table, name: str, rows: Sequence[int]) -> npt.NDArray[np.str_]:
+    """The cells of a column of the file as text, in `rows`: see `label`."""
+    cells = table.raw.columns[name]
+    return np.array([label(cells[i]) for i in rows], np.str_)
+
+
+def label(cell: Cell) -> str:
+    """A cell as text: equal numbers alike, however they are written; "" for an empty one."""
+    try:
+        value = _number(cell)
+    except (ValueError, OverflowError):
+        return str(cell).strip()
+    return "" if math.isnan(value) else f"{value:.15g}"

@@ -123,5 +123,5 @@ def _regrouped(runs: Runs) -> Runs:
         group_R=group_R,
         budget_G=budget_G,
         budgets_from="grouped" if len(budget_G) else None,
-        warnings=runs.warnings + tuple(x for x in said if x),
+        notes=runs.notes + tuple(x for x in said if x),
     )

@@ -18,21 +18,31 @@ import numpy as np
 from chinchilla_jax.experiment import records, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
-from chinchilla_jax.scaling.table.cells import cell_index, group_flops, worse_rates
+from chinchilla_jax.scaling.table.cells import budgets
 from chinchilla_jax.scaling.table.checks import doubts
-from chinchilla_jax.scaling.table.columns import ALIASES, Table, is_numeric, named, numbers, texts
+from chinchilla_jax.scaling.table.columns import (
+    ALIASES,
+    Table,
+    is_numeric,
+    labels,
+    named,
+    numbers,
+    texts,
+)
 from chinchilla_jax.scaling.table.curves import Curve, curves_of_rows, curves_of_sweep
+from chinchilla_jax.scaling.table.kinds import Sizes, kinds_of
 from chinchilla_jax.scaling.table.readers import Cell, Raw, in_memory, read_raw
 from chinchilla_jax.scaling.table.runs import Aside, Runs
 
-_CORE = ("params", "tokens", "flops", "loss")
+_FITTED = ("params", "tokens", "flops")
+_CORE = (*_FITTED, "loss")
 _TEXT = ("run_id", "status", "reason", "experiment", "flops_convention", "definition")
 _POSITIVE = (
     *_CORE, "budget", "learning_rate", "weight", "unique_tokens", "params_total",
     "params_non_embedding", "params_matmul", "flops_matmul", "flops_chinchilla", "flops_six_nd",
 )  # fmt: skip
+_NUMBERS = {*ALIASES, *_POSITIVE} - {"seed"}  # seeds have names, too
 _DONE = {"done", "finished", "completed", "complete", "success", "succeeded", "ok"}
-_ONE_VALUE = ("definition", "flops_convention", "data_fingerprint", "tokenizer_fingerprint")
 _PARAMS_CONVENTION = {
     "params_total": "total",
     "params_non_embedding": "non_embedding",
@@ -40,30 +50,35 @@ _PARAMS_CONVENTION = {
 }
 
 
-def read_runs(source: Any, columns: Mapping[str, str] | None = None) -> Runs:
+def read_runs(
+    source: Any,
+    columns: Mapping[str, str] | None = None,
+    kinds: Mapping[str, str] | None = None,
+) -> Runs:
     """The runs of a sweep's folder, of a file, or of a table in memory (`readers.in_memory`).
 
-    `columns` maps our names to the table's, {"params": "N", ...}.
+    `columns` maps our names to the table's, {"params": "N", ...}; `kinds` says what a column is
+    where that is known better, {"batch": "condition", ...} (`kinds.KINDS`).
 
     Raises:
       UserError: no such file, no table, or a cell that cannot be what its column says.
     """
     if not isinstance(source, (str, PurePath)):
-        return _runs_of(named(in_memory(source), columns or {}))
+        return _runs_of(named(in_memory(source), columns or {}), kinds)
     path = storage.path(source)
     if path.is_dir():
-        runs = _runs(named(_sweep(path), columns or {}))
+        runs = _runs(named(_sweep(path), columns or {}), kinds)
         curves, said = curves_of_sweep(path, runs.run_id_R, runs.params)
-        return replace(runs, curves=curves, warnings=runs.warnings + said)
-    return _runs_of(named(read_raw(path), columns or {}))
+        return replace(runs, curves=curves, notes=runs.notes + said)
+    return _runs_of(named(read_raw(path), columns or {}), kinds)
 
 
-def _runs_of(table: Table) -> Runs:
+def _runs_of(table: Table, kinds: Mapping[str, str] | None) -> Runs:
     """Runs of a table with a row per run, or a row per logged step."""
     if not _is_long(table):
-        return _runs(table)
+        return _runs(table, kinds)
     ends, curves = _ends_of(table)
-    runs = _runs(ends)
+    runs = _runs(ends, kinds)
     return replace(runs, curves=tuple(c for c in curves if c.run_id in runs.run_id_R))
 
 
@@ -120,7 +135,7 @@ def complete(core: dict[str, Floats]) -> dict[str, Floats]:
     return core
 
 
-def _runs(table: Table) -> Runs:
+def _runs(table: Table, kinds: Mapping[str, str] | None) -> Runs:
     """Splits finished from unfinished rows, checks every number that will be fitted."""
     ids, aside = texts(table, "run_id"), _unfinished(table)
     kept = [i for i in range(len(ids)) if i not in aside]
@@ -138,45 +153,42 @@ def _runs(table: Table) -> Runs:
     columns = {
         name: numbers(table, name, kept)
         for name, cells in table.cells.items()
-        if name not in _TEXT and (name in ALIASES or name in _POSITIVE or is_numeric(cells))
+        if name not in _TEXT and (name in _NUMBERS or is_numeric(cells))
     }
     _must_be_positive(table, core | columns, kept)
 
     index = np.array(kept)
     core = {name: values[index] for name, values in complete(core).items()}
     columns = {name: values[index] for name, values in columns.items()}
-    cell_R = cell_index(core["params"], core["tokens"])
-    worse = worse_rates(
-        cell_R, columns.get("learning_rate", np.full(len(index), np.nan)), core["loss"]
-    )
-    for r, best in worse.items():
-        aside[kept[r]] = ("other rate", f"learning rate {best:g} did better in this cell")
-    stated = columns.get("budget")
-    if stated is None or np.any(np.isnan(stated)):
-        (group_R, budget_G), source = group_flops(core["flops"]), "grouped"
-    else:
-        (budget_G, group_R), source = np.unique(stated, return_inverse=True), "column"
+    given = tuple(name for name in _FITTED if name in table.cells)
+    sizes = Sizes(*(core[name] for name in _FITTED))
+    labels_of = {name: labels(table, name, kept) for name in table.raw.columns}
+    ours = {theirs: name for name, theirs in table.title.items() if name in ALIASES}
+    group_R, budget_G, source = budgets(core["flops"], columns.get("budget"))
     named = texts(table, "flops_convention")
     conventions = sorted({named[i] for i in kept if named[i]})
     runs = Runs(
         source=table.raw.source,
         row_R=np.array(table.raw.line, np.int64)[index],
         run_id_R=tuple(ids[i] or f"row {table.raw.line[i]}" for i in kept),
-        group_R=np.asarray(group_R, np.int64),
+        group_R=group_R,
         budget_G=budget_G,
-        budgets_from=source if len(budget_G) else None,
+        budgets_from=source,
         params_convention=_PARAMS_CONVENTION.get(table.title.get("params", ""), "as_given"),
         flops_convention=conventions[0] if len(conventions) == 1 else "as_given",
         columns=columns,
+        labels=labels_of,
+        kinds=kinds_of(labels_of, ours, sizes, kinds),
+        title=table.title,
+        given=given,
         aside=tuple(Aside(table.raw.line[i], ids[i], *aside[i]) for i in sorted(aside)),
-        warnings=table.warnings + _repeated_names(table, kept) + _mixed(table, kept),
+        notes=table.warnings + _repeated_names(table, kept) + _mixed(conventions),
         params=core["params"],
         tokens=core["tokens"],
         flops=core["flops"],
         loss=core["loss"],
     )
-    runs = runs.select(np.isin(np.arange(len(index)), list(worse), invert=True))
-    return replace(runs, warnings=runs.warnings + doubts(runs, tuple(table.title)))
+    return replace(runs, doubts=doubts(runs))
 
 
 def _unfinished(table: Table) -> dict[int, tuple[str, str]]:
@@ -211,15 +223,11 @@ def _repeated_names(table: Table, kept: list[int]) -> tuple[str, ...]:
     return (f"{len(twice)} runs stand more than once with different numbers ('{twice[0]}' first)",)
 
 
-def _mixed(table: Table, kept: list[int]) -> tuple[str, ...]:
-    """Columns that should have one value in one fit."""
-    said = []
-    for name in _ONE_VALUE:
-        cells = texts(table, name)
-        values = sorted({cells[i] for i in kept if cells[i]})
-        if len(values) > 1:
-            said.append(f"column '{name}' mixes {', '.join(values[:4])} in one fit")
-    return tuple(said)
+def _mixed(conventions: list[str]) -> tuple[str, ...]:
+    """FLOPs of several counts in one column."""
+    if len(conventions) < 2:
+        return ()
+    return (f"column 'flops_convention' mixes {', '.join(conventions[:4])} in one fit",)
 
 
 def _must_be_positive(table: Table, columns: Mapping[str, Floats], kept: list[int]) -> None:

@@ -1,14 +1,15 @@
 """The runs of a table, as every later room takes them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from chinchilla_jax.scaling.arrays import Floats
-from chinchilla_jax.scaling.table.cells import cell_index
+from chinchilla_jax.scaling.arrays import Bools, Floats
+from chinchilla_jax.scaling.table.cells import cell_index, lowest
 from chinchilla_jax.scaling.table.curves import Curve
+from chinchilla_jax.scaling.table.kinds import Codes, Column, Labels, codes, condition_labels, joint
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,10 @@ class Runs:
     """Finished runs, one entry each; arrays of float64, NaN where a cell is empty.
 
     `group_R` says which budget of `budget_G` a run belongs to, -1 for none. `columns` holds every
-    numeric column by its canonical name, for other laws and other counting conventions.
+    numeric column by its canonical name, for other laws and other counting conventions; `labels`
+    every column of the file as text, by the file's name, and `kinds` what each was taken for.
+    `title` has the file's name of our columns, `given` those of the fitted ones that it had.
+    `notes` are what reading had to say, `doubts` what these very numbers give to doubt.
     """
 
     source: str
@@ -42,9 +46,14 @@ class Runs:
     params_convention: str
     flops_convention: str
     columns: Mapping[str, Floats]
+    labels: Mapping[str, Labels] = field(default_factory=dict)
+    kinds: Mapping[str, Column] = field(default_factory=dict)
+    title: Mapping[str, str] = field(default_factory=dict)
+    given: tuple[str, ...] = ("params", "tokens", "flops")
     curves: tuple[Curve, ...] = ()
     aside: tuple[Aside, ...] = ()
-    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -53,19 +62,57 @@ class Runs:
     def tokens_per_param(self) -> Floats:
         return self.tokens / self.params
 
-    def cell_R(self) -> npt.NDArray[np.int64]:
-        """Index of the cell (same params and tokens): runs of one cell are replicates."""
-        return cell_index(self.params, self.tokens)
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.notes + self.doubts
+
+    def names(self, kind: str) -> list[str]:
+        """The file's names of the columns of a kind."""
+        return [name for name, column in self.kinds.items() if column.kind == kind]
+
+    def condition_R(self, spanned: Collection[str] = ()) -> Codes:
+        """Which condition a run stands under, leaving out the columns `spanned`."""
+        return joint(
+            np.zeros(len(self), np.int64),
+            *(codes(self.condition_labels(name)) for name in self.names("condition")
+              if name not in spanned),
+        )  # fmt: skip
+
+    def condition_labels(self, name: str) -> Labels:
+        """The column `name` as it tells conditions apart."""
+        return condition_labels(self.kinds[name], self.labels[name], self.tokens)
+
+    def cell_R(self) -> Codes:
+        """Index of the cell: the same condition, params and tokens."""
+        return cell_index(self.condition_R().astype(float), self.params, self.tokens)
+
+    def best_R(self, spanned: Collection[str] = ()) -> Bools:
+        """The runs at the best settings of their cell; seeds are averaged in ln loss.
+
+        A law in the columns `spanned` needs every value of them: each is a cell of its own.
+        """
+        kept = [codes(self.labels[name]) for name in spanned if name in self.labels]
+        tried = [codes(self.labels[name]) for name in self.names("setting") if name not in spanned]
+        cell_R = joint(self.cell_R(), *kept)
+        return lowest(cell_R, joint(cell_R, *tried), np.log(self.loss))
+
+    def best(self) -> "Runs":
+        """The runs at the best settings of their cell."""
+        best_R = self.best_R()
+        return self if best_R.all() else self.select(best_R)
 
     def select(self, keep_R: npt.NDArray[np.bool_]) -> "Runs":
-        """The rows of `keep_R`; budgets keep their numbers."""
+        """The rows of `keep_R` with their curves; budgets keep their numbers."""
         index = np.flatnonzero(keep_R)
+        run_ids = tuple(self.run_id_R[i] for i in index)
         return replace(
             self,
             **{
                 name: getattr(self, name)[index]
                 for name in ("row_R", "params", "tokens", "flops", "loss", "group_R")
             },
-            run_id_R=tuple(self.run_id_R[i] for i in index),
+            run_id_R=run_ids,
             columns={name: column[index] for name, column in self.columns.items()},
+            labels={name: column[index] for name, column in self.labels.items()},
+            curves=tuple(curve for curve in self.curves if curve.run_id in set(run_ids)),
         )

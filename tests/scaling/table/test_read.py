@@ -104,12 +104,14 @@ def test_the_best_learning_rate_of_a_cell_is_taken(tmp_path):
             for seed, luck in ((0, 0.97 if rate == 4e-3 and i == 0 else 1.0), (1, 1.02)):
                 rows.append(row | {"lr": rate, "seed": seed, "loss": row["loss"] * worse * luck})
     runs = read_runs(_csv(tmp_path / "runs.csv", rows))
+    assert len(runs) == 6 * len(ROWS) and not runs.aside
     # Rates are compared by their mean over seeds; the best rate keeps all of its seeds.
-    assert len(runs) == 2 * len(ROWS)
-    chosen = runs.columns["learning_rate"]
-    assert set(chosen[runs.params != ROWS[0]["params"]]) == {2e-3}
-    assert sum(aside.status == "other rate" for aside in runs.aside) == 4 * len(ROWS)
-    assert any("worse learning rates" in warning for warning in runs.warnings)
+    best = runs.best()
+    assert len(best) == 2 * len(ROWS)
+    chosen = best.columns["learning_rate"]
+    assert set(chosen[best.params != ROWS[0]["params"]]) == {2e-3}
+    said = f"{4 * len(ROWS)} runs at worse settings of their cell (lr)"
+    assert any(said in warning for warning in runs.warnings)
 
 
 def test_a_long_table_becomes_curves_and_their_ends(tmp_path):

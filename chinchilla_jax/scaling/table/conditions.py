@@ -1,0 +1,176 @@
+"""Conditions of a table: naming them, picking one, and the runs of each as a table of its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.scaling.table.cells import budgets
+from chinchilla_jax.scaling.table.checks import doubts
+from chinchilla_jax.scaling.table.columns import label
+from chinchilla_jax.scaling.table.kinds import codes, joint
+from chinchilla_jax.scaling.table.runs import Runs
+
+_SHOWN = 6  # values of a column in a message
+_FINGERPRINT = "fingerprint"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The runs of one condition, and the values of the columns that tell it from the others."""
+
+    values: Mapping[str, str]
+    runs: Runs
+
+    @property
+    def title(self) -> str:
+        """optimizer=adamw, bits=4."""
+        return ", ".join(f"{name}={value or 'none'}" for name, value in self.values.items())
+
+
+def distinguishing(runs: Runs, first: Sequence[str] = ()) -> list[str]:
+    """The condition columns that are needed to tell the conditions of `runs` apart.
+
+    A column that says what others say already is left out: the columns `first` are asked first, a
+    fingerprint last.
+    """
+    others = [name for name in runs.names("condition") if name not in first]
+    kept: list[str] = []
+    seen_R = joint(np.zeros(len(runs), np.int64))
+    for name in (*first, *sorted(others, key=lambda name: _FINGERPRINT in name)):
+        finer_R = joint(seen_R, codes(runs.condition_labels(name)))
+        if finer_R.max() > seen_R.max():
+            kept.append(name)
+            seen_R = finer_R
+    return kept
+
+
+def conditions(runs: Runs, first: Sequence[str] = ()) -> list[Condition]:
+    """Every condition with its runs, in the order of their values; one where nothing differs."""
+    names = distinguishing(runs, first)
+    if not names:
+        return [Condition({}, runs)]
+    condition_R = runs.condition_R()
+    found = []
+    for code in np.unique(condition_R):
+        here = condition_R == code
+        row = int(np.argmax(here))
+        values = {name: str(runs.condition_labels(name)[row]) for name in names}
+        found.append(Condition(values, restricted(runs, here)))
+    return sorted(found, key=lambda one: [_rank(value) for value in one.values.values()])
+
+
+def restricted(runs: Runs, keep_R: npt.NDArray[np.bool_]) -> Runs:
+    """The runs of `keep_R` as if the table held no others: budgets and doubts are theirs."""
+    part = runs.select(keep_R)
+    group_R, budget_G, source = budgets(part.flops, part.columns.get("budget"))
+    part = replace(part, group_R=group_R, budget_G=budget_G, budgets_from=source)
+    return replace(part, doubts=doubts(part))
+
+
+def where(runs: Runs, asked: Mapping[str, str]) -> Runs:
+    """The runs whose columns have the values asked for; numbers compare as numbers.
+
+    Raises:
+      UserError: no such column, or no run with that value.
+    """
+    if not asked:
+        return runs
+    keep_R = np.ones(len(runs), bool)
+    for name, value in asked.items():
+        _must_exist("where", name, runs)
+        labels = runs.labels[name]
+        if name in runs.names("condition") and value in runs.condition_labels(name):
+            labels = runs.condition_labels(name)
+        same = labels == label(value)
+        if value == "none":
+            same |= labels == ""
+        if not same.any():
+            raise UserError(
+                f"--where={name}={value}: no run has it; {name} is {listed(runs, name)}"
+            )
+        keep_R &= same
+    if not keep_R.any():
+        given = ",".join(f"{name}={value}" for name, value in asked.items())
+        raise UserError(f"--where={given}: no run has all of it")
+    return restricted(runs, keep_R)
+
+
+def by(runs: Runs, names: Sequence[str]) -> Runs:
+    """`runs` with the columns `names` among the conditions, whatever they were taken for.
+
+    Raises:
+      UserError: no such column, one that is fitted, or runs that differ in another condition too.
+    """
+    kinds = dict(runs.kinds)
+    for name in names:
+        _must_exist("by", name, runs)
+        if kinds[name].kind == "core":
+            raise UserError(f"--by={name}: it is fitted, and no condition")
+        if kinds[name].kind != "condition":
+            kinds[name] = replace(kinds[name], kind="condition", reason="asked for by --by")
+    runs = replace(runs, kinds=kinds)
+    runs = replace(runs, doubts=doubts(runs))
+    others = [name for name in distinguishing(runs, names) if name not in names]
+    if others:
+        raise UserError(
+            f"--by={','.join(names)}: the runs of one such condition also differ in "
+            f"{_columns(others, runs)}: add {_it(others)} to --by, or pick with "
+            f"--where={_example(others, runs)}"
+        )
+    return runs
+
+
+def choice(runs: Runs) -> str:
+    """One line: which columns tell conditions apart, their values, and the flags that choose."""
+    names = distinguishing(runs)
+    return (
+        f"{_columns(names, runs)} {'tells' if len(names) == 1 else 'tell'} "
+        f"{len(np.unique(runs.condition_R()))} conditions apart, and no law is fitted across them: "
+        f"--by={','.join(names)} compares them, --where={_example(names, runs)} picks one"
+    )
+
+
+def listed(runs: Runs, name: str) -> str:
+    """The values of a column, the first few of many."""
+    labels = runs.condition_labels(name) if name in runs.names("condition") else runs.labels[name]
+    values = sorted(set(labels), key=_rank)
+    shown = ", ".join(str(value) or "none" for value in values[:_SHOWN])
+    more = len(values) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _columns(names: Sequence[str], runs: Runs) -> str:
+    each = ", ".join(f"{name} ({listed(runs, name)})" for name in names)
+    return f"column{'s' * (len(names) > 1)} {each}"
+
+
+def _example(names: Sequence[str], runs: Runs) -> str:
+    """Values of the condition that has the most runs."""
+    condition_R = joint(*(codes(runs.condition_labels(name)) for name in names))
+    most = int(np.bincount(condition_R).argmax())
+    row = int(np.argmax(condition_R == most))
+    return ",".join(f"{name}={runs.condition_labels(name)[row] or 'none'}" for name in names)
+
+
+def _it(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
+
+
+def _must_exist(flag: str, name: str, runs: Runs) -> None:
+    if name not in runs.labels:
+        raise UserError(
+            f"--{flag}={name}: no column '{name}'; {nearest(name, list(runs.labels))}"
+            f"there are {', '.join(runs.labels)}"
+        )
+
+
+def _rank(value: str) -> tuple[bool, float, str]:
+    """Numbers by size, then texts."""
+    try:
+        return (False, float(value), value)
+    except ValueError:
+        return (True, 0.0, value)

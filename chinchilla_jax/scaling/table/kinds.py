@@ -1,0 +1,323 @@
+"""What each column of a table says about its runs: chance, a setting, an outcome, a condition.
+
+Runs replicate each other where nothing but chance differs, and follow one law where nothing but
+size, tokens, settings and chance does. Names tell first, since they tell even where no two runs of
+a cell differ; where a name says nothing, behaviour does. Doubt goes to the condition: one too many
+is named and can be overruled, one too few fits two laws as one.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.table.cells import cell_index
+
+Labels = npt.NDArray[np.str_]
+Codes = npt.NDArray[np.int64]
+
+KINDS = {
+    "core": "what is fitted: params, tokens, FLOPs, loss, and what weighs or groups them",
+    "condition": "runs of two values are never fitted as one",
+    "setting": "of several in one cell the best counts",
+    "seed": "runs that differ in it alone replicate each other",
+    "count": "follows from size, tokens and FLOPs",
+    "outcome": "came out of a run, or says where and how fast it ran",
+    "identifier": "names a run",
+    "constant": "the same in all runs",
+}
+CHOICES = ("condition", "setting", "seed", "count", "outcome", "identifier")
+
+# Words of a name; the first pattern that matches counts. A "shape" (or its steps) and an "amount"
+# are counts unless they differ inside a cell: see `kinds_of`.
+_NAMES: tuple[tuple[str, str, str], ...] = (
+    ("seed", "seeds", r"seeds?|replicas?|replicates?|rng"),
+    ("condition", "techniques", r"techniques?|teacher|kd|loss weight"),
+    ("outcome", "where it ran", (
+        r"devices?|gpus?|tpus?|cpus?|nodes?|host|hostname|mesh|parallel|fsdp|workers?|threads?|"
+        r"hardware|accelerator|machine|world size|remat|compile|log every|eval every"
+    )),
+    ("identifier", "names of runs", (
+        r"id|uuid|url|user|author|commit|git|sha|notes?|tags?|comments?|reason|status|state|"
+        r"created|updated|date|timestamp|job|config fingerprint"
+    )),
+    ("setting", "hyper-parameters", (
+        r"lr|learning rates?|(base|peak|max|min|final) rate|warm ?ups?|cool ?downs?|decay|anneal|"
+        r"annealing|schedules?|scheduler|horizon|batch|bs|micro ?batch|accumulation|clip|clipping|"
+        r"beta ?[12]|betas|eps|epsilon|momentum|nesterov|dropout|wd|init std|init scale|"
+        r"initiali[sz]er|ema|z ?loss|label smoothing"
+    )),
+    ("outcome", "measurements", (
+        r"loss|losses|nll|cross entropy|ppl|perplexity|bpb|bpc|bits per (byte|char|character)|"
+        r"acc|accuracy|err|errors?|scores?|f1|bleu|se|std ?err|standard error|times?|secs?|"
+        r"seconds?|minutes?|hours?|days?|ms|runtime|duration|wall|elapsed|speed|throughput|"
+        r"per (second|sec|s)|mfu|hfu|utili[sz]ation|grad norm|gradient norm|gnorm|memory|mem|"
+        r"energy|joules?|kwh|watts?|power|carbon|co2|cost|usd|input share|spikes?"
+    )),
+    ("condition", "data, and what the loss means", (
+        r"corpus|corpora|datasets?|data|mixtures?|mix|domains?|languages?|tokeni[sz]ers?|vocab|"
+        r"vocabulary|metrics?|benchmarks?|tasks?|sequence|seq|context|objective|curriculum|"
+        r"split|sources?"
+    )),
+    ("condition", "techniques", (
+        r"optimi[sz]ers?|opt|precision|dtype|quanti[sz]ed|quanti[sz]ation|quant|bits?|fp8|int8|"
+        r"int4|sparsity|sparse|pruning|pruned|density|distill?ed|distill?ation|students?|"
+        r"temperature|experts?|moe|routers?|routing|top k|granularity|lora|repetitions?|"
+        r"pretrained"
+    )),
+    ("condition", "kinds of run", (
+        r"definition|arch|architecture|attention type|activation|positions?|tie|tied|recipe|"
+        r"parametri[sz]ation|experiments?|conditions?|variants?|treatments?|ablations?|methods?|"
+        r"framework|family|series|flop increase"
+    )),
+    ("amount", "counts", (
+        r"params?|parameters?|n ne|[kmgt]?flops?|[kmgt]?macs|compute|bytes|tokens?|epochs?"
+    )),
+    ("shape", "shapes and steps", (
+        r"width|depth|layers?|blocks?|heads?|dims?|d model|d ff|ff|ffw|ffn|mlp|hidden|aspect|"
+        r"n embd|steps?|iterations?|updates?"
+    )),
+    ("amount", "counts", r"sizes?|n|d|c|x c|mult|budgets?|examples|sequences|documents"),
+)  # fmt: skip
+_PATTERNS = tuple((kind, why, re.compile(rf"\b({p})\b")) for kind, why, p in _NAMES)
+# Our own names, whatever the table calls them.
+_OURS = {
+    **dict.fromkeys(("params", "tokens", "flops", "loss", "budget", "weight"), "core"),
+    "learning_rate": "setting",
+    "seed": "seed",
+    "status": "identifier",
+}
+_UNIQUE = re.compile(r"\bunique tokens\b|\btokens unique\b")
+_PARAMS = re.compile(r"\b(params?|parameters?|n ne)\b")
+_ONCE = "once"  # the label of a run that sees every token once
+_SAME = 0.01  # counts this close are one: rounding to whole steps and sequences
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the file: what it was taken for, and why; `values` counts the different ones."""
+
+    name: str
+    kind: str
+    reason: str
+    values: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a cell is made of, [R] each: params, tokens and FLOPs of every run."""
+
+    params: Floats
+    tokens: Floats
+    flops: Floats
+
+    @property
+    def cell_R(self) -> Codes:
+        return cell_index(self.params, self.tokens)
+
+
+def words(name: str) -> str:
+    """The words of a name in lower case: `config.peakLR` is `config peak lr`."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    return " ".join(re.findall(r"[a-z0-9]+", spaced.lower()))
+
+
+def kinds_of(
+    labels: Mapping[str, Labels],
+    ours: Mapping[str, str],
+    sizes: Sizes,
+    asked: Mapping[str, str] | None = None,
+) -> dict[str, Column]:
+    """The kind of every column.
+
+    Args:
+      labels: [R] a column of the file by its name, cells as text (`columns.labels`).
+      ours: our name for the columns that have one, by the file's name.
+      asked: kinds that the caller knows better, by the file's name.
+
+    Raises:
+      UserError: `asked` names no column, no kind, or a column that is fitted.
+    """
+    asked = asked or {}
+    for name, kind in asked.items():
+        _check(name, kind, labels, ours)
+    found: dict[str, Column] = {}
+    for name, label_R in labels.items():
+        values = len(set(label_R))
+        if name in asked:
+            found[name] = Column(name, asked[name], "asked for", values)
+        elif (kind := _OURS.get(ours.get(name, ""), "")) and (kind == "core" or values > 1):
+            found[name] = Column(name, kind, f"it is our {ours[name]}", values)
+        elif values == 1:
+            found[name] = Column(name, "constant", "the same in all runs", 1)
+        elif _UNIQUE.search(words(name)):
+            found[name] = _repetition(name, label_R, sizes)
+        else:
+            found[name] = _by_name(name, values) or _by_behaviour(name, label_R, sizes)
+    return _settled(found, labels, sizes.cell_R)
+
+
+def _settled(
+    found: dict[str, Column], labels: Mapping[str, Labels], cell_R: Codes
+) -> dict[str, Column]:
+    """Shapes and amounts by name, by whether a cell determines them.
+
+    Of several shapes of one size the best counts, as of settings. An amount that differs at equal
+    params and tokens, where no condition and no shape stands beside it, tells of a technique that
+    the table does not name: all parameters against active ones, say.
+    """
+    known = [c.name for c in found.values() if c.kind in ("condition", "shape")]
+    beside_R = joint(cell_R, *(codes(labels[name]) for name in known))
+    settled = {}
+    for name, column in found.items():
+        label_R = labels[name]
+        if column.kind == "shape":
+            inside = differs(codes(label_R), cell_R)
+            reason = f"{column.reason}, and it differs inside a cell" if inside else column.reason
+            column = replace(column, kind="setting" if inside else "count", reason=reason)
+        elif column.kind == "amount":
+            column = _amount(column, label_R, cell_R, beside_R)
+        settled[name] = column
+    return settled
+
+
+def _check(name: str, kind: str, labels: Mapping[str, Labels], ours: Mapping[str, str]) -> None:
+    if name not in labels:
+        raise UserError(
+            f"--kinds={name}={kind}: no column '{name}'; {nearest(name, list(labels))}"
+            f"there are {', '.join(labels)}"
+        )
+    if kind not in CHOICES:
+        raise UserError(
+            f"--kinds={name}={kind}: {nearest(kind, CHOICES)}a column is {', '.join(CHOICES)}"
+        )
+    if _OURS.get(ours.get(name, "")) == "core":
+        raise UserError(
+            f"--kinds={name}={kind}: '{name}' is fitted as {ours[name]}; "
+            f"--columns={ours[name]}=... takes another column"
+        )
+
+
+def _by_name(name: str, values: int) -> Column | None:
+    spoken = words(name)
+    for kind, why, pattern in _PATTERNS:
+        if pattern.search(spoken):
+            return Column(name, kind, f"by name: {why}", values)
+    return None
+
+
+def _repetition(name: str, label_R: Labels, sizes: Sizes) -> Column:
+    """Unique tokens make a condition where one corpus does not explain them."""
+    unique_R = np.minimum(_numbers(label_R, sizes.tokens), sizes.tokens)
+    values = len(set(label_R))
+    if np.all(np.abs(unique_R / np.minimum(sizes.tokens, unique_R.max()) - 1) < _SAME):
+        return Column(name, "count", "one corpus, as far as the tokens go", values)
+    return Column(name, "condition", "repetition: corpora of different sizes", values)
+
+
+def _amount(column: Column, label_R: Labels, cell_R: Codes, beside_R: Codes) -> Column:
+    value_R = codes(label_R)
+    if is_numeric(label_R):
+        value_R = near(np.abs(_numbers(label_R, np.zeros(len(label_R)))))
+    if not differs(value_R, cell_R) or not differs(value_R, beside_R):
+        return replace(column, kind="count")
+    if _PARAMS.search(words(column.name)) or _few(column.values, len(label_R)):
+        return replace(column, kind="condition", reason="differs at equal params and tokens")
+    return replace(column, kind="outcome", reason="about as many values as runs")
+
+
+def _by_behaviour(name: str, label_R: Labels, sizes: Sizes) -> Column:
+    """A column whose name says nothing."""
+    value_R, cell_R = codes(label_R), sizes.cell_R
+    values, numeric = int(value_R.max()) + 1, is_numeric(label_R)
+    inside = differs(value_R, cell_R)
+    replicated = _repeated(cell_R)
+    if not _few(values, len(label_R)):
+        if replicated and not inside:
+            return Column(name, "count", "one value a cell", values)
+        kind = "outcome" if numeric else "identifier"
+        return Column(name, kind, "about as many values as runs", values)
+    if inside:
+        return Column(name, "condition", "differs inside a cell", values)
+    axes = {
+        "params": sizes.params,
+        "tokens": sizes.tokens,
+        "tokens per parameter": sizes.tokens / sizes.params,
+        "FLOPs": sizes.flops,
+    }
+    for axis, x_R in axes.items():
+        if _follows(value_R, x_R):
+            return Column(name, "count", f"follows {axis}", values)
+    if numeric and replicated:
+        return Column(name, "count", "one value a cell", values)
+    return Column(name, "condition", "few values, whatever the size", values)
+
+
+def _few(values: int, runs: int) -> bool:
+    """Whether a value stands for three runs or more, as a category's does."""
+    return values <= max(2, runs // 3)
+
+
+def _follows(value_R: Codes, x_R: Floats) -> bool:
+    """Whether x tells the value: equal x equal values, or one stretch of x for each value."""
+    group_R = near(x_R)
+    if not differs(value_R, group_R) and _repeated(group_R):
+        return True
+    ordered = value_R[np.argsort(x_R, kind="stable")]
+    return int(np.sum(np.diff(ordered) != 0)) == len(np.unique(ordered)) - 1
+
+
+def _repeated(group_R: Codes) -> bool:
+    """Whether at least half of the runs share their group."""
+    return int(np.sum(np.bincount(group_R)[group_R] > 1)) * 2 >= len(group_R)
+
+
+def codes(label_R: Labels) -> Codes:
+    """A number for each different label, 0 upwards."""
+    return np.asarray(np.unique(label_R, return_inverse=True)[1].ravel(), np.int64)
+
+
+def joint(*code_R: Codes) -> Codes:
+    """A number for each different combination."""
+    return cell_index(*(code.astype(float) for code in code_R))
+
+
+def differs(value_R: Codes, group_R: Codes) -> bool:
+    """Whether some group holds two values."""
+    return len(np.unique(joint(value_R, group_R))) > len(np.unique(group_R))
+
+
+def near(x_R: Floats) -> Codes:
+    """Groups of numbers of which each is within 1 % of the next."""
+    order = np.argsort(x_R, kind="stable")
+    apart = np.diff(x_R[order]) > _SAME * np.abs(x_R[order][:-1])
+    group_R = np.empty(len(x_R), np.int64)
+    group_R[order] = np.concatenate([[0], np.cumsum(apart)])
+    return group_R
+
+
+def is_numeric(label_R: Labels) -> bool:
+    """Whether every label that is not empty reads as a number."""
+    try:
+        _numbers(label_R, np.zeros(len(label_R)))
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(label_R: Labels, empty_R: Floats) -> Floats:
+    """Labels as numbers, `empty_R` where a cell is empty."""
+    return np.array([float(x) if x else y for x, y in zip(label_R, empty_R, strict=True)])
+
+
+def condition_labels(column: Column, label_R: Labels, tokens_R: Floats) -> Labels:
+    """The labels that make the condition: runs that see every token once are one condition."""
+    if column.kind != "condition" or not _UNIQUE.search(words(column.name)):
+        return label_R
+    once_R = _numbers(label_R, tokens_R) >= (1 - _SAME) * tokens_R
+    return np.where(once_R, _ONCE, label_R)

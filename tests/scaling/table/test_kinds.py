@@ -1,0 +1,213 @@
+"""What a column is taken for: by its name, by what it does, and whatever the order of the table."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.table.conditions import conditions
+from chinchilla_jax.scaling.table.kinds import words
+from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.conditions import three_optimizers
+from tests.scaling.known import DATA, TRUE, grid
+
+PARAMS, TOKENS, FLOPS = grid([1e18, 1e19, 1e20], 6, 4.0)
+RNG = np.random.default_rng(0)
+
+
+def table(**columns):
+    """Rows on one grid of cells, each once for every entry of `columns`, a sequence of values."""
+    repeats = max((len(values) for values in columns.values()), default=1)
+    return [
+        {"params": n, "tokens": d, "flops": c, "loss": TRUE.loss(n, d) * RNG.uniform(0.99, 1.01)}
+        | {name: values[i] for name, values in columns.items()}
+        for n, d, c in zip(PARAMS.tolist(), TOKENS.tolist(), FLOPS.tolist(), strict=True)
+        for i in range(repeats)
+    ]
+
+
+def kinds(rows, **asked):
+    return {name: column.kind for name, column in read_runs(rows, kinds=asked).kinds.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kind"),
+    [
+        ("optimizer", ["adamw", "muon"], "condition"),
+        ("bits", [4, 16], "condition"),
+        ("model.quantization", ["int4", ""], "condition"),
+        ("techniques.sparsity.level", [0.0, 0.75], "condition"),
+        ("techniques.distillation.loss_weight", [0.5, 0.9], "condition"),
+        ("corpus", ["web", "code"], "condition"),
+        ("data_fingerprint", ["8bb9", "01fe"], "condition"),
+        ("metric", ["c4", "pile"], "condition"),
+        ("vocab_size", [256, 32000], "condition"),
+        ("experiment", ["a", "b"], "condition"),
+        ("something", ["p", "q"], "condition"),
+        ("something", [0.1, 0.2], "condition"),
+        ("lr", [1e-3, 2e-3], "setting"),
+        ("config.optimizer.learningRate", [1e-3, 2e-3], "setting"),
+        ("warmup_steps", [100, 400], "setting"),
+        ("global_batch_size", [64, 128], "setting"),
+        ("weight_decay", [0.1, 0.2], "setting"),
+        ("lr_schedule", ["cosine", "wsd"], "setting"),
+        ("adam_beta2", [0.95, 0.99], "setting"),
+        ("depth", [4, 8], "setting"),  # two shapes of one size
+        ("n_steps", [100, 200], "setting"),  # two batches
+        ("seed", [0, 1], "seed"),
+        ("data_seed", ["a", "b"], "seed"),
+        ("wall_seconds", [1, 2], "outcome"),
+        ("tokens_per_second", [1, 2], "outcome"),
+        ("val_loss_paloma", [2, 1], "outcome"),
+        ("arc_acc", [0.25, 0.5], "outcome"),
+        ("device_kind", ["a100", "h100"], "outcome"),
+        ("n_gpus", [8, 16], "outcome"),
+        ("config_fingerprint", ["x", "y"], "identifier"),
+        ("params_all", [5e9, 7e9], "condition"),  # a technique that nobody named
+        ("something", ["p", "p"], "constant"),
+    ],
+)
+def test_two_values_in_every_cell(name, values, kind):
+    assert kinds(table(**{name: values}))[name] == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "value_of", "kind"),
+    [
+        ("width", lambda r: round(r["params"] ** 0.5), "count"),
+        ("params_embedding", lambda r: r["params"] / 3, "count"),
+        ("label", lambda r: "small" if r["params"] < 3e8 else "large", "count"),
+        ("length", lambda r: "short" if r["tokens"] < 3e9 else "long", "count"),
+        ("budget_name", lambda r: f"{r['flops']:.0e}", "count"),
+        ("learning_rate", lambda r: 10 / r["params"] ** 0.5, "setting"),
+        ("unique_tokens", lambda r: min(r["tokens"], 5e9), "count"),
+        ("unique_tokens", lambda r: 2 * r["tokens"], "count"),
+        ("whatever", lambda r: RNG.uniform(), "outcome"),
+        ("who", lambda r: f"run {RNG.uniform()}", "identifier"),
+    ],
+)
+def test_one_run_a_cell(name, value_of, kind):
+    assert kinds([row | {name: value_of(row)} for row in table()])[name] == kind
+
+
+def test_a_corpus_is_a_condition_even_where_no_cell_holds_two():
+    rows = table()
+    for i, row in enumerate(rows):
+        row |= {"dataset": "web" if i % 2 else "code", "flavour": "sweet" if i % 3 else "sour"}
+    found = kinds(rows)
+    assert found["dataset"] == "condition"
+    assert found["flavour"] == "condition"  # few values, and neither size nor budget tells them
+
+
+def test_repetition_is_a_condition_and_once_is_once():
+    rows = [row | {"unique_tokens": u} for row in table() for u in (1e8, row["tokens"])]
+    runs = read_runs(rows)
+    assert runs.kinds["unique_tokens"].kind == "condition"
+    found = conditions(runs)
+    assert [c.values["unique_tokens"] for c in found] == ["100000000", "once"]
+    assert [len(c.runs) for c in found] == [len(PARAMS), len(PARAMS)]
+
+
+def test_what_is_asked_for_wins():
+    rows = table(batch=[8, 16], foo=[1, 2])
+    assert kinds(rows)["batch"] == "setting" and kinds(rows)["foo"] == "condition"
+    found = kinds(rows, batch="condition", foo="outcome")
+    assert found["batch"] == "condition" and found["foo"] == "outcome"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"bach": "setting"}, "no column 'bach'; did you mean batch"),
+        ({"batch": "settings"}, "did you mean setting"),
+        ({"batch": "core"}, "a column is condition, setting"),
+        ({"params": "condition"}, "'params' is fitted as params"),
+    ],
+)
+def test_a_wrong_kind_is_told_in_one_line(asked, message):
+    with pytest.raises(UserError, match=message) as told:
+        kinds(table(batch=[8, 16]), **asked)
+    assert "\n" not in str(told.value)
+
+
+def test_a_name_is_read_by_its_words():
+    assert words("config.peakLR") == "config peak lr"
+    assert words("throughput/total_tokens") == "throughput total tokens"
+    assert words("AdamW beta2") == "adam w beta2"
+
+
+def partition(rows):
+    """The kinds, and which rows share a condition: pairs of row numbers."""
+    runs = read_runs(rows)
+    condition = dict(zip(runs.row_R.tolist(), runs.condition_R().tolist(), strict=True))
+    return {name: column.kind for name, column in runs.kinds.items()}, condition
+
+
+MIXED = [
+    row | {"lr": lr, "note": f"{i}-{lr}", "host": "a" if i % 2 else "b", "width": row["params"] / 7}
+    for i, row in enumerate(three_optimizers(seeds=2, sizes=4, budgets=(1e18, 1e19)))
+    for lr in (1e-3, 2e-3)
+]
+
+
+def together(condition, rows):
+    """Sets of the rows' own numbers that share a condition."""
+    sets = {}
+    for line, code in condition.items():
+        sets.setdefault(code, set()).add(rows[line - 1]["note"])
+    return sorted(map(sorted, sets.values()))
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_the_order_of_rows_and_columns_the_words_of_a_text_and_a_constant_change_nothing(data):
+    expected, condition = partition(MIXED)
+    rows = data.draw(st.permutations(MIXED))
+    names = data.draw(st.permutations(list(MIXED[0])))
+    letters = data.draw(st.permutations(["x", "y", "z"]))
+    words_of = dict(zip(("adamw", "muon", "sgd"), letters, strict=True))
+    rows = [
+        {name: words_of.get(row[name], row[name]) for name in names} | {"constant": 3}
+        for row in rows
+    ]
+    found, permuted = partition(rows)
+    assert found == expected | {"constant": "constant"}
+    assert together(permuted, rows) == together(condition, MIXED)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    values=st.lists(st.sampled_from([0.0, 0.5, 0.75]), min_size=len(MIXED), max_size=len(MIXED)),
+    name=st.sampled_from(["sparsity", "techniques.sparsity.level", "precision"]),
+)
+def test_a_technique_that_differs_splits_cells(values, name):
+    rows = [row | {name: value} for row, value in zip(MIXED, values, strict=True)]
+    runs, before = read_runs(rows), read_runs(MIXED)
+    cell_R, old_R = runs.cell_R(), before.cell_R()
+    for i in range(len(rows)):
+        same = (cell_R == cell_R[i]).nonzero()[0]
+        expected = [j for j in (old_R == old_R[i]).nonzero()[0] if values[j] == values[i]]
+        assert same.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "condition"),
+    [
+        ("t5_c4_sparsity", {}, {"sparsity"}),
+        ("gadre_overtraining", {"loss": "loss_c4_val"}, {"train"}),
+        ("gemstones_hot", {}, set()),
+        ("olmo_ladder", {"loss": "c4_loss"}, set()),
+        ("repetition_runs", {}, {"unique_tokens"}),
+        (
+            "clark_routing",
+            {"params": "dense_params", "tokens": "step"},
+            {"router", "experts", "k", "routing_frequency", "flop_increase"},
+        ),
+    ],
+)
+def test_other_peoples_tables(name, columns, condition):
+    path = DATA / f"{name}.csv"
+    if not path.exists():
+        pytest.skip(f"{name} is other people's data and not part of the repository")
+    assert set(read_runs(path, columns).names("condition")) == condition

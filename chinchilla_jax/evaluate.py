@@ -7,16 +7,14 @@ A table is CSV, TSV, JSONL, JSON or Parquet with the loss and two of parameters,
 Under --out: fits.json (unrounded), figures (PNG and SVG) and report.html, which opens offline.
 """
 
-from dataclasses import asdict
-
 from absl import flags
 
 from chinchilla_jax import program
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.fitting.isoflop import METHODS
-from chinchilla_jax.scaling.fitting.separable import LOSSES, Objective
-from chinchilla_jax.scaling.laws.further import fit_laws, laws_named
+from chinchilla_jax.scaling.fitting.separable import LOSSES
+from chinchilla_jax.scaling.laws.further import laws_named
 from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.report import write as report
 from chinchilla_jax.scaling.settings import Settings
@@ -82,15 +80,11 @@ def main(_: list[str]) -> None:
         budgets=program.positive_numbers("budgets", _BUDGETS.value),
         holdout_above=_HOLDOUT_ABOVE.value,
     )
-    objective = Objective(settings.objective, settings.delta)
     overlays, laws = [law_named(name) for name in _OVERLAY.value], laws_named(_LAWS.value)
     source = storage.path(_RUNS.value)
     out = storage.path(_OUT.value or (source / "report" if source.is_dir() else "report"))
-    fits, arrays = analyse(where(read_runs(source, columns, kinds), picked), settings)
-    further = fit_laws(
-        laws, arrays.runs, arrays.weights_R, objective, settings.bootstrap, settings.seed
-    )
-    fits["laws"] = [asdict(law) for law in further]
+    runs = where(read_runs(source, columns, kinds), picked)
+    fits, arrays = analyse(runs, settings, laws)
     path = report.write(out, fits, arrays, overlays, figures=_FIGURES.value)
     print(report.terminal(fits, path))
 

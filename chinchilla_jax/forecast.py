@@ -16,6 +16,7 @@ from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling import forecast
+from chinchilla_jax.scaling.fits import read
 from chinchilla_jax.scaling.laws.published import law_named, published
 from chinchilla_jax.scaling.report import answers
 
@@ -47,9 +48,7 @@ def _frontier() -> forecast.Frontier:
     if _LAW.value:
         return forecast.from_published(law_named(_LAW.value), program.floats("fixed", _FIXED.value))
     path = storage.path(_FITS.value)
-    return forecast.from_fits(
-        storage.read_json(path / "fits.json" if path.is_dir() else path), _FORM.value
-    )
+    return forecast.from_fits(read(path / "fits.json" if path.is_dir() else path), _FORM.value)
 
 
 def main(_: list[str]) -> None:

@@ -19,8 +19,8 @@ MAY_IMPORT = {
     "scaling": {"experiment"},
 }
 # The way of the data through the evaluator: a room imports only those before it.
-ROOMS = ("arrays", "table", "fitting", "settings", "laws", "doubt", "prediction", "sections",
-         "outlook", "forecast", "analysis", "report")  # fmt: skip
+ROOMS = ("arrays", "table", "fitting", "settings", "laws", "fits", "doubt", "prediction",
+         "sections", "outlook", "forecast", "analysis", "report")  # fmt: skip
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 

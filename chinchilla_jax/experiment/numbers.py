@@ -14,7 +14,7 @@ _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _BYTES = ((1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB"), (1.0, " B"))
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
-Interval = Sequence[float | None] | None
+Interval = Sequence[float] | None
 Options = ParamSpec("Options")
 
 
@@ -96,14 +96,14 @@ def percent(value: float, places: int = 2) -> str:
 
 
 @_or_missing
-def coefficient(value: float) -> str:
+def coefficient(value: float, digits: int = 6) -> str:
     """Six significant digits, for parameters that are fitted."""
-    return f"{value:.6g}"
+    return f"{value:.{digits}g}"
 
 
 def between(interval: Interval, write: Callable[[float | None], str]) -> str:
     """ "low to high", or nothing where there is no interval; `write` formats one number."""
-    if interval is None or any(x is None for x in interval):
+    if interval is None:
         return ""
     return f"{write(interval[0])} to {write(interval[1])}"
 

@@ -1,15 +1,19 @@
 """Dataclasses to and from plain JSON values, strictly: every field named, every type checked.
 
-One mechanism serves configuration files, command-line overrides and the JSON in a run
-directory. Nothing is evaluated and nothing is unpickled.
+One mechanism serves configuration files, command-line overrides, and the JSON in a run directory
+and in a report. Nothing is evaluated and nothing is unpickled. A field named after a keyword with
+an underscore behind it (`from_`) is written without it; a class with `to_json` and `from_json` of
+its own is left to them.
 """
 
 import dataclasses
 import difflib
+import functools
 import math
+import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from chinchilla_jax.experiment.errors import UserError
@@ -45,7 +49,10 @@ def positive(where: str, **values: float) -> None:
 def to_json(value: Any) -> Any:
     """A dataclass tree as plain JSON values (dicts, lists, numbers, texts)."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if hasattr(value, "to_json"):
+            return value.to_json()
+        names = [field.name for field in dataclasses.fields(value)]
+        return {_key(name): to_json(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -61,19 +68,30 @@ def from_json(cls: type[T], data: object, where: str) -> T:
     """
     if not isinstance(data, Mapping):
         raise UserError(f"{where}: expected an object with the fields of {cls.__name__}")
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for name in data:
-        if name not in fields:
-            raise unknown_field(where, str(name), list(fields))
-    for name, field in fields.items():
+    hints = _hints(typing.cast(Hashable, cls))
+    fields = {_key(f.name): f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in fields:
+            raise unknown_field(where, str(key), list(fields))
+    for key, field in fields.items():
         optional = (
             field.default is not dataclasses.MISSING
             or field.default_factory is not dataclasses.MISSING
         )
-        if name not in data and not optional:
-            raise UserError(f"{where}: the field {name} is missing")
-    return cls(**{n: _convert(hints[n], v, f"{where}.{n}") for n, v in data.items()})
+        if key not in data and not optional:
+            raise UserError(f"{where}: the field {key} is missing")
+    names = {key: fields[key].name for key in data}
+    return cls(**{names[k]: _convert(hints[names[k]], v, f"{where}.{k}") for k, v in data.items()})
+
+
+def _key(name: str) -> str:
+    return name.removesuffix("_")
+
+
+@functools.cache
+def _hints(cls: Hashable) -> dict[str, Any]:
+    """The annotations of a class; a record has hundreds of one class."""
+    return typing.get_type_hints(cls)
 
 
 def unknown_field(where: str, name: str, names: Sequence[str]) -> UserError:
@@ -140,23 +158,36 @@ def _convert(hint: Any, value: object, where: str) -> Any:
         return _convert(hint, value, where)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise UserError(f"{where} = {value!r}: expected a list")
-        return tuple(_convert(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+            raise UserError(f"{where} = {_short(value)}: expected a list")
+        each = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(value) != len(each):
+            raise UserError(f"{where} = {_short(value)}: expected a list of {len(each)}")
+        return tuple(
+            _convert(h, v, f"{where}[{i}]")
+            for i, (h, v) in enumerate(zip(each, value, strict=True))
+        )
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise UserError(f"{where} = {value!r}: expected an object")
+            raise UserError(f"{where} = {_short(value)}: expected an object")
         return {str(k): _convert(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
+        if hasattr(hint, "from_json"):
+            return hint.from_json(value, where)
         return from_json(typing.cast(type[Any], hint), value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value) if abs(value) < sys.float_info.max else math.inf
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise UserError(f"{where} = {value!r}: expected {_TYPE_NAMES[hint]}")
+        raise UserError(f"{where} = {_short(value)}: expected {_TYPE_NAMES[hint]}")
     if hint is float and not math.isfinite(typing.cast(float, value)):
         raise UserError(f"{where} = {value!r}: expected a finite number")
     return value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _parse(hint: Any, text: str, where: str) -> Any:

@@ -119,6 +119,8 @@ def read_json(place: Path) -> Any:
         return json.loads(read_text(place))
     except FileNotFoundError:
         raise UserError(f"{place}: cannot be read: no such file") from None
+    except RecursionError:
+        raise UserError(f"{place}: is nested too deep to be JSON of ours") from None
     except ValueError as error:
         raise UserError(f"{place}: is not JSON: {error}") from None
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fits import FORMS, Fits
 from chinchilla_jax.scaling.fitting.surface import SIX_ND, FlopsModel, Surface
 from chinchilla_jax.scaling.laws.published import PublishedLaw, minimise
 
-_FORMS = ("surface", "loss_law")
 _MOST_FLOPS = 1e45  # the search for a budget ends here
 _LEVEL = 0.95
 _FORWARD = 1 / 3  # of the training FLOPs of a token: the forward pass, paid again at inference
@@ -74,60 +73,63 @@ class Answer:
     params: float
     tokens: float
     loss: float | None
-    interval: dict[str, list[float]]
+    interval: dict[str, tuple[float, float]]
 
     @property
     def tokens_per_param(self) -> float:
         return self.tokens / self.params
 
 
-def from_fits(fits: Mapping[str, Any], form: str = "") -> Frontier:
+def from_fits(fits: Fits, form: str = "") -> Frontier:
     """The law of a report's fits.json; `form` is surface, loss_law or "", what hold-out chose.
 
     Raises:
-      UserError: not a fits.json of this version, or the form was refused there.
+      UserError: there is no such form, or it was refused.
     """
-    try:
-        table, sources, draws = fits["table"], fits["sources"], fits["draws"]
-        chosen = form or fits["forecast"][0]["form"]
-        cost = FlopsModel(**table["flops_model"])
-    except (KeyError, IndexError, TypeError):
-        raise UserError(
-            "this fits.json holds no forecast; the report beside it says why, or it is of another "
-            "version: run evaluate again"
-        ) from None
-    if chosen not in _FORMS:
-        raise UserError(f"--form={chosen} is none of {', '.join(_FORMS)}")
-    of_surface, of_minima = sources["surface"], sources["minima"]
-    if (of_surface if chosen == "surface" else of_minima) is None:
-        raise UserError(f"--form={chosen}: evaluate refused it; its report says why")
-    surface = surface_draws = None
+    if form and form not in FORMS:
+        raise UserError(f"--form={form} is none of {', '.join(FORMS)}")
+    of_surface, of_minima = fits.sources.surface, fits.sources.minima
+    form = form or fits.holdout.best.form
+    cost, surface, surface_draws = fits.table.flops_model, None, None
+    drawn: Law | None = None
     if of_surface is not None:
-        surface = Surface(*(of_surface[name] for name in ("E", "A", "B", "alpha", "beta")))
-        if draws["surface"] is not None:
-            surface_draws = Surface(*_columns(draws["surface"])[:5])
-    if chosen == "surface":
-        assert surface is not None
-        title = f"surface on runs: {of_surface['selection']}"
-        best, drawn = _along(surface, cost), surface_draws and _along(surface_draws, cost)
+        surface = Surface(
+            of_surface.E, of_surface.A, of_surface.B, of_surface.alpha, of_surface.beta
+        )
+        if fits.draws.surface is not None:
+            surface_draws = Surface(*fits.draws.surface.rows.T[:5])
+    if form == "surface":
+        if surface is None or of_surface is None:
+            raise UserError(_refusal(fits, fits.parametric.reason))
+        title = f"surface on runs: {of_surface.selection}"
+        best = _along(surface, cost)
+        if surface_draws is not None:
+            drawn = _along(surface_draws, cost)
     else:
-        title = f"power laws and L(C) through the minima ({of_minima['method']})"
+        if of_minima is None:
+            raise UserError(_refusal(fits, fits.isoflop.reason))
+        title = f"power laws and L(C) through the minima ({of_minima.method})"
         names = ("a", "ln_params_at_1", "b", "ln_tokens_at_1", "E", "A", "exponent")
-        best = _through_minima(*(np.array([of_minima[name]]) for name in names))
-        drawn = draws["minima"] and _through_minima(*_columns(draws["minima"]))
-    title = f"{title}; {table['fitted']} runs of {table['source']}"
-    loss = surface.loss if surface is not None else None
+        best = _through_minima(*(np.array([getattr(of_minima, name)]) for name in names))
+        if fits.draws.minima is not None:
+            drawn = _through_minima(*fits.draws.minima.rows.T)
     return Frontier(
-        title,
+        f"{title}; {fits.table.fitted} runs of {fits.table.source}",
         best,
-        drawn or None,
+        drawn,
         surface,
         surface_draws,
         cost,
-        table["range"]["flops"][1],
-        loss,
-        table.get("vocab_size"),
+        fits.table.range.flops[1],
+        None if surface is None else surface.loss,
+        fits.table.vocab_size,
     )
+
+
+def _refusal(fits: Fits, reason: str | None) -> str:
+    """Why a form answers nothing, in the words of the evaluation."""
+    limits = [refusal.sentence for refusal in fits.refusals]
+    return f"{fits.table.source}: {reason or ' '.join(limits) or 'nothing was fitted to its runs'}"
 
 
 def from_published(law: PublishedLaw, fixed: Mapping[str, float] | None = None) -> Frontier:
@@ -192,7 +194,7 @@ def _budget(law: Law, quantity: str, value: float) -> Floats:
 def _answer(frontier: Frontier, ask: Callable[[Law], Runs]) -> Answer:
     """Asks the law itself and, for the intervals, its draws."""
     point = ask(frontier.best)
-    interval: dict[str, list[float]] = {}
+    interval: dict[str, tuple[float, float]] = {}
     if frontier.draws is not None:
         drawn = ask(frontier.draws)
         for name in ("flops", "params", "tokens", "tokens_per_param", "loss"):
@@ -200,7 +202,8 @@ def _answer(frontier: Frontier, ask: Callable[[Law], Runs]) -> Answer:
             values = values[np.isfinite(values)]
             if len(values) > 1 and np.ptp(values) > 1e-9 * abs(values[0]):
                 tail = (1 - _LEVEL) / 2
-                interval[name] = [float(x) for x in np.quantile(values, [tail, 1 - tail])]
+                low, high = np.quantile(values, [tail, 1 - tail])
+                interval[name] = (float(low), float(high))
     loss = float(np.ravel(point.loss)[0])
     flops, params, tokens = (
         float(np.ravel(x)[0]) for x in (point.flops, point.params, point.tokens)
@@ -299,11 +302,6 @@ def for_inference(frontier: Frontier, loss: float, inference_tokens: float) -> S
     served = float(cost.flops(params, _FORWARD * inference_tokens))
     ordinary = float(cost.flops(optimal.params, optimal.tokens + _FORWARD * inference_tokens))
     return Served(loss, params, data, trained, served, 1 - (trained + served) / ordinary)
-
-
-def _columns(draws: Mapping[str, Any]) -> list[Floats]:
-    """Columns of a table of draws, None as NaN."""
-    return list(np.array(draws["rows"], float).T)
 
 
 def _along(surface: Surface, cost: FlopsModel) -> Law:

@@ -1,13 +1,13 @@
 """Forecasts of the compute-optimal run from every form, with joint intervals."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.arrays import Floats, known
 from chinchilla_jax.scaling.doubt.holdout import Forecaster
 from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws
+from chinchilla_jax.scaling.fits import Intervals, Prediction
 from chinchilla_jax.scaling.fitting.intervals import interval
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, Surface
@@ -78,7 +78,7 @@ class MinimaForecast:
 Source = SurfaceForecast | MinimaForecast
 
 
-def intervals(drawn: Optimum, rng: np.random.Generator) -> dict[str, list[float] | None]:
+def intervals(drawn: Optimum, rng: np.random.Generator) -> Intervals:
     """Percentile intervals; `new_run` adds the noise of one more run to the loss."""
     new_run = drawn.loss * np.exp(drawn.noise * rng.standard_normal(len(drawn.loss)))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -86,15 +86,15 @@ def intervals(drawn: Optimum, rng: np.random.Generator) -> dict[str, list[float]
     return {name: interval(column) for name, column in zip(_FIELDS, columns, strict=True)}
 
 
-def forecast(source: Source, flops: float, rng: np.random.Generator) -> dict[str, Any]:
-    """One entry of `forecast[].every` in fits.json."""
+def forecast(source: Source, flops: float, rng: np.random.Generator) -> Prediction:
+    """One entry of `forecast[].every` in the record."""
     point, drawn = source.at(flops), source.drawn(flops)
-    return {
+    return Prediction(
         **source.forecaster.as_dict(),
-        "minima": source.minima,
-        "params": point.params[0],
-        "tokens": point.tokens[0],
-        "tokens_per_param": point.tokens[0] / point.params[0],
-        "loss": point.loss[0],
-        "interval": None if drawn is None else intervals(drawn, rng),
-    }
+        minima=source.minima,
+        params=known(point.params[0]),
+        tokens=known(point.tokens[0]),
+        tokens_per_param=known(point.tokens[0] / point.params[0]),
+        loss=known(point.loss[0]),
+        interval=None if drawn is None else intervals(drawn, rng),
+    )

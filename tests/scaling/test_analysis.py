@@ -1,6 +1,5 @@
-"""fits.json as a whole: its keys, its determinism, a sweep of ours, nothing heavy imported."""
+"""An analysis as a whole: its determinism, a sweep of ours, nothing heavy imported."""
 
-import json
 import subprocess
 import sys
 
@@ -8,9 +7,11 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.doubt.holdout import FORECASTERS
 from chinchilla_jax.scaling.doubt.uncertainty import surface_draws
+from chinchilla_jax.scaling.fits import Draws, read, write
 from chinchilla_jax.scaling.fitting.surface import SIX_ND, fit_surface
 from chinchilla_jax.scaling.prediction import SurfaceForecast, forecast
 from chinchilla_jax.scaling.settings import Settings
@@ -29,72 +30,57 @@ def fits(sweep):
     return analyse(sweep, Settings(bootstrap=300, budgets=(1e13, 3e13)))[0]
 
 
-def test_the_issue_names_these_keys(fits):
-    assert {"parametric", "isoflop", "envelope", "forecast", "warnings", "version"} <= set(fits)
-    parametric = (
-        "loss delta objective E A B alpha beta a b gradient_norm starts_agreeing runs interval"
-    )
-    assert set(parametric.split()) <= set(fits["parametric"])
-    isoflop = "minima a b parabola akima budgets expected_bias interval"
-    assert set(isoflop.split()) <= set(fits["isoflop"])
-    assert {"a", "b"} <= set(fits["isoflop"]["akima"])
-    assert {"flops", "params", "tokens", "loss", "status"} <= set(fits["isoflop"]["budgets"][0])
-    assert {"a", "b", "interval"} <= set(fits["envelope"])
-    assert {"flops", "params", "tokens", "loss", "interval"} <= set(fits["forecast"][0])
-
-
-def test_it_is_strict_json_and_a_function_of_the_seed(sweep, fits):
+def test_it_is_a_function_of_the_seed(sweep, fits):
     again = analyse(sweep, Settings(bootstrap=300, budgets=(1e13, 3e13)))[0]
-    assert json.dumps(fits, allow_nan=False) == json.dumps(again, allow_nan=False)
+    assert to_json(fits) == to_json(again)
     other = analyse(sweep, Settings(bootstrap=300, budgets=(1e13, 3e13), seed=1))[0]
-    assert other["parametric"]["interval"] != fits["parametric"]["interval"]
-    assert other["parametric"]["alpha"] == fits["parametric"]["alpha"]
+    assert other.parametric.interval != fits.parametric.interval
+    assert other.parametric.alpha == fits.parametric.alpha
 
 
 def test_a_sweep_of_24_runs_is_read_with_its_own_budgets(sweep, fits):
-    assert fits["table"]["budgets_from"] == "column"
-    assert [b["flops"] for b in fits["isoflop"]["budgets"]] == [1e11, 3e11, 1e12, 3e12]
-    assert fits["table"]["aside"] == {"missing": 1, "diverged": 1}
-    assert fits["table"]["fitted"] == len(sweep) == 22
-    assert fits["envelope"]["status"] == "ok"
-    assert fits["envelope"]["curves"] == 22
-    assert fits["holdout"]["status"] == "ok"
-    for row in fits["forecast"]:
+    assert fits.table.budgets_from == "column"
+    assert [b.flops for b in fits.isoflop.budgets] == [1e11, 3e11, 1e12, 3e12]
+    assert fits.table.aside == {"missing": 1, "diverged": 1}
+    assert fits.table.fitted == len(sweep) == 22
+    assert fits.envelope.status == "ok"
+    assert fits.envelope.curves == 22
+    assert fits.holdout.status == "ok"
+    for row in fits.forecast:
         for name in ("params", "tokens", "tokens_per_param", "loss"):
-            low, high = row["interval"][name]
-            assert low <= row[name] <= high, name
-        new = row["interval"]["new_run"]
-        assert new[0] < row["interval"]["loss"][0] and new[1] > row["interval"]["loss"][1]
+            low, high = row.interval[name]
+            assert low <= getattr(row, name) <= high, name
+        new = row.interval["new_run"]
+        assert new[0] < row.interval["loss"][0] and new[1] > row.interval["loss"][1]
 
 
 def test_the_draws_give_the_intervals_again(fits):
     """What `forecast` does with fits.json alone."""
-    draws = fits["draws"]["surface"]
-    rows = dict(zip(draws["columns"], np.array(draws["rows"], float).T, strict=True))
-    selection = fits["sources"]["surface"]["selection"]
+    draws = fits.draws.surface
+    rows = dict(zip(draws.columns, draws.rows.T, strict=True))
+    selection = fits.sources.surface.selection
     if selection == "all":
         for name in ("E", "alpha", "beta"):
             np.testing.assert_allclose(
-                np.quantile(rows[name], [0.025, 0.975]), fits["parametric"]["interval"][name]
+                np.quantile(rows[name], [0.025, 0.975]), fits.parametric.interval[name]
             )
-    source = fits["sources"]["minima"]
-    drawn = np.array(fits["draws"]["minima"]["rows"], float).T
-    minima = dict(zip(fits["draws"]["minima"]["columns"], drawn, strict=True))
-    row = next(r for r in fits["forecast"][0]["every"] if r["form"] == "loss_law")
+    source = fits.sources.minima
+    minima = dict(zip(fits.draws.minima.columns, fits.draws.minima.rows.T, strict=True))
+    row = next(r for r in fits.forecast[0].every if r.form == "loss_law")
     log_c = np.log(1e13)
     params = np.exp(minima["ln_params_at_1"] + minima["a"] * log_c)
-    np.testing.assert_allclose(np.nanquantile(params, [0.025, 0.975]), row["interval"]["params"])
-    assert row["params"] == pytest.approx(np.exp(source["ln_params_at_1"] + source["a"] * log_c))
-    loss = source["E"] + source["A"] * np.exp(-source["exponent"] * log_c)
-    assert row["loss"] == pytest.approx(loss)
+    np.testing.assert_allclose(np.nanquantile(params, [0.025, 0.975]), row.interval["params"])
+    assert row.params == pytest.approx(np.exp(source.ln_params_at_1 + source.a * log_c))
+    loss = source.E + source.A * np.exp(-source.exponent * log_c)
+    assert row.loss == pytest.approx(loss)
 
 
 def test_no_bootstrap_no_intervals(sweep):
     fits = analyse(sweep, Settings(bootstrap=0))[0]
-    assert fits["parametric"]["bootstrap"] is None
-    assert fits["parametric"]["interval"] == {}
-    assert fits["forecast"][0]["interval"] is None
-    assert fits["draws"] == {"surface": None, "minima": None}
+    assert fits.parametric.bootstrap is None
+    assert fits.parametric.interval == {}
+    assert fits.forecast[0].interval is None
+    assert fits.draws == Draws(None, None)
 
 
 def test_new_runs_fall_into_the_prediction_interval():
@@ -108,10 +94,10 @@ def test_new_runs_fall_into_the_prediction_interval():
         drawn = surface_draws(fit, 150, rng)
         source = SurfaceForecast(FORECASTERS[-1], fit.surface, fit.noise, SIX_ND, drawn)
         row = forecast(source, 1e20, rng)
-        new = TRUE.loss(row["params"], row["tokens"]) * np.exp(0.01 * rng.standard_normal())
-        low, high = row["interval"]["new_run"]
+        new = TRUE.loss(row.params, row.tokens) * np.exp(0.01 * rng.standard_normal())
+        low, high = row.interval["new_run"]
         inside += low <= new <= high
-        assert high - low > np.ptp(row["interval"]["loss"])
+        assert high - low > np.ptp(row.interval["loss"])
     assert inside >= 51  # fewer happen once in a thousand at 95 %
 
 
@@ -141,8 +127,9 @@ def test_nothing_heavy_is_imported():
 
 @pytest.mark.skipif(not DATA.exists(), reason="other people's tables are not in the repository")
 @pytest.mark.parametrize("name", ["chinchilla_fig4", "llama3_isoflop"])
-def test_other_peoples_tables_go_through(name):
+def test_other_peoples_tables_go_through(name, tmp_path):
     fits = analyse(read_runs(DATA / f"{name}.csv"), Settings(bootstrap=100))[0]
-    json.dumps(fits, allow_nan=False)
-    assert fits["parametric"]["status"] == fits["isoflop"]["status"] == "ok"
-    assert fits["parametric"]["starts_agreeing"] > 0.9
+    write(tmp_path / "fits.json", fits)
+    assert to_json(read(tmp_path / "fits.json")) == to_json(fits)
+    assert fits.parametric.status == fits.isoflop.status == "ok"
+    assert fits.parametric.starts_agreeing > 0.9

@@ -4,13 +4,11 @@ A `Refusal` stands where a number would be a guess: no number is given. A warnin
 number that is weaker than it looks.
 """
 
-from typing import Any
-
 import numpy as np
 
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.arrays import Floats
-from chinchilla_jax.scaling.fitting.isoflop import METHODS
+from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias
 from chinchilla_jax.scaling.fitting.refusal import LEAST_BUDGETS, LEAST_SIZES, Refusal
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit
 from chinchilla_jax.scaling.table.runs import Runs
@@ -74,7 +72,9 @@ def surface_refusal(runs: Runs, tied: bool) -> Refusal | None:
     return None
 
 
-def surface_doubts(fit: SurfaceFit, runs: Runs, interval_a: list[float] | None) -> list[str]:
+def surface_doubts(
+    fit: SurfaceFit, runs: Runs, interval_a: tuple[float, float] | None
+) -> list[str]:
     """Warnings about a surface that could be fitted."""
     said = []
     if fit.starts_agreeing < 0.5:
@@ -149,7 +149,7 @@ def extrapolation(flops: float, runs: Runs) -> str | None:
     )
 
 
-def minima_doubts(drift: Floats, bias: dict[str, dict[str, Any] | None]) -> list[str]:
+def minima_doubts(drift: Floats, bias: dict[str, Bias | None]) -> list[str]:
     """Warnings about how the profiles were laid out."""
     said = []
     if len(drift) >= LEAST_BUDGETS and np.ptp(drift) > np.log(2.0):
@@ -159,10 +159,10 @@ def minima_doubts(drift: Floats, bias: dict[str, dict[str, Any] | None]) -> list
         )
     for method in METHODS:
         expected = bias.get(method)
-        if expected is not None and abs(expected["a"]) > 0.01:
+        if expected is not None and expected.a is not None and abs(expected.a) > 0.01:
             said.append(
                 f"iso-FLOP: on the fitted surface the {method} would miss the exponent a by "
-                f"{expected['a']:+.3f} even without noise"
+                f"{expected.a:+.3f} even without noise"
             )
     return said
 

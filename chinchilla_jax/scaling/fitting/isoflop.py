@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.arrays import Floats, known
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, Surface
 
 METHODS = ("parabola", "akima")
@@ -240,6 +240,24 @@ def power_laws(
     return PowerLaws(a, log_params_1, b, log_tokens_1)
 
 
+@dataclass(frozen=True)
+class BiasAt:
+    """Relative errors of a method at one budget: -.05 is 5 % low."""
+
+    flops: float
+    params: float | None
+    tokens: float | None
+
+
+@dataclass(frozen=True)
+class Bias:
+    """What a method misses without noise: differences of exponents, and errors at budgets."""
+
+    a: float | None
+    b: float | None
+    at: tuple[BiasAt, ...]
+
+
 def expected_bias(
     method: str,
     found: Sequence[Profile],
@@ -247,11 +265,8 @@ def expected_bias(
     surface: Surface,
     cost: FlopsModel,
     at_flops: Floats,
-) -> dict[str, object] | None:
-    """Errors that `method` makes on noise-free losses of `surface` at the very same runs.
-
-    Differences of exponents, and relative errors of params and tokens at `at_flops`.
-    """
+) -> Bias | None:
+    """Errors that `method` makes on noise-free losses of `surface` at the very same runs."""
     log_flops, log_params, log_tokens, weights = [], [], [], []
     for profile, weight in zip(found, weights_G, strict=True):
         loss = surface.loss(np.exp(profile.log_params_S), np.exp(profile.log_tokens_S))
@@ -268,13 +283,11 @@ def expected_bias(
     true_a, true_b = surface.exponents(cost)
     true_params, true_tokens = surface.optimum(at_flops, cost)
     params, tokens = laws.at(at_flops)
-    return {
-        "a": float(laws.a[0] - true_a),
-        "b": float(laws.b[0] - true_b),
-        "at": [
-            {"flops": float(c), "params": float(n), "tokens": float(d)}
-            for c, n, d in zip(
-                at_flops, params / true_params - 1, tokens / true_tokens - 1, strict=True
-            )
-        ],
-    }
+    errors = (params / true_params - 1, tokens / true_tokens - 1)
+    return Bias(
+        known(laws.a[0] - true_a),
+        known(laws.b[0] - true_b),
+        tuple(
+            BiasAt(float(c), known(n), known(d)) for c, n, d in zip(at_flops, *errors, strict=True)
+        ),
+    )

@@ -7,13 +7,13 @@ as a profile. In simulation nominal 95 % covers 92-98 % for 4 to 12 budgets
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.fitting.isoflop import (
+    Bias,
     Minima,
     PowerLaws,
     Profile,
@@ -166,7 +166,7 @@ def fit_minima(
 
 def bias_of(
     fit: MinimaFit, found: Sequence[Profile], surface: Surface, cost: FlopsModel, at: Floats
-) -> dict[str, Any] | None:
+) -> Bias | None:
     """What the method would miss on noise-free losses of `surface` at these very runs."""
     if fit.laws is None:
         return None

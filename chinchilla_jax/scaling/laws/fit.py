@@ -16,6 +16,7 @@ import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Bools, Floats
+from chinchilla_jax.scaling.fitting.intervals import Interval
 from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.laws.law import Law
 from chinchilla_jax.scaling.laws.problem import Problem, derivatives, descend
@@ -63,7 +64,7 @@ class LawFit:
     runs: int
     undetermined: tuple[str, ...]
     warnings: tuple[str, ...]
-    interval: dict[str, list[float] | None] = field(default_factory=dict)
+    interval: dict[str, Interval | None] = field(default_factory=dict)
     draws: int = 0
     failed: int = 0
 

@@ -41,7 +41,7 @@ def fit_laws(
     objective: Objective,
     draws: int,
     seed: int,
-) -> list[LawFit]:
+) -> tuple[LawFit, ...]:
     """Each law on the runs that have its columns, with intervals: `laws` in fits.json.
 
     A law of the frontier takes the best run of each budget. Rows with an empty cell in a column
@@ -71,7 +71,7 @@ def fit_laws(
             drawn = law_draws(*data, fitted, objective, weights_R[keep], min(draws, DRAWS), rng)
             fitted = with_intervals(fitted, drawn)
         found.append(fitted)
-    return found
+    return tuple(found)
 
 
 def _lowest(runs: Runs) -> Bools:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.experiment.numbers import (
@@ -16,10 +15,19 @@ from chinchilla_jax.experiment.numbers import (
     ratio,
     with_interval,
 )
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fits import (
+    EnvelopeLaws,
+    Fits,
+    Forecast,
+    FrontierLaws,
+    MethodBias,
+    Parametric,
+)
+from chinchilla_jax.scaling.fitting.isoflop import Bias
 from chinchilla_jax.scaling.table.conventions import in_print
 from chinchilla_jax.scaling.table.runs import Aside, Runs
 
-Fits = dict[str, Any]
 Rows = list[tuple[str, ...]]
 _LISTED_RUNS = 400
 _FORMS = {"surface": "surface", "loss_law": "L(C) through the minima"}
@@ -54,45 +62,43 @@ class Table:
 
 def answer(fits: Fits) -> list[str]:
     """The question's answer in a few sentences, the forecast first."""
-    sentences = [_forecast_sentence(row) for row in (fits.get("forecast") or []) if row["params"]]
-    iso, surface = fits["isoflop"], fits["parametric"]
+    sentences = [_forecast_sentence(row) for row in fits.forecast if row.params]
+    iso, surface = fits.isoflop, fits.parametric
     grown = []
-    if iso.get("a") is not None:
+    if iso.a is not None:
         grown.append(
             f"the minima of the iso-FLOP profiles grow as N* ~ C^a with a = "
-            f"{with_interval(iso['a'], (iso.get('interval') or {}).get('a'), exponent)}"
+            f"{with_interval(iso.a, iso.interval.get('a'), exponent)}"
         )
-    if surface.get("a") is not None:
+    if surface.a is not None:
         grown.append(
             f"the fitted loss surface gives a = "
-            f"{with_interval(surface['a'], (surface.get('interval') or {}).get('a'), exponent)}"
+            f"{with_interval(surface.a, surface.interval.get('a'), exponent)}"
         )
     if grown:
         text = "; ".join(grown)
         sentences.append(f"{text[0].upper()}{text[1:]}.")
     else:
         sentences.append("No compute-optimal size can be stated from these runs.")
-        sentences += [part["reason"] for part in (surface, iso) if part.get("reason")]
-    best = (fits.get("holdout") or {}).get("best") or {}
-    if best.get("form") and any(row["params"] for row in fits.get("forecast") or []):
+        sentences += [part.reason for part in (surface, iso) if part.reason]
+    best = fits.holdout.best
+    if any(row.params for row in fits.forecast):
         sentences.append(
-            f"Forecasts rest on the {_FORMS[best['form']]}, runs: {best['selection']} "
-            f"({best['reason']})."
+            f"Forecasts rest on the {_FORMS[best.form]}, runs: {best.selection} ({best.reason})."
         )
     return sentences
 
 
-def _forecast_sentence(row: dict[str, Any]) -> str:
-    spread = row.get("interval") or {}
+def _forecast_sentence(row: Forecast) -> str:
+    spread = row.interval or {}
     text = (
-        f"For {numbers.flops(row['flops'])} FLOPs train "
-        f"{with_interval(row['params'], spread.get('params'), count)} parameters on "
-        f"{with_interval(row['tokens'], spread.get('tokens'), count)} tokens, "
-        f"{ratio(row['tokens_per_param'])} tokens per parameter; expect a loss of "
-        f"{with_interval(row['loss'], spread.get('loss'), loss)}"
+        f"For {numbers.flops(row.flops)} FLOPs train "
+        f"{with_interval(row.params, spread.get('params'), count)} parameters on "
+        f"{with_interval(row.tokens, spread.get('tokens'), count)} tokens, "
+        f"{ratio(row.tokens_per_param)} tokens per parameter; expect a loss of "
+        f"{with_interval(row.loss, spread.get('loss'), loss)}"
     )
-    beyond = row.get("decades") or 0.0
-    return text + (f", {beyond:.1f} decades beyond the runs." if beyond > 0.05 else ".")
+    return text + (f", {row.decades:.1f} decades beyond the runs." if row.decades > 0.05 else ".")
 
 
 def optima(fits: Fits) -> Table:
@@ -100,31 +106,31 @@ def optima(fits: Fits) -> Table:
     head = ("FLOPs C", "parameters N*", "tokens D*", "D*/N*", "loss L*", "from")
     rows: Rows = []
     marks: dict[int, str] = {}
-    for row in fits["isoflop"].get("budgets") or []:
-        if row["status"] != "ok":
+    for row in fits.isoflop.budgets:
+        if row.status != "ok":
             marks[len(rows)] = "aside"
-        share = row["tokens"] / row["params"] if row["params"] and row["tokens"] else None
+        tokens_per_param = row.tokens / row.params if row.params and row.tokens else None
         rows.append(
             (
-                numbers.flops(row["flops"]), count(row["params"]), count(row["tokens"]),
-                ratio(share), loss(row["loss"]),
-                f"minimum of {row['sizes']} sizes"
-                if row["status"] == "ok" else f"{row['status']}: {row['reason']}",
+                numbers.flops(row.flops), count(row.params), count(row.tokens),
+                ratio(tokens_per_param), loss(row.loss),
+                f"minimum of {row.sizes} sizes"
+                if row.status == "ok" else f"{row.status}: {row.reason}",
             )
         )  # fmt: skip
-    for row in fits.get("forecast") or []:
-        if not row["params"]:
+    for forecast in fits.forecast:
+        if not forecast.params or forecast.form is None:
             continue
-        spread = row.get("interval") or {}
+        spread = forecast.interval or {}
         marks[len(rows)] = "forecast"
         rows.append(
             (
-                numbers.flops(row["flops"]),
-                with_interval(row["params"], spread.get("params"), count),
-                with_interval(row["tokens"], spread.get("tokens"), count),
-                with_interval(row["tokens_per_param"], spread.get("tokens_per_param"), ratio),
-                with_interval(row["loss"], spread.get("loss"), loss),
-                f"forecast, {_FORMS.get(row['form'], row['form'])}",
+                numbers.flops(forecast.flops),
+                with_interval(forecast.params, spread.get("params"), count),
+                with_interval(forecast.tokens, spread.get("tokens"), count),
+                with_interval(forecast.tokens_per_param, spread.get("tokens_per_param"), ratio),
+                with_interval(forecast.loss, spread.get("loss"), loss),
+                f"forecast, {_FORMS[forecast.form]}",
             )
         )
     return Table("Compute-optimal models", head, rows, "", marks)
@@ -133,29 +139,22 @@ def optima(fits: Fits) -> Table:
 def exponents(fits: Fits) -> Table:
     """a and b by every approach, and what bias the method has on such a surface."""
     rows: Rows = []
-    iso, surface, envelope = fits["isoflop"], fits["parametric"], fits.get("envelope")
-    biases = iso.get("expected_bias") or {}
-    approaches = [
-        ("iso-FLOP minima, Akima (approach 2)", iso.get("akima"), biases.get("akima")),
-        ("iso-FLOP minima, parabola (approach 2)", iso.get("parabola"), biases.get("parabola")),
-        ("surface E + A/N^alpha + B/D^beta (approach 3)", surface, None),
+    iso, biases = fits.isoflop, fits.isoflop.expected_bias or MethodBias(None, None)
+    approaches: list[tuple[str, EnvelopeLaws | FrontierLaws | Parametric, Bias | None]] = [
+        ("training-curve envelope (approach 1)", fits.envelope, None),
+        ("iso-FLOP minima, Akima (approach 2)", iso.akima, biases.akima),
+        ("iso-FLOP minima, parabola (approach 2)", iso.parabola, biases.parabola),
+        ("surface E + A/N^alpha + B/D^beta (approach 3)", fits.parametric, None),
     ]
-    if envelope:
-        approaches.insert(0, ("training-curve envelope (approach 1)", envelope, None))
     for name, found, bias in approaches:
-        if not found:
-            continue
-        spread = found.get("interval") or {}
-        at = (bias or {}).get("at") or []
+        at = bias.at[-1] if bias and bias.at else None
         rows.append(
             (
                 name,
-                with_interval(found.get("a"), spread.get("a"), exponent),
-                with_interval(found.get("b"), spread.get("b"), exponent),
-                f"N* {percent(at[-1]['params'], 1)} at {numbers.flops(at[-1]['flops'])}"
-                if at
-                else "",
-                (found.get("reason") or "").split(". ")[0],
+                with_interval(found.a, found.interval.get("a"), exponent),
+                with_interval(found.b, found.interval.get("b"), exponent),
+                f"N* {percent(at.params, 1)} at {numbers.flops(at.flops)}" if at else "",
+                (found.reason or "").split(". ")[0],
             )
         )
     note = (
@@ -168,29 +167,28 @@ def exponents(fits: Fits) -> Table:
 
 def surface(fits: Fits) -> Table:
     """Parameters of the loss surface with interval and standard error, and its certificate."""
-    p = fits["parametric"]
-    names = ("E", "A", "B", "alpha", "beta", "a", "b")
-    spread, error = p.get("interval") or {}, p.get("standard_error") or {}
+    p = fits.parametric
+    if p.status != "ok":
+        return Table("Loss surface", ("refused",), [(p.reason or "no surface",)])
+    values = {"E": p.E, "A": p.A, "B": p.B, "alpha": p.alpha, "beta": p.beta, "a": p.a, "b": p.b}
     rows = [
         (
             name,
-            numbers.coefficient(p.get(name)),
-            between(spread.get(name), numbers.coefficient),
-            numbers.coefficient(error.get(name)) if error.get(name) is not None else "",
+            numbers.coefficient(value),
+            between(p.interval.get(name), numbers.coefficient),
+            numbers.coefficient(error) if (error := p.standard_error.get(name)) is not None else "",
         )
-        for name in names
+        for name, value in values.items()
     ]
-    if p.get("E") is None:
-        return Table("Loss surface", ("refused",), [(p.get("reason") or "no surface",)])
-    delta = f" (delta {p['delta']:g})" if p.get("delta") is not None else ""
+    delta = f" (delta {p.delta:g})" if p.delta is not None else ""
     certificate = (
-        f"Sum over {p['runs']} runs of {_OBJECTIVES[p['loss']]}{delta}: {p['objective']:.10g}; "
-        f"gradient norm {p['gradient_norm']:.1e}; "
-        f"{100 * p['starts_agreeing']:.0f} % of {p['starts']} starts agree; "
-        f"rms of log residuals {100 * p['noise']:.2f} %."
+        f"Sum over {p.runs} runs of {_OBJECTIVES[p.loss]}{delta}: "
+        f"{numbers.coefficient(p.objective, 10)}; "
+        f"gradient norm {numbers.coefficient(p.gradient_norm, 2)}; "
+        f"{100 * (p.starts_agreeing or 0.0):.0f} % of {p.starts} starts agree; "
+        f"rms of log residuals {percent(p.noise).lstrip('+')}."
     )
-    others = [f"{r['objective']:.6g} (alpha {r['alpha']:.3f}, beta {r['beta']:.3f})"
-              for r in p.get("runner_up") or []]  # fmt: skip
+    others = [f"{r.objective:.6g} (alpha {r.alpha:.3f}, beta {r.beta:.3f})" for r in p.runner_up]
     if others:
         certificate += f" Other local optima: {', '.join(others)}."
     return Table("Loss surface L = E + A/N^alpha + B/D^beta", ("", "value", "95 %", "s.e."), rows,
@@ -201,22 +199,20 @@ def forecasts(fits: Fits) -> Table | None:
     """Every form and selection at every asked budget."""
     rows: Rows = []
     marks: dict[int, str] = {}
-    for row in fits.get("forecast") or []:
-        for other in row.get("every") or []:
-            if (other["form"], other["selection"]) == (row["form"], row["selection"]) and other.get(
-                "minima"
-            ) in (None, fits["isoflop"].get("minima")):
+    for row in fits.forecast:
+        for other in row.every:
+            if (other.form, other.selection) == (row.form, row.selection):
                 marks[len(rows)] = "forecast"
-            spread = other.get("interval") or {}
-            method = f", {_METHODS[other['minima']]}" if other.get("minima") else ""
+            spread = other.interval or {}
+            method = f", {_METHODS[other.minima]}" if other.minima else ""
             rows.append(
                 (
-                    numbers.flops(row["flops"]),
-                    f"{_FORMS.get(other['form'], other['form'])}{method}",
-                    other["selection"] or "",
-                    with_interval(other["params"], spread.get("params"), count),
-                    ratio(other["tokens_per_param"]),
-                    with_interval(other["loss"], spread.get("loss"), loss),
+                    numbers.flops(row.flops),
+                    f"{_FORMS[other.form or 'surface']}{method}",
+                    other.selection or "",
+                    with_interval(other.params, spread.get("params"), count),
+                    ratio(other.tokens_per_param),
+                    with_interval(other.loss, spread.get("loss"), loss),
                 )
             )
     head = ("FLOPs C", "form", "runs", "N*", "D*/N*", "loss")
@@ -225,18 +221,17 @@ def forecasts(fits: Fits) -> Table | None:
 
 def holdout(fits: Fits) -> Table | None:
     """Error of every forecast on minima and cells that it had not seen."""
-    found = fits.get("holdout") or {}
-    best = found.get("best") or {}
+    best = fits.holdout.best
     rows: Rows = []
     marks: dict[int, str] = {}
-    for row in found.get("summary") or []:
-        if (row["form"], row["selection"]) == (best.get("form"), best.get("selection")):
+    for row in fits.holdout.summary:
+        if (row.form, row.selection) == (best.form, best.selection):
             marks[len(rows)] = "forecast"
         rows.append(
             (
-                _FORMS.get(row["form"], row["form"]), row["selection"], str(row["forecasts"]),
-                percent(row["minima_bias"]), percent(row["minima_rms"]).lstrip("+"),
-                percent(row["cells_rms"]).lstrip("+"),
+                _FORMS[row.form], row.selection, str(row.forecasts),
+                percent(row.minima_bias), percent(row.minima_rms).lstrip("+"),
+                percent(row.cells_rms).lstrip("+"),
             )
         )  # fmt: skip
     head = ("form", "runs", "held-out minima", "bias", "rms", "rms of single runs")
@@ -250,14 +245,12 @@ def check(fits: Fits) -> Table | None:
     """Forecast against measurement above --holdout_above."""
     rows = [
         (
-            numbers.flops(row["flops"]), loss(row["predicted"]), loss(row["observed"]),
-            percent(row["error"]),
-            {True: "yes", False: "no", None: numbers.MISSING}[row.get("inside_interval")],
-            numbers.flops(row["fitted_up_to"]),
+            numbers.flops(row.flops), loss(row.predicted), loss(row.observed),
+            percent(row.error), numbers.flops(row.fitted_up_to),
         )
-        for row in fits.get("forecast_check") or []
+        for row in fits.forecast_check or ()
     ]  # fmt: skip
-    head = ("FLOPs C", "predicted loss", "observed", "error", "inside its interval", "fitted up to")
+    head = ("FLOPs C", "predicted loss", "observed", "error", "fitted up to")
     return Table("The forecast checked", head, rows) if rows else None
 
 
@@ -265,15 +258,15 @@ def conventions(fits: Fits) -> Table | None:
     """Exponent a under every way of counting."""
     rows: Rows = []
     marks: dict[int, str] = {}
-    for row in fits.get("conventions") or []:
-        if row.get("chosen"):
+    for row in fits.conventions:
+        if row.chosen:
             marks[len(rows)] = "forecast"
-        spread = (row.get("interval") or {}).get("a")
+        spread = (row.interval or {}).get("a")
         rows.append(
             (
-                in_print(row["params"]), in_print(row["flops"]), str(row["runs"]),
-                with_interval(row["surface_a"], spread, exponent),
-                exponent(row["parabola_a"]), exponent(row["akima_a"]), row.get("reason") or "",
+                in_print(row.params), in_print(row.flops), str(row.runs),
+                with_interval(row.surface_a, spread, exponent),
+                exponent(row.parabola_a), exponent(row.akima_a), row.reason or "",
             )
         )  # fmt: skip
     head = ("parameters", "FLOPs", "runs", "a, surface", "a, parabola", "a, Akima", "remark")
@@ -284,21 +277,21 @@ def further_laws(fits: Fits) -> Table | None:
     """Laws of --laws fitted to the same rows."""
     rows = [
         (
-            row["law"], row["formula"],
+            row.law, row.formula,
             ", ".join(
-                f"{k} {with_interval(v, row['interval'].get(k), numbers.coefficient)}"
-                for k, v in row["parameters"].items()
+                f"{k} {with_interval(v, row.interval.get(k), numbers.coefficient)}"
+                for k, v in row.parameters.items()
             ),
-            f"{row['objective']:.6g}", f"{100 * row['rms']:.2f} %", str(row["runs"]),
-            "; ".join(row["warnings"]),
+            f"{row.objective:.6g}", f"{100 * row.rms:.2f} %", str(row.runs),
+            "; ".join(row.warnings),
         )
-        for row in fits.get("laws") or []
+        for row in fits.laws
     ]  # fmt: skip
     head = ("law", "form", "parameters", "objective", "rms of ln loss", "runs", "remark")
     return Table("Further laws on the same runs", head, rows) if rows else None
 
 
-def runs(table: Runs, fits: Fits, residual_R: Any) -> Table:
+def runs(table: Runs, residual_R: Floats | None) -> Table:
     """All runs of the table: what went wrong or is missing first, what was never planned last."""
     wrong, rejected = (
         [run for run in table.aside if (run.status == "rejected") == never][:_LISTED_RUNS]
@@ -341,10 +334,9 @@ def _aside(run: Aside) -> tuple[str, ...]:
 
 def doubts(fits: Fits) -> list[str]:
     """Warnings, and the refusals that they do not tell already."""
-    warnings = list(fits.get("warnings") or [])
     refused = [
-        f"{r['what']}: {r['reason']} {r['remedy']}"
-        for r in fits.get("refusals") or []
-        if not any(r["reason"] in warning for warning in warnings)
+        f"{r.what}: {r.reason} {r.remedy}"
+        for r in fits.refusals
+        if not any(r.reason in warning for warning in fits.warnings)
     ]
-    return warnings + refused
+    return [*fits.warnings, *refused]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from chinchilla_jax.experiment import numbers, storage, tables
 from chinchilla_jax.scaling.analysis import Arrays
+from chinchilla_jax.scaling.fits import Fits
+from chinchilla_jax.scaling.fits import write as write_fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import summary
 from chinchilla_jax.scaling.report.page import Picture, Section, page
 from chinchilla_jax.scaling.table.conventions import in_print
-
-Fits = dict[str, Any]
 
 CAPTIONS = {
     "isoflop": "Iso-FLOP profiles. Loss against model size at equal training FLOPs, a colour per "
@@ -53,22 +51,11 @@ def write(
       UserError: the folder cannot be written.
     """
     out = storage.path(out)
-    storage.write_text_atomic(out / "fits.json", fits_text(fits))
+    write_fits(out / "fits.json", fits)
     pictures = _draw(out, fits, arrays, overlays) if figures else {}
     path = out / "report.html"
     storage.write_text_atomic(path, html(fits, arrays, pictures, overlays))
     return path
-
-
-def fits_text(fits: Fits) -> str:
-    """JSON, unrounded; the bootstrap draws on one line, the rest indented for reading."""
-    readable = json.dumps(
-        {k: v for k, v in fits.items() if k != "draws"}, indent=1, allow_nan=False
-    )
-    if "draws" not in fits:
-        return readable + "\n"
-    draws = json.dumps(fits["draws"], allow_nan=False, separators=(",", ":"))
-    return f'{readable[:-2]},\n "draws": {draws}\n}}\n'
 
 
 def _draw(
@@ -125,42 +112,40 @@ def html(
         Section(
             "Published laws shown", [f"{law.title}: {law.source}. {law.note}" for law in overlays]
         ),
-        Section("Runs", (), [summary.runs(arrays.runs, fits, arrays.residual_R)]),
+        Section("Runs", (), [summary.runs(arrays.runs, arrays.residual_R)]),
     ]
     return page(_title(fits), _meta(fits), summary.answer(fits), sections)
 
 
 def _title(fits: Fits) -> str:
-    source = Path((fits.get("table") or {}).get("source") or "runs")
+    source = Path(fits.table.source or "runs")
     name = source.parent.name if source.name == "results.csv" else source.stem
     return f"Compute-optimal training: {name}"
 
 
 def _meta(fits: Fits) -> str:
-    t, s = fits["table"], fits["settings"]
-    aside = ", ".join(f"{count} {status}" for status, count in (t["aside"] or {}).items())
-    flops = t["range"]["flops"]
+    table, settings = fits.table, fits.settings
+    aside = ", ".join(f"{count} {status}" for status, count in table.aside.items())
+    flops = table.range.flops
     return (
-        f"{t['fitted']} runs fitted{f' ({aside} aside)' if aside else ''}, "
+        f"{table.fitted} runs fitted{f' ({aside} aside)' if aside else ''}, "
         f"{numbers.power_of_ten(flops[0], 2)} to {numbers.power_of_ten(flops[1], 2)} FLOPs. "
-        f"Parameters: {in_print(t['params_convention'])}. "
-        f"FLOPs: {in_print(t['flops_convention'])}. "
-        f"{s['bootstrap']} bootstrap draws, seed {s['seed']}. chinchilla_jax evaluate."
+        f"Parameters: {in_print(table.params_convention)}. "
+        f"FLOPs: {in_print(table.flops_convention)}. "
+        f"{settings.bootstrap} bootstrap draws, seed {settings.seed}. chinchilla_jax evaluate."
     )
 
 
 def _conventions(fits: Fits) -> str:
-    model = (fits["table"] or {}).get("flops_model") or {}
-    params, flops = (in_print(fits["table"][f"{name}_convention"]) for name in ("params", "flops"))
-    text = (
-        f"On this page N is the number of parameters ({params}) and C the training FLOPs ({flops})."
+    table, cost = fits.table, fits.table.flops_model
+    law = f"C = {cost.kappa:.4g} N^{cost.exponent:.3f} D"
+    if cost.exponent == 1.0:
+        law = f"C = {cost.kappa:.4g} N D"
+    return (
+        f"On this page N is the number of parameters ({in_print(table.params_convention)}) and C "
+        f"the training FLOPs ({in_print(table.flops_convention)}). "
+        f"Over the table {law}, within {100 * cost.spread:.1f} % (rms)."
     )
-    if model.get("kappa") is None:
-        return text
-    law = f"C = {model['kappa']:.4g} N^{model['exponent']:.3f} D"
-    if model["exponent"] == 1.0:
-        law = f"C = {model['kappa']:.4g} N D"
-    return f"{text} Over the table {law}, within {100 * model['spread']:.1f} % (rms)."
 
 
 def terminal(fits: Fits, path: Path | str) -> str:

@@ -30,10 +30,10 @@ def _analyse(params, tokens, loss=None, **settings):
 
 
 def _refused(section, *words):
-    assert section["status"] == "refused"
-    assert section["a"] is None
+    assert section.status == "refused"
+    assert section.a is None
     for word in words:
-        assert word in section["reason"]
+        assert word in section.reason
 
 
 def test_tokens_that_follow_params_cannot_tell_alpha_from_beta():
@@ -41,83 +41,81 @@ def test_tokens_that_follow_params_cannot_tell_alpha_from_beta():
     scatter = np.exp(0.02 * np.random.default_rng(0).standard_normal(30))
     for tokens in (20 * params, 20 * params * scatter):
         fits = _analyse(params, tokens)
-        _refused(fits["parametric"], "tokens per parameter", "alpha and beta", "At ", "times")
-        assert fits["forecast"][0]["params"] is None
+        _refused(fits.parametric, "tokens per parameter", "alpha and beta", "At ", "times")
+        assert fits.forecast[0].params is None
 
 
 def test_one_budget_is_one_line():
     params, tokens, _ = grid([1e19], 9, 6.0)
-    _refused(_analyse(params, tokens)["parametric"], "one budget", "second and third budget")
+    _refused(_analyse(params, tokens).parametric, "one budget", "second and third budget")
 
 
 @pytest.mark.parametrize("budgets", [[1e19], [1e18, 1e19]])
 def test_fewer_than_three_budgets_have_no_exponent(budgets):
     params, tokens, _ = grid(budgets, 7, 4.0)
     fits = _analyse(params, tokens)
-    _refused(fits["isoflop"], f"{len(budgets)} of {len(budgets)} budgets", "three are needed")
-    assert fits["isoflop"]["budgets"][0]["params"] is not None  # the minima themselves are shown
-    assert fits["holdout"]["status"] == "refused"
+    _refused(fits.isoflop, f"{len(budgets)} of {len(budgets)} budgets", "three are needed")
+    assert fits.isoflop.budgets[0].params is not None  # the minima themselves are shown
+    assert fits.holdout.status == "refused"
 
 
 def test_fewer_than_three_sizes():
     params, tokens, _ = grid(np.geomspace(1e17, 1e20, 9), 1, 1.0)
     params = np.repeat(params[:2], 9)
     tokens = np.tile(np.geomspace(1e9, 1e11, 9), 2)
-    _refused(_analyse(params, tokens)["parametric"], "2 different model sizes")
+    _refused(_analyse(params, tokens).parametric, "2 different model sizes")
 
 
 def test_too_few_runs_for_the_parameters():
     params, tokens, _ = grid([1e18, 1e19], 3, 4.0)
-    _refused(_analyse(params, tokens)["parametric"], "6 different runs for 5 parameters")
-    assert _analyse(params, tokens, tied=True)["parametric"]["status"] == "ok"
+    _refused(_analyse(params, tokens).parametric, "6 different runs for 5 parameters")
+    assert _analyse(params, tokens, tied=True).parametric.status == "ok"
 
 
 def test_replicates_are_not_different_runs():
     params, tokens, _ = (np.tile(x, 5) for x in grid([1e18, 1e19], 3, 4.0))
     loss = TRUE.loss(params, tokens) + 0.001 * np.random.default_rng(0).standard_normal(len(params))
-    _refused(_analyse(params, tokens, loss)["parametric"], "6 different runs")
+    _refused(_analyse(params, tokens, loss).parametric, "6 different runs")
 
 
 @pytest.mark.parametrize(("shift", "side"), [(3.0, "smallest"), (-3.0, "largest")])
 def test_grids_beside_the_optimum_name_the_sizes_that_are_missing(shift, side):
     params, tokens, _ = grid(FOUR, 7, 3.0, shift=shift)
-    section = _analyse(params, tokens)["isoflop"]
+    section = _analyse(params, tokens).isoflop
     _refused(section, "0 of 4 budgets", "Train at 1e17 FLOPs with")
-    for g, budget in enumerate(section["budgets"]):
-        assert budget["status"] == "refused"
-        assert side in budget["reason"]
-        assert budget["params"] is None
-        assert budget["lowest"]["loss"] == pytest.approx(
-            TRUE.loss(params, tokens)[7 * g :][:7].min()
-        )
+    for g, budget in enumerate(section.budgets):
+        assert budget.status == "refused"
+        assert side in budget.reason
+        assert budget.params is None
+        assert budget.lowest.loss == pytest.approx(TRUE.loss(params, tokens)[7 * g :][:7].min())
     wanted = 0.5 * params[:7].min() if side == "smallest" else 2.0 * params[:7].max()
-    assert f"FLOPs with {numbers.count(wanted)} and" in section["reason"]
+    assert f"FLOPs with {numbers.count(wanted)} and" in section.reason
 
 
 def test_e_at_zero_is_said():
     params, tokens, _ = grid(FOUR, 7, 4.0)
     fits = _analyse(params, tokens, TRUE.loss(params, tokens) - TRUE.E)
-    assert fits["parametric"]["at_bound"] == ["E"]
-    assert fits["parametric"]["a"] == pytest.approx(TRUE.exponents()[0], abs=1e-6)
-    (refusal,) = fits["refusals"]
-    assert "irreducible" in refusal["what"] and "zero" in refusal["reason"]
-    assert "1e21 FLOPs" in refusal["remedy"]
+    assert fits.parametric.at_bound == ("E",)
+    assert fits.parametric.a == pytest.approx(TRUE.exponents()[0], abs=1e-6)
+    (refusal,) = fits.refusals
+    assert "irreducible" in refusal.what and "zero" in refusal.reason
+    assert "1e21 FLOPs" in refusal.remedy
 
 
 def test_a_term_that_vanishes_leaves_no_frontier():
     params, tokens, _ = grid(FOUR, 7, 4.0)
     fits = _analyse(params, tokens, 1 + 400 * params**-0.34)
-    assert "B" in fits["parametric"]["at_bound"]
-    assert fits["parametric"]["a"] is None
-    assert any("What tokens do" in r["what"] for r in fits["refusals"])
+    assert "B" in fits.parametric.at_bound
+    assert fits.parametric.a is None
+    assert any("What tokens do" in r.what for r in fits.refusals)
 
 
 def test_extrapolation_is_counted_in_decades():
     params, tokens, _ = grid([1e17, 1e18, 1e19], 7, 4.0)
     fits = _analyse(params, tokens, budgets=(1e20, 1e24))
-    near, far = fits["forecast"]
-    assert (near["decades"], far["decades"]) == pytest.approx((1.0, 5.0))
-    told = [w for w in fits["warnings"] if "decades beyond" in w]
+    near, far = fits.forecast
+    assert (near.decades, far.decades) == pytest.approx((1.0, 5.0))
+    told = [w for w in fits.warnings if "decades beyond" in w]
     assert len(told) == 1
     assert "5.0 decades" in told[0] and "span 2.0" in told[0]
 
@@ -129,10 +127,10 @@ def test_expected_bias_and_drift_are_told():
     params = params * drift
     tokens = budget / (6 * params)
     fits = _analyse(params, tokens, asymmetric.loss(params, tokens))
-    bias = fits["isoflop"]["expected_bias"]["parabola"]
+    bias = fits.isoflop.expected_bias.parabola
     # Noise-free, so the bias that is expected is the error that was made.
-    error = fits["isoflop"]["parabola"]["a"] - asymmetric.exponents()[0]
-    assert bias["a"] == pytest.approx(error, abs=1e-6)
-    assert abs(bias["a"]) > 0.01
-    assert any("would miss the exponent" in w for w in fits["warnings"])
-    assert any("wander" in w for w in fits["warnings"])
+    error = fits.isoflop.parabola.a - asymmetric.exponents()[0]
+    assert bias.a == pytest.approx(error, abs=1e-6)
+    assert abs(bias.a) > 0.01
+    assert any("would miss the exponent" in w for w in fits.warnings)
+    assert any("wander" in w for w in fits.warnings)

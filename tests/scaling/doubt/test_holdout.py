@@ -107,17 +107,17 @@ def test_a_forecaster_that_missed_a_fold_ranks_last():
 def test_the_forecast_uses_the_best():
     runs = _runs(TRUE.loss)
     fits, _ = analyse(runs, Settings(bootstrap=0, budgets=(1e21,)))
-    chosen = fits["holdout"]["best"]
-    (forecast,) = fits["forecast"]
-    assert (forecast["form"], forecast["selection"]) == (chosen["form"], chosen["selection"])
-    errors = {(s["form"], s["selection"]): s["minima_rms"] for s in fits["holdout"]["summary"]}
-    assert errors[chosen["form"], chosen["selection"]] <= min(errors.values()) + 5e-3
+    chosen = fits.holdout.best
+    (forecast,) = fits.forecast
+    assert (forecast.form, forecast.selection) == (chosen.form, chosen.selection)
+    errors = {(s.form, s.selection): s.minima_rms for s in fits.holdout.summary}
+    assert errors[chosen.form, chosen.selection] <= min(errors.values()) + 5e-3
 
 
 def test_holdout_above_is_one_fold():
     fits, _ = analyse(_runs(TRUE.loss), Settings(bootstrap=0, holdout_above=3.2e18))
-    cuts = [row["fitted_up_to"] for row in fits["forecast_check"]]
+    cuts = [row.fitted_up_to for row in fits.forecast_check]
     np.testing.assert_allclose(cuts, 10**18.5)
-    assert {round(np.log10(row["flops"]), 3) for row in fits["forecast_check"]} == {19.0, 19.5}
-    for row in fits["forecast_check"]:
-        assert row["error"] == pytest.approx(np.log(row["predicted"] / row["observed"]))
+    assert {round(np.log10(row.flops), 3) for row in fits.forecast_check} == {19.0, 19.5}
+    for row in fits.forecast_check:
+        assert row.error == pytest.approx(np.log(row.predicted / row.observed))

@@ -44,8 +44,8 @@ def test_bias_of_approach_2(surface, expected, akima_bound):
         errors = {}
         for method in METHODS:
             bias = expected_bias(method, found, np.ones(5), surface, SIX_ND, np.array([1e24]))
-            errors[method] = 100 * bias["at"][0]["tokens"]
-            assert bias["a"] == pytest.approx(0.0, abs=1e-5)  # grids centred alike
+            errors[method] = 100 * bias.at[0].tokens
+            assert bias.a == pytest.approx(0.0, abs=1e-5)  # grids centred alike
         assert errors["parabola"] == pytest.approx(percent, abs=0.05)
         assert abs(errors["akima"]) <= akima_bound + 1e-4
 
@@ -56,7 +56,7 @@ def test_drifting_centres_bias_the_exponent():
     params, tokens = params * drift, tokens / drift
     found = _profiles(params, tokens, budget, TRUE.loss(params, tokens))
     bias = {
-        m: expected_bias(m, found, np.ones(5), TRUE, SIX_ND, np.array([1e24]))["a"] for m in METHODS
+        m: expected_bias(m, found, np.ones(5), TRUE, SIX_ND, np.array([1e24])).a for m in METHODS
     }
     assert abs(bias["parabola"]) > 0.002
     assert abs(bias["akima"]) < abs(bias["parabola"]) / 2

@@ -49,10 +49,10 @@ def test_diamonds_stand_on_the_minima_and_stars_on_the_forecasts(analysed):
     with style.styled():
         profiles = FIGURES["isoflop"](fits, arrays, ())
         frontier = FIGURES["frontier"](fits, arrays, ())
-    minima = {(row["params"], row["loss"]) for row in fits["isoflop"]["budgets"]}
+    minima = {(row.params, row.loss) for row in fits.isoflop.budgets}
     assert set(map(tuple, _marks(profiles.axes[0], "D").tolist())) == minima
     for ax, name in zip(frontier.axes, ("params", "tokens", "loss"), strict=True):
-        stars = {(row["flops"], row[name]) for row in fits["forecast"]}
+        stars = {(row.flops, getattr(row, name)) for row in fits.forecast}
         assert set(map(tuple, _marks(ax, "*").tolist())) == stars
         low, high = ax.get_ylim()
         assert all(low < y < high for _, y in stars)

@@ -53,15 +53,15 @@ def test_a_missing_column_is_named(tmp_path):
 
 def test_every_convention_is_fitted_and_one_is_chosen(runs):
     fits, _ = analyse(runs, Settings(bootstrap=40, params="non_embedding", flops="six_nd"))
-    rows = fits["conventions"]
-    names = {(row["params"], row["flops"]) for row in rows}
+    rows = fits.conventions
+    names = {(row.params, row.flops) for row in rows}
     assert {("total", "as_given"), ("non_embedding", "six_nd"), ("matmul", "chinchilla")} <= names
-    (chosen,) = [row for row in rows if row["chosen"]]
-    assert (chosen["params"], chosen["flops"]) == ("non_embedding", "six_nd")
-    assert chosen["surface_a"] == fits["parametric"]["a"]
-    total = next(r for r in rows if (r["params"], r["flops"]) == ("total", "as_given"))
+    (chosen,) = [row for row in rows if row.chosen]
+    assert (chosen.params, chosen.flops) == ("non_embedding", "six_nd")
+    assert chosen.surface_a == fits.parametric.a
+    total = next(r for r in rows if (r.params, r.flops) == ("total", "as_given"))
     # Leaving the embedding out of N makes models grow faster with compute (Pearce & Song).
-    assert chosen["surface_a"] > total["surface_a"] + 0.03
+    assert chosen.surface_a > total.surface_a + 0.03
     for row in rows:
-        low, high = row["interval"]["a"]
-        assert low < row["surface_a"] < high
+        low, high = row.interval["a"]
+        assert low < row.surface_a < high

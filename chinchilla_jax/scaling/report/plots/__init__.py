@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from chinchilla_jax.scaling.analysis import Arrays
+from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report.plots import doubts, frontier, profiles
 
-FIGURES: dict[str, Callable[[dict[str, Any], Arrays, Sequence[PublishedLaw]], Figure | None]] = {
+FIGURES: dict[str, Callable[[Fits, Arrays, Sequence[PublishedLaw]], Figure | None]] = {
     "isoflop": lambda fits, arrays, _: profiles.iso_flop(fits, arrays),
     "frontier": frontier.frontier,
     "surface": lambda fits, arrays, _: frontier.surface_contours(fits, arrays),

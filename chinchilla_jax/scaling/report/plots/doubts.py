@@ -12,19 +12,20 @@ from matplotlib.figure import Figure
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fits import Convention, Fits
 from chinchilla_jax.scaling.report.plots import style
 from chinchilla_jax.scaling.table.conventions import in_print
 
 _SHOWN_DRAWS = 2000
 
 
-def residuals(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
+def residuals(fits: Fits, arrays: Arrays) -> Figure | None:
     """Where the surface misses: 100 ln(predicted/observed) against D/N and against FLOPs."""
     if arrays.residual_R is None:
         return None
     runs, miss = arrays.runs, 100 * arrays.residual_R
     figure, axes = style.panels(2, width=10.2, height=3.7, gap=0.35)
-    noise = 100 * (fits["parametric"].get("noise") or 0.0)
+    noise = 100 * (fits.parametric.noise or 0.0)
     reach = float(np.clip(1.15 * np.abs(miss).max(), 0.2, 12 * np.median(np.abs(miss)) + 0.2))
     size = np.log(runs.params)
     shade = (size - size.min()) / (np.ptp(size) or 1.0)
@@ -57,7 +58,7 @@ def residuals(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
     return figure
 
 
-def bootstrap(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
+def bootstrap(fits: Fits, arrays: Arrays) -> Figure | None:
     """Clouds of bootstrap fits: (alpha, beta), (E, a) and the optimum at the largest budget."""
     draws, fit = arrays.surface_draws, arrays.fit
     if draws is None or fit is None or len(draws) < 20:
@@ -119,37 +120,43 @@ def _marginal(ax: Axes, x: Floats, y: Floats) -> None:
     ax.plot([0.0, 0.0], [y_low, y_high], transform=ax.get_yaxis_transform(), **bar)
 
 
-def influence(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
+def influence(fits: Fits, arrays: Arrays) -> Figure | None:
     """The exponent a of N* when a budget is left out, top losses dropped, or delta changed."""
-    found = fits.get("influence") or {}
-    parts: list[tuple[str, str, str, Callable[[float], str]]] = [
+    found = fits.influence
+    parts: list[tuple[Sequence[tuple[float, float]], str, Callable[[float], str]]] = [
         (
-            "leave_one_budget_out",
-            "budget",
+            [(row.budget, row.a) for row in found.leave_one_budget_out if row.a is not None],
             "budget left out (FLOPs)",
             lambda x: numbers.power_of_ten(x, 1),
         ),
-        ("drop_top", "dropped", "highest losses dropped", lambda x: str(int(x))),
-        ("delta", "delta", "Huber's δ", lambda x: f"{x:.0e}".replace("e-0", "e-")),
+        (
+            [(row.dropped, row.a) for row in found.drop_top if row.a is not None],
+            "highest losses dropped",
+            lambda x: str(int(x)),
+        ),
+        (
+            [(row.delta, row.a) for row in found.delta if row.a is not None],
+            "Huber's δ",
+            lambda x: f"{x:.0e}".replace("e-0", "e-"),
+        ),
     ]
-    parts = [part for part in parts if len(found.get(part[0]) or []) > 1]
+    parts = [part for part in parts if len(part[0]) > 1]
+    central, interval = fits.parametric.a, fits.parametric.interval.get("a")
     if not parts:
         return None
     figure, axes = style.panels(len(parts), width=3.4 * len(parts), height=3.5, gap=0.3)
-    central = fits["parametric"].get("a")
-    interval = (fits["parametric"].get("interval") or {}).get("a")
-    values = [row["a"] for part in parts for row in found[part[0]] if row["a"] is not None]
-    values += [*(interval or []), central]
+    values = [a for rows, *_ in parts for _, a in rows]
+    values += [*(interval or ()), *(() if central is None else (central,))]
     low, high = min(values), max(values)
     margin = 0.1 * ((high - low) or 0.05)
-    for ax, (key, name, label, write) in zip(axes, parts, strict=True):
-        rows = [row for row in found[key] if row["a"] is not None]
+    for ax, (rows, label, write) in zip(axes, parts, strict=True):
         if interval:
             ax.axhspan(*interval, color=style.BLUE, alpha=0.13, lw=0)
-        ax.axhline(central, color=style.BLUE, lw=1.2)
-        ax.plot(range(len(rows)), [r["a"] for r in rows], "o-", lw=1.2, ms=6, color=style.VERMILION)
-        step = -(-len(rows) // (4 if name == "budget" else 7))
-        ax.set_xticks(range(0, len(rows), step), [write(row[name]) for row in rows[::step]])
+        if central is not None:
+            ax.axhline(central, color=style.BLUE, lw=1.2)
+        ax.plot(range(len(rows)), [a for _, a in rows], "o-", lw=1.2, ms=6, color=style.VERMILION)
+        step = -(-len(rows) // (4 if "FLOPs" in label else 7))
+        ax.set_xticks(range(0, len(rows), step), [write(x) for x, _ in rows[::step]])
         ax.set_xlim(-0.5, len(rows) - 0.5)
         ax.set_ylim(low - margin, high + margin)
         ax.set_xlabel(label)
@@ -160,29 +167,28 @@ def influence(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
     return figure
 
 
-def holdout(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
+def holdout(fits: Fits, arrays: Arrays) -> Figure | None:
     """Errors of forecasts of losses that were held out, a row per form and selection of runs."""
-    found = fits.get("holdout") or {}
-    rows = [row for row in found.get("errors") or [] if row.get("minima")]
-    if not rows:
+    found = fits.holdout
+    errors = [
+        ((row.form, row.selection), m.flops, 100 * m.error)
+        for row in found.errors
+        for m in row.minima
+        if m.error is not None
+    ]
+    if not errors:
         return None
-    names = list(dict.fromkeys((row["form"], row["selection"]) for row in rows))
-    best = found.get("best") or {}
-    held = sorted({m["flops"] for row in rows for m in row["minima"] if m["error"] is not None})
+    names = list(dict.fromkeys(name for name, *_ in errors))
+    held = sorted({flops for _, flops, _ in errors})
     colours = dict(zip(held, style.budget_colours(held), strict=True))
     figure, (ax,) = style.panels(1, width=7.4, height=0.42 * len(names) + 1.35)
     ax.set_position((0.44, 0.62 / figure.get_figheight(), 0.52, 1 - 1.1 / figure.get_figheight()))
     for index, name in enumerate(names):
         y = len(names) - 1 - index
-        for row in rows:
-            if (row["form"], row["selection"]) == name:
-                for m in row["minima"]:
-                    if m["error"] is not None:
-                        ax.plot(
-                            100 * m["error"], y, "o", ms=8, color=colours[m["flops"]], alpha=0.85,
-                            mec="white", mew=0.6,
-                        )  # fmt: skip
-    chosen = (best.get("form"), best.get("selection"))
+        for other, flops, error in errors:
+            if other == name:
+                ax.plot(error, y, "o", ms=8, color=colours[flops], alpha=0.85, mec="white", mew=0.6)
+    chosen = (found.best.form, found.best.selection)
     forms = {"surface": "surface", "loss_law": "E + A/C^a"}
     ax.set_yticks(
         range(len(names)), [f"{forms.get(f, f)}, {s}" for f, s in reversed(names)], fontsize=9.5
@@ -192,8 +198,8 @@ def holdout(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
         label.set_fontweight("bold" if name == chosen else "normal")
     ax.axvline(0, color=style.SOFT, lw=1)
     ax.set_ylim(-0.6, len(names) - 0.4)
-    errors = [100 * m["error"] for row in rows for m in row["minima"] if m["error"] is not None]
-    low, high = min(0.0, *errors), max(0.0, *errors)
+    misses = [error for *_, error in errors]
+    low, high = min(0.0, *misses), max(0.0, *misses)
     ax.set_xlim(low - 0.08 * (high - low) - 0.05, high + 0.08 * (high - low) + 0.05)
     ax.set_xlabel("predicted over observed loss (%)")
     handles = [
@@ -207,45 +213,35 @@ def holdout(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
     return figure
 
 
-def conventions(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
+def conventions(fits: Fits, arrays: Arrays) -> Figure | None:
     """The exponent a under every way to count parameters and FLOPs of the same runs."""
-    rows = [
-        row for row in fits.get("conventions") or [] if row.get("status") == "ok" and _shown(row)
-    ]
+    rows = [row for row in fits.conventions if row.status == "ok" and _exponents(row)]
     if len(rows) < 2:
         return None
     figure, (ax,) = style.panels(1, width=7.4, height=0.4 * len(rows) + 1.5)
     ax.set_position((0.36, 0.62 / figure.get_figheight(), 0.6, 1 - 1.15 / figure.get_figheight()))
     marks = (
-        ("surface_a", "o", style.VERMILION, "surface"),
-        ("parabola_a", "s", style.SKY, "parabola"),
-        ("akima_a", "D", style.BLUE, "Akima"),
+        ("surface", "o", style.VERMILION, 0.0),
+        ("parabola", "s", style.SKY, -0.17),
+        ("Akima", "D", style.BLUE, 0.17),
     )
     for y, row in enumerate(reversed(rows)):
-        interval = (row.get("interval") or {}).get("a")
-        if interval and None not in interval:
+        interval = (row.interval or {}).get("a")
+        if interval:
             ax.plot(interval, [y, y], color=style.VERMILION, lw=2, alpha=0.5, zorder=2)
-        for shift, (key, marker, colour, _) in zip((0.0, -0.17, 0.17), marks, strict=True):
-            if row.get(key) is not None:
+        for name, marker, colour, shift in marks:
+            if name in _exponents(row):
                 ax.plot(
-                    row[key],
-                    y + shift,
-                    marker,
-                    ms=7.5,
-                    color=colour,
-                    mec="white",
-                    mew=0.7,
-                    zorder=3,
-                )
-    labels = [f"N {in_print(row['params'])}, C {in_print(row['flops'])}" for row in reversed(rows)]
+                    _exponents(row)[name], y + shift, marker, ms=7.5, color=colour, mec="white",
+                    mew=0.7, zorder=3,
+                )  # fmt: skip
+    labels = [f"N {in_print(row.params)}, C {in_print(row.flops)}" for row in reversed(rows)]
     ax.set_yticks(range(len(rows)), labels, fontsize=9.5)
     for label, row in zip(ax.get_yticklabels(), reversed(rows), strict=True):
         label.set_color(style.INK)
-        label.set_fontweight("bold" if row.get("chosen") else "normal")
-    values: Sequence[float] = [
-        x for row in rows for key, *_ in marks if (x := row.get(key)) is not None
-    ]
-    spread = [x for row in rows for x in (row.get("interval") or {}).get("a") or []]
+        label.set_fontweight("bold" if row.chosen else "normal")
+    values = [a for row in rows for a in _exponents(row).values()]
+    spread = [x for row in rows for x in (row.interval or {}).get("a") or ()]
     low, high = min((*values, *spread, 0.47)), max((*values, *spread, 0.76))
     ax.set_xlim(max(low - 0.03, 0.0), min(high + 0.03, 1.2))
     ax.set_ylim(-0.6, len(rows) - 0.4)
@@ -253,11 +249,13 @@ def conventions(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
         ax.axvline(at, color=style.SOFT, lw=1, ls=(0, (4, 3)), zorder=1)
         ax.text(at, len(rows) - 0.38, name, ha="center", va="bottom", color=style.SOFT, fontsize=9)
     ax.set_xlabel("a, exponent of N*")
-    handles = [ax.plot([], [], m, ms=7, color=k, label=n)[0] for _, m, k, n in marks]
+    handles = [ax.plot([], [], m, ms=7, color=k, label=n)[0] for n, m, k, _ in marks]
     ax.legend(handles=handles, loc="lower right", bbox_to_anchor=(-0.02, 0.99), ncols=3,
               columnspacing=0.8, handletextpad=0.1)  # fmt: skip
     return figure
 
 
-def _shown(row: dict[str, Any]) -> bool:
-    return any(row.get(key) is not None for key in ("surface_a", "parabola_a", "akima_a"))
+def _exponents(row: Convention) -> dict[str, float]:
+    """The exponents that are known, by approach."""
+    found = {"surface": row.surface_a, "parabola": row.parabola_a, "Akima": row.akima_a}
+    return {name: a for name, a in found.items() if a is not None}

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fits import BudgetMinimum, Fits, Forecast
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report.plots import style
 
@@ -21,14 +22,12 @@ _BAND = (0.025, 0.975)
 _OVERLAYS = ((0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 
 
-def frontier(
-    fits: dict[str, Any], arrays: Arrays, overlays: Sequence[PublishedLaw] = ()
-) -> Figure | None:
+def frontier(fits: Fits, arrays: Arrays, overlays: Sequence[PublishedLaw] = ()) -> Figure | None:
     """N*, D* and L* against FLOPs: every approach with its 95 % band, minima and forecasts."""
-    rows = [row for row in fits["isoflop"].get("budgets") or [] if row["status"] == "ok"]
-    asked = [row for row in fits.get("forecast") or [] if row.get("params")]
+    rows = [row for row in fits.isoflop.budgets if row.status == "ok"]
+    asked = [row for row in fits.forecast if row.params]
     measured = arrays.runs.flops
-    flops = np.concatenate([measured, [row["flops"] for row in asked]])
+    flops = np.concatenate([measured, [row.flops for row in asked]])
     low, high = style.padded(flops, 1.6)
     grid = np.geomspace(low, high, _POINTS)
     lines = _lines(fits, arrays, grid)
@@ -47,7 +46,7 @@ def frontier(
         ax.set_xlabel("training FLOPs C")
     for ax, name in zip(axes[:2], ("params", "tokens"), strict=True):
         drawn = [line[name][0] for line in lines.values() if name in line]
-        drawn += [np.array([row[name] for row in (*rows, *asked)])]
+        drawn += [np.array([getattr(row, name) for row in (*rows, *asked)])]
         style.log_axis(ax.yaxis, *style.padded(np.concatenate(drawn), 1.5), numbers.count)
         for law, dashes in zip(overlays, _OVERLAYS * 9, strict=False):
             best = law.optimum(grid) if law.law != "width_depth" else None
@@ -63,11 +62,11 @@ def frontier(
 Line = dict[str, tuple[Floats, Floats | None]]
 
 
-def _lines(fits: dict[str, Any], arrays: Arrays, grid: Floats) -> dict[str, Line]:
+def _lines(fits: Fits, arrays: Arrays, grid: Floats) -> dict[str, Line]:
     """approach -> quantity -> (central line, [2, points] band or None)."""
     found: dict[str, Line] = {}
-    p, cost = fits["parametric"], arrays.flops_model
-    if p.get("E") is not None and arrays.fit is not None:
+    cost = arrays.flops_model
+    if arrays.fit is not None:
         surface, draws = arrays.fit.surface, arrays.surface_draws
         params, tokens = surface.optimum(grid, cost)
         central = {"params": params, "tokens": tokens, "loss": surface.loss(params, tokens)}
@@ -78,9 +77,9 @@ def _lines(fits: dict[str, Any], arrays: Arrays, grid: Floats) -> dict[str, Line
             n, d = drawn.optimum(grid, cost)
             bands = {"params": n, "tokens": d, "loss": drawn.loss(n, d)}
         found["surface"] = {k: (v, _band(bands.get(k))) for k, v in central.items()}
-    law = fits["isoflop"].get(fits["isoflop"].get("minima") or "akima") or {}
-    if law.get("a") is not None:
-        drawn_laws = arrays.minima[fits["isoflop"]["minima"]].draws
+    law = fits.isoflop.by(fits.isoflop.minima)
+    if law.a is not None:
+        drawn_laws = arrays.minima[fits.isoflop.minima].draws
         line: Line = {}
         for name, intercept, slope in (
             ("params", "params_at_1", "a"), ("tokens", "tokens_at_1", "b"),
@@ -90,23 +89,20 @@ def _lines(fits: dict[str, Any], arrays: Arrays, grid: Floats) -> dict[str, Line
                 at_1 = getattr(drawn_laws.laws, f"log_{intercept.replace('_at', '')}")
                 exponent = getattr(drawn_laws.laws, slope)
                 spread = np.exp(at_1[:, None] + exponent[:, None] * np.log(grid))
-            line[name] = (law[intercept] * grid ** law[slope], _band(spread))
-        if law.get("loss_law"):
-            q = law["loss_law"]
+            line[name] = (getattr(law, intercept) * grid ** getattr(law, slope), _band(spread))
+        if law.loss_law is not None:
+            q = law.loss_law
             spread = None
             if drawn_laws is not None and drawn_laws.loss_law is not None:
                 draw = drawn_laws.loss_law
                 spread = draw.E[:, None] + draw.A[:, None] * np.exp(
                     -draw.exponent[:, None] * np.log(grid)
                 )
-            line["loss"] = (q["E"] + q["A"] * grid ** -q["exponent"], _band(spread))
+            line["loss"] = (q.E + q.A * grid**-q.exponent, _band(spread))
         found["isoflop"] = line
-    envelope = fits.get("envelope") or {}
-    if envelope.get("a") is not None:
-        found["envelope"] = {
-            "params": (envelope["params_at_1"] * grid ** envelope["a"], None),
-            "tokens": (envelope["tokens_at_1"] * grid ** envelope["b"], None),
-        }
+    if arrays.envelope is not None:
+        params, tokens = arrays.envelope.laws.at(grid[:, None])
+        found["envelope"] = {"params": (params[:, 0], None), "tokens": (tokens[:, 0], None)}
     return found
 
 
@@ -129,42 +125,44 @@ def _draw_line(
 
 
 def _draw_points(
-    ax: Axes, name: str, rows: list[dict[str, Any]], asked: list[dict[str, Any]]
+    ax: Axes, name: str, rows: Sequence[BudgetMinimum], asked: Sequence[Forecast]
 ) -> None:
     ax.plot(
-        [row["flops"] for row in rows], [row[name] for row in rows],
+        [row.flops for row in rows], [getattr(row, name) for row in rows],
         "D", ms=6, color="white", mec=style.INK, mew=1.3, zorder=5, ls="none",
     )  # fmt: skip
     for row in asked:
-        interval = (row.get("interval") or {}).get(name)
-        if interval and None not in interval:
-            ax.plot([row["flops"]] * 2, interval, color=style.INK, lw=1.4, zorder=6)
-        ax.plot(row["flops"], row[name], "*", ms=13, color=style.ORANGE, mec=style.INK, zorder=7)
+        interval = (row.interval or {}).get(name)
+        if interval:
+            ax.plot([row.flops] * 2, interval, color=style.INK, lw=1.4, zorder=6)
+        ax.plot(
+            row.flops, getattr(row, name), "*", ms=13, color=style.ORANGE, mec=style.INK, zorder=7
+        )
 
 
 def _key(
     figure: Figure,
-    fits: dict[str, Any],
+    fits: Fits,
     lines: dict[str, Line],
-    asked: list[Any],
+    asked: Sequence[Forecast],
     overlays: Sequence[PublishedLaw],
 ) -> None:
     """Names of the lines above the panels, with the exponent of N* of each approach."""
     ax = figure.axes[0]
-    method = {"akima": "Akima"}.get(fits["isoflop"].get("minima"), fits["isoflop"].get("minima"))
+    method = {"akima": "Akima"}.get(fits.isoflop.minima, fits.isoflop.minima)
     names = {
         "isoflop": f"iso-FLOP minima ({method})",
         "surface": "surface E + A/N^α + B/D^β",
         "envelope": "training-curve envelope",
     }
-    where = {
-        "isoflop": fits["isoflop"],
-        "surface": fits["parametric"],
-        "envelope": fits["envelope"],
+    exponents = {
+        "isoflop": fits.isoflop.a,
+        "surface": fits.parametric.a,
+        "envelope": fits.envelope.a,
     }
     handles = [
         ax.plot([], [], color=style.APPROACHES[k],
-                label=f"{names[k]}, a = {numbers.exponent(where[k]['a'])}")[0]
+                label=f"{names[k]}, a = {numbers.exponent(exponents[k])}")[0]
         for k in lines
     ]  # fmt: skip
     if asked:
@@ -187,9 +185,9 @@ def _key(
         panel.set_position((box.x0, box.y0, box.width, box.height - lower))
 
 
-def surface_contours(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
+def surface_contours(fits: Fits, arrays: Arrays) -> Figure | None:
     """Loss over FLOPs and parameters, the runs on it and the frontier through it (figure 4)."""
-    if arrays.fit is None or fits["parametric"].get("E") is None:
+    if arrays.fit is None:
         return None
     runs, cost, surface = arrays.runs, arrays.flops_model, arrays.fit.surface
     (c_low, c_high), (n_low, n_high) = style.padded(runs.flops, 1.7), style.padded(runs.params, 1.6)
@@ -219,7 +217,7 @@ def surface_contours(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
     for _, line in best:
         _draw_line(ax, flops, line["params"], style.VERMILION)
     ax.plot([], [], color=style.VERMILION, label="compute-optimal frontier")
-    rows = [row for row in fits["isoflop"].get("budgets") or [] if row["status"] == "ok"]
+    rows = [row for row in fits.isoflop.budgets if row.status == "ok"]
     _draw_points(ax, "params", rows, [])
     ax.plot([], [], "D", ms=6, color="white", mec=style.INK, mew=1.3, label="iso-FLOP minimum")
     ax.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, borderaxespad=0.2)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fits import BudgetMinimum, Fits
 from chinchilla_jax.scaling.fitting.envelope import smooth
 from chinchilla_jax.scaling.fitting.isoflop import Profile, akima
 from chinchilla_jax.scaling.report.plots import style
@@ -18,13 +19,13 @@ from chinchilla_jax.scaling.table.conventions import in_print
 _HALO: dict[str, Any] = {"marker": "o", "edgecolors": "white", "linewidths": 0.6, "zorder": 3}
 
 
-def iso_flop(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
+def iso_flop(fits: Fits, arrays: Arrays) -> Figure | None:
     """Loss against parameters, a curve per budget, minima marked (Hoffmann et al., figure 3)."""
     profiles = [p for p in arrays.profiles if len(p.loss_S) > 1]
     if not profiles:
         return None
-    method = fits["isoflop"].get("minima") or "akima"
-    minima = {row["flops"]: row for row in fits["isoflop"].get("budgets") or []}
+    method = fits.isoflop.minima
+    minima = {row.flops: row for row in fits.isoflop.budgets}
     colours = style.budget_colours([p.flops for p in profiles])
     figure, (ax,) = style.panels(1, height=4.7)
     ax.set_position((0.095, 0.13, 0.775, 0.78))
@@ -41,25 +42,24 @@ def iso_flop(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
             params[~shown], np.full((~shown).sum(), top), "^", ms=5, color=colour, clip_on=False
         )
         row = minima.get(profile.flops)
-        if row is not None and row["sizes"] >= 3:
+        if row is not None and row.sizes >= 3:
             x, y = _curve(profile, method)
             ax.plot(np.exp(x), np.where(y <= top * 1.02, y, np.nan), color=colour, lw=1.7)
         labels.append((float(params[-1]), float(min(loss[-1], top)), colour, profile.flops))
-        if row is None or row["params"] is None:
+        if row is None or row.params is None or row.loss is None:
             continue
-        if row["status"] == "ok":
-            path.append((row["params"], row["loss"]))
+        if row.status == "ok":
+            path.append((row.params, row.loss))
             _minimum(ax, row, method, colour)
         else:
-            ax.plot(row["params"], row["loss"], "x", ms=9, mew=2, color=colour, zorder=5)
+            ax.plot(row.params, row.loss, "x", ms=9, mew=2, color=colour, zorder=5)
     if len(path) > 1:
         ax.plot(*np.transpose(path), color=style.INK, lw=1.1, ls=(0, (4, 3)), zorder=4)
     style.edge_labels(
         ax, [(x, y, colour, numbers.power_of_ten(c, 2)) for x, y, colour, c in labels]
     )
     ax.text(1.03, 1.01, "FLOPs", transform=ax.transAxes, color=style.SOFT, fontsize=9.5)
-    kind = fits["table"]["params_convention"]
-    ax.set_xlabel(f"parameters N ({in_print(kind)})")
+    ax.set_xlabel(f"parameters N ({in_print(fits.table.params_convention)})")
     ax.set_ylabel(style.loss_label(arrays.runs))
     handles = []
     if path:
@@ -70,7 +70,7 @@ def iso_flop(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
         handles += ax.plot(
             [], [], color=style.INK, lw=1.1, ls=(0, (4, 3)), label="path of the minima"
         )
-    if any(row["status"] == "refused" and row["params"] for row in minima.values()):
+    if any(row.status == "refused" and row.params for row in minima.values()):
         handles += ax.plot([], [], "x", ms=8, mew=2, color=style.SOFT, label="refused minimum")
     if any((p.loss_S > top).any() for p in profiles):
         handles += ax.plot([], [], "^", ms=6, color=style.SOFT, label="above the frame")
@@ -103,18 +103,17 @@ def _curve(profile: Profile, method: str) -> tuple[Floats, Floats]:
     return x, np.exp(akima(size, mean, x))
 
 
-def _minimum(ax: Any, row: dict[str, Any], method: str, colour: str) -> None:
-    error = row[method].get("log_params_se")
+def _minimum(ax: Any, row: BudgetMinimum, method: str, colour: str) -> None:
+    assert row.params is not None and row.loss is not None
+    error = row.by(method).log_params_se
     if error:
-        low, high = row["params"] * np.exp([-1.96 * error, 1.96 * error])
-        ax.plot([low, high], [row["loss"]] * 2, color=style.SOFT, lw=1.1, zorder=2)
-    ax.plot(
-        row["params"], row["loss"], "D", ms=8, color="white", mec=style.INK, mew=1.6, zorder=6
-    )  # fmt: skip
-    ax.plot(row["params"], row["loss"], "D", ms=4, color=colour, zorder=7)
+        low, high = row.params * np.exp([-1.96 * error, 1.96 * error])
+        ax.plot([low, high], [row.loss] * 2, color=style.SOFT, lw=1.1, zorder=2)
+    ax.plot(row.params, row.loss, "D", ms=8, color="white", mec=style.INK, mew=1.6, zorder=6)
+    ax.plot(row.params, row.loss, "D", ms=4, color=colour, zorder=7)
 
 
-def training_curves(fits: dict[str, Any], arrays: Arrays) -> Figure | None:
+def training_curves(fits: Fits, arrays: Arrays) -> Figure | None:
     """Loss along every run against FLOPs, and the envelope below them (figure 2, left)."""
     curves = arrays.runs.curves
     if not curves:

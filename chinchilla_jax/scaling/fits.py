@@ -1,0 +1,565 @@
+"""What an evaluation found, as one typed record: the report's `fits.json`.
+
+    fits, arrays = analyse(read_runs("results.csv"), Settings())
+    write("report/fits.json", fits)
+    read("report/fits.json").parametric.alpha
+
+A class is a section of the file and a field its key. Numbers are unrounded; what is missing or
+refused is None (null), never NaN and never 0, and a sentence in `reason` says why. Units: params
+(count), tokens (count), flops (FLOPs), loss (nats per token, or as given).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.schema import from_json, one_of, to_json
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
+from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias
+from chinchilla_jax.scaling.fitting.refusal import Refusal
+from chinchilla_jax.scaling.fitting.surface import FlopsModel
+from chinchilla_jax.scaling.laws.fit import LawFit
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.runs import Aside
+
+VERSION = 2
+FORMS = ("surface", "loss_law")
+
+# By the name of the quantity: None where an end is open, no entry where nothing was drawn.
+Intervals = dict[str, Interval | None]
+
+
+@dataclass(frozen=True)
+class Choices(Settings):
+    """What the flags said, and the level of every interval."""
+
+    level: float = LEVEL
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Smallest and largest of the runs fitted."""
+
+    params: Interval
+    tokens: Interval
+    flops: Interval
+    loss: Interval
+    tokens_per_param: Interval
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """The table of runs as it was read."""
+
+    source: str  # its file or folder
+    rows: int
+    fitted: int
+    aside: dict[str, int]  # rows not fitted, by status
+    aside_rows: tuple[Aside, ...]  # the first 200 of them
+    params_convention: str
+    flops_convention: str
+    budgets_from: str | None  # "column", "grouped", or None where there are no budgets
+    axes: tuple[str, ...]  # numeric columns besides params, tokens, flops and loss that vary
+    range: Ranges
+    vocab_size: int | None  # that all runs share
+    flops_model: FlopsModel  # flops = kappa params^exponent tokens; 6 and 1 when C = 6ND holds
+
+
+@dataclass(frozen=True)
+class RunnerUp:
+    """Another local optimum of the surface."""
+
+    objective: float
+    E: float
+    A: float
+    B: float
+    alpha: float
+    beta: float
+    starts: float  # share of the starts that ended here, 0 to 1
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Of the surface. Audited draws were fitted again from a grid of their own."""
+
+    draws: int
+    failed: int
+    audited: int
+    improved: float  # share of the audited whose own fit was not the best
+
+
+@dataclass(frozen=True)
+class Parametric:
+    """Approach 3, the surface E + A/N^alpha + B/D^beta on all runs; all None when refused."""
+
+    status: str  # "ok" or "refused"
+    reason: str | None
+    loss: str  # what the objective sums over runs
+    delta: float | None  # Huber's, where the objective has one
+    tied: bool  # alpha = beta
+    objective: float | None
+    E: float | None
+    A: float | None
+    B: float | None
+    alpha: float | None
+    beta: float | None
+    a: float | None  # of N* ~ C^a; a, b and G are None too where A, B, alpha or beta is at a bound
+    b: float | None
+    G: float | None  # (alpha A / beta B)^(1 / (alpha + beta))
+    gradient_norm: float | None
+    starts: int | None
+    starts_agreeing: float | None  # share, 0 to 1
+    runner_up: tuple[RunnerUp, ...]
+    at_bound: tuple[str, ...]  # of E, A, B, alpha, beta
+    runs: int
+    noise: float | None  # standard deviation of the log residuals
+    correlation_ln_params_ln_tokens: float | None
+    interval: Intervals  # of E, A, B, alpha, beta, and of a, b where they are given
+    standard_error: dict[str, float | None]
+    bootstrap: Bootstrap | None
+    weights: str  # "equal", "noise" or "column"
+    selection: str  # "all"
+
+
+@dataclass(frozen=True)
+class MethodMinimum:
+    """The minimum of one budget by one method; numbers are None when refused."""
+
+    status: str
+    reason: str | None
+    params: float | None
+    tokens: float | None
+    loss: float | None
+    curvature: float | None  # of the loss in ln params
+    log_params_se: float | None  # standard error of ln params
+
+
+@dataclass(frozen=True)
+class LowestRun:
+    """The best run of a budget as it is."""
+
+    params: float
+    tokens: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class BudgetMinimum:
+    """One iso-FLOP profile."""
+
+    flops: float
+    runs: int
+    sizes: int
+    status: str
+    reason: str | None
+    params: float | None  # the minimum by the chosen method
+    tokens: float | None
+    loss: float | None
+    lowest: LowestRun
+    grid_width: float  # largest over smallest params
+    centre_drift: float | None  # ln(minimum / geometric middle of the grid)
+    parabola: MethodMinimum
+    akima: MethodMinimum
+
+    def by(self, method: str) -> MethodMinimum:
+        """The minimum by a method of METHODS."""
+        return {"parabola": self.parabola, "akima": self.akima}[method]
+
+
+@dataclass(frozen=True)
+class ComputeLaw:
+    """loss = E + A / flops^exponent along the minima."""
+
+    E: float
+    A: float
+    exponent: float
+
+
+@dataclass(frozen=True)
+class FrontierLaws:
+    """params = params_at_1 flops^a and tokens = tokens_at_1 flops^b through one method's minima."""
+
+    status: str
+    reason: str | None
+    a: float | None
+    b: float | None
+    params_at_1: float | None
+    tokens_at_1: float | None
+    loss_law: ComputeLaw | None
+    budgets: int  # that the laws go through
+    weights: str  # "equal" or "noise"
+    interval: Intervals  # of a, b
+    standard_error: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class MethodBias:
+    """What each method would miss on the fitted surface; None where it has no exponents."""
+
+    parabola: Bias | None
+    akima: Bias | None
+
+    def by(self, method: str) -> Bias | None:
+        """The bias of a method of METHODS."""
+        return {"parabola": self.parabola, "akima": self.akima}[method]
+
+
+@dataclass(frozen=True)
+class LossNoise:
+    """How much ln loss scatters between runs that differ in nothing but chance."""
+
+    log_loss: float  # standard deviation
+    from_: str  # "seeds", "parabola residuals" or "none"
+    freedom: int
+
+
+@dataclass(frozen=True)
+class IsoFlop:
+    """Approach 2, the minima of iso-FLOP profiles; a, b, interval are the chosen method's."""
+
+    status: str
+    reason: str | None
+    minima: str  # the method that was chosen, "parabola" or "akima"
+    a: float | None
+    b: float | None
+    parabola: FrontierLaws
+    akima: FrontierLaws
+    budgets: tuple[BudgetMinimum, ...]
+    expected_bias: MethodBias | None
+    noise: LossNoise
+    interval: Intervals
+
+    def __post_init__(self) -> None:
+        one_of("fits.isoflop.minima", self.minima, METHODS)
+
+    def by(self, method: str) -> FrontierLaws:
+        """The laws of a method of METHODS."""
+        return {"parabola": self.parabola, "akima": self.akima}[method]
+
+
+@dataclass(frozen=True)
+class EnvelopeLaws:
+    """Approach 1, the lower envelope of training curves."""
+
+    status: str
+    reason: str | None
+    a: float | None
+    b: float | None
+    params_at_1: float | None
+    tokens_at_1: float | None
+    curves: int
+    points: int  # fitted
+    last_15_percent: float | None  # share of the points in the last 15 % of their run
+    interval: Intervals  # of a, b
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Fitted up to a budget; the minima of the others are predicted."""
+
+    fitted_up_to: float  # FLOPs
+    held_out: tuple[float, ...]  # FLOPs
+
+
+@dataclass(frozen=True)
+class HeldOutMinimum:
+    """A predicted and an observed loss, and ln of their ratio; None where there is no optimum."""
+
+    flops: float
+    predicted: float | None
+    observed: float
+    error: float | None
+
+
+@dataclass(frozen=True)
+class FoldErrors:
+    """One form on one selection of runs in one fold."""
+
+    form: str  # "surface" or "loss_law"
+    selection: str  # "all", "within 8 % of ...", "tokens per parameter ..."; "minima" of loss_law
+    fitted_up_to: float  # FLOPs
+    runs: int
+    minima: tuple[HeldOutMinimum, ...]
+    params_rms: float | None  # of ln params at the predicted optimum
+    cells_rms: float | None  # errors of ln loss of runs beyond
+    cells_bias: float | None
+
+
+@dataclass(frozen=True)
+class ForecastScore:
+    """One form on one selection of runs over all folds; errors of ln loss."""
+
+    form: str
+    selection: str
+    minima_rms: float | None
+    minima_bias: float | None
+    cells_rms: float | None
+    forecasts: int  # minima predicted
+
+
+@dataclass(frozen=True)
+class BestForecast:
+    """The form and the runs that forecasts rest on, and why."""
+
+    form: str
+    selection: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Every form fitted up to a budget and compared with what lies beyond."""
+
+    status: str
+    reason: str | None
+    minima: str  # whose minima were predicted, "parabola" or "akima"
+    folds: tuple[Fold, ...]
+    errors: tuple[FoldErrors, ...]
+    summary: tuple[ForecastScore, ...]  # best first
+    best: BestForecast
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The compute-optimal run of a budget by one form on one selection of runs."""
+
+    form: str | None
+    selection: str | None
+    minima: str | None  # the method, of the form loss_law
+    params: float | None
+    tokens: float | None
+    tokens_per_param: float | None
+    loss: float | None
+    # Of params, tokens, tokens_per_param, loss, and new_run: where the loss of one more run of that
+    # size would fall. None without draws.
+    interval: Intervals | None
+
+
+@dataclass(frozen=True)
+class Forecast(Prediction):
+    """The prediction that hold-out prefers, and all others; all None where nothing predicts."""
+
+    flops: float
+    decades: float  # beyond the largest flops fitted; 0 or less inside
+    every: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A forecast fitted at or below Settings.holdout_above against a minimum beyond it."""
+
+    flops: float
+    form: str
+    selection: str
+    predicted: float | None  # loss
+    observed: float  # loss
+    error: float | None  # ln(predicted / observed)
+    params_error: float | None  # the same of params
+    fitted_up_to: float  # FLOPs
+    runs: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A surface of the same table with something changed, and its optimum at one budget."""
+
+    a: float | None
+    alpha: float
+    beta: float
+    E: float
+    objective: float | None
+    params: float | None
+    tokens_per_param: float | None
+    at_flops: float
+
+
+@dataclass(frozen=True)
+class BudgetLeftOut(Variant):
+    budget: float  # FLOPs
+
+
+@dataclass(frozen=True)
+class TopDropped(Variant):
+    dropped: float  # runs of the highest losses
+
+
+@dataclass(frozen=True)
+class OtherDelta(Variant):
+    delta: float  # Huber's
+
+
+@dataclass(frozen=True)
+class Influences:
+    """What single budgets, high losses and delta do; a list is empty where it makes no sense."""
+
+    leave_one_budget_out: tuple[BudgetLeftOut, ...]
+    drop_top: tuple[TopDropped, ...]
+    delta: tuple[OtherDelta, ...]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """The exponent a under one count of parameters and FLOPs."""
+
+    params: str
+    flops: str
+    runs: int
+    status: str  # of the surface
+    reason: str | None
+    surface_a: float | None
+    surface_b: float | None
+    interval: Intervals | None  # of a
+    parabola_a: float | None
+    akima_a: float | None
+    chosen: bool  # whether all else in the record is counted so
+
+
+@dataclass(frozen=True)
+class SurfaceSource:
+    """The surface that `draws.surface` belongs to."""
+
+    selection: str
+    E: float
+    A: float
+    B: float
+    alpha: float
+    beta: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class MinimaSource:
+    """The laws through the minima that `draws.minima` belongs to."""
+
+    method: str
+    a: float
+    ln_params_at_1: float
+    b: float
+    ln_tokens_at_1: float
+    E: float
+    A: float
+    exponent: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The fits that forecasts rest on; None where they were refused."""
+
+    surface: SurfaceSource | None
+    minima: MinimaSource | None
+
+
+@dataclass(frozen=True, eq=False)
+class DrawTable:
+    """A row per bootstrap draw. NaN in memory and null in the file where a draw has no value."""
+
+    columns: tuple[str, ...]
+    rows: Floats  # [draws, columns]
+
+    def to_json(self) -> dict[str, Any]:
+        """At NumPy's speed: the rows are too many for one call an entry."""
+        rows, missing = self.rows, ~np.isfinite(self.rows)
+        if missing.any():
+            rows = rows.astype(object)
+            rows[missing] = None
+        return {"columns": list(self.columns), "rows": rows.tolist()}
+
+    @classmethod
+    def from_json(cls, data: object, where: str) -> DrawTable:
+        """The inverse of `to_json`.
+
+        Raises:
+          UserError: not a table of numbers and nulls under these columns.
+        """
+        if not isinstance(data, Mapping) or set(data) != {"columns", "rows"}:
+            raise UserError(f"{where}: expected an object with the fields columns, rows")
+        names, rows = data["columns"], data["rows"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{where}.columns: expected a list of texts")
+        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+            raise UserError(f"{where}.rows: expected a list of lists")
+        if set(map(len, rows)) - {len(names)}:
+            raise UserError(f"{where}.rows: expected {len(names)} entries in every row")
+        kinds = {kind for row in rows for kind in map(type, row)}
+        if not kinds <= {float, int, type(None)}:
+            raise UserError(f"{where}.rows: expected numbers and nulls")
+        try:
+            table = np.array(rows, float).reshape(-1, len(names))
+        except OverflowError:
+            raise UserError(f"{where}.rows: expected finite numbers") from None
+        if np.isinf(table).any():
+            raise UserError(f"{where}.rows: expected finite numbers")
+        return cls(tuple(names), table)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Bootstrap draws of `Sources`, from which `forecast` gives intervals at any budget.
+
+    Columns are those of the source, the noise of `minima` and what is no number apart.
+    """
+
+    surface: DrawTable | None
+    minima: DrawTable | None
+
+
+@dataclass(frozen=True)
+class Fits:
+    """All of it."""
+
+    version: int
+    settings: Choices
+    table: RunTable
+    parametric: Parametric
+    isoflop: IsoFlop
+    envelope: EnvelopeLaws
+    holdout: Holdout
+    forecast: tuple[Forecast, ...]  # one for each budget asked for
+    forecast_check: tuple[Check, ...] | None  # None without Settings.holdout_above
+    influence: Influences
+    conventions: tuple[Convention, ...]
+    laws: tuple[LawFit, ...]  # those of --laws
+    sources: Sources
+    draws: Draws
+    warnings: tuple[str, ...]  # a sentence each, most important first
+    refusals: tuple[Refusal, ...]  # what cannot be known, and which runs would tell it
+
+
+def write(path: Path | str, fits: Fits) -> None:
+    """Writes the record; the bootstrap draws on one line, the rest indented for reading.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    data = to_json(fits)
+    draws = json.dumps(data.pop("draws"), allow_nan=False, separators=(",", ":"))
+    readable = json.dumps(data, indent=1, allow_nan=False)
+    storage.write_text_atomic(path, f'{readable[:-2]},\n "draws": {draws}\n}}\n')
+
+
+def read(path: Path | str) -> Fits:
+    """The record as it was written.
+
+    Raises:
+      UserError: no such file, another version, or not what `write` writes.
+    """
+    path = storage.path(path)
+    data = storage.read_json(path)
+    version = data.get("version") if isinstance(data, dict) else None
+    if version != VERSION:
+        found = "no fits.json" if version is None else f"a fits.json of version {version!r:.20}"
+        raise UserError(f"{path}: is {found}, and version {VERSION} is needed: run evaluate again")
+    try:
+        return from_json(Fits, data, "fits")
+    except UserError as error:
+        raise UserError(f"{path}: {error}; run evaluate again") from None

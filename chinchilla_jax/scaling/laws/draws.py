@@ -25,8 +25,8 @@ from chinchilla_jax.scaling.laws.fit import (
     problem_of,
     relative_slopes,
 )
-from chinchilla_jax.scaling.laws.law import Law
 from chinchilla_jax.scaling.laws.problem import Problem
+from chinchilla_jax.techniques.law import Law
 
 _PIECE = 20_000  # draws x rows that are fitted at a time
 _THREADS = min(4, os.cpu_count() or 1)

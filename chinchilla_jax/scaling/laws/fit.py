@@ -18,9 +18,9 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.fitting.intervals import Interval
 from chinchilla_jax.scaling.fitting.separable import Objective
-from chinchilla_jax.scaling.laws.law import Law
 from chinchilla_jax.scaling.laws.problem import Problem, derivatives, descend
 from chinchilla_jax.scaling.laws.starts import starts
+from chinchilla_jax.techniques.law import Law
 
 _SAME = 1e-7  # relative difference of objectives below which two optima are one
 _FLAT = 1e-7  # singular value of the scaled Jacobian below which a direction is not determined

@@ -13,8 +13,8 @@ from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.draws import law_draws, with_intervals
 from chinchilla_jax.scaling.laws.fit import LawFit, fit
-from chinchilla_jax.scaling.laws.law import Law
 from chinchilla_jax.scaling.table.runs import Runs
+from chinchilla_jax.techniques.law import Law
 
 DRAWS = 400  # percentiles of 95 % stand on the tenth of these from either end
 

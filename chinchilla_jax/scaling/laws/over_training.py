@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from chinchilla_jax.scaling.laws.law import Array, Law, Values, power_terms
+from chinchilla_jax.techniques.law import Array, Law, Values, power_terms
 
 
 def _terms(eta: Array, x: Values) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.scaling.arrays import Floats
-from chinchilla_jax.scaling.laws.law import Law
+from chinchilla_jax.techniques.law import Law
 
 _STEP = 1e-20  # of the complex derivative; nothing is subtracted, so it may be this small
 _DIFFERENCE = 1e-5  # of the second derivative, in logs of parameters

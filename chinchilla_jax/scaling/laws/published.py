@@ -19,7 +19,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.laws import LAWS
-from chinchilla_jax.scaling.laws.law import Array
+from chinchilla_jax.techniques.law import Array
 
 TABLE = Path(__file__).resolve().parents[2] / "third_party" / "published_laws.json"
 # Without these columns a law speaks of the ordinary run: dense, no token seen twice.
@@ -66,6 +66,11 @@ class PublishedLaw:
             return Surface(p["E"], p["a"] * shrink, p["b"] * shrink, 2 * p["eta"], 2 * p["eta"])
         return None
 
+    @property
+    def has_optimum(self) -> bool:
+        """Whether a budget alone has a best model under it."""
+        return self.law not in LAWS or not LAWS[self.law].layout
+
     def loss(self, params: Array | float, tokens: Array | float, **columns: float) -> Array:
         """Nats per token of a run; further columns by name (unique_tokens, sparsity, width, depth).
 
@@ -98,10 +103,11 @@ class PublishedLaw:
         if self.surface is not None:
             params, tokens = self.surface.optimum(flops)
             return Optimum(params, tokens, self.surface.loss(params, tokens))
-        if self.law == "width_depth":
+        if not self.has_optimum:
+            needed = LAWS[self.law].layout
             raise UserError(
-                f"law {self.name} needs a width and a depth, so it has no optimum in N alone; "
-                "give params and tokens, and --fixed=width=...,depth=..."
+                f"law {self.name} needs a {' and a '.join(needed)}, so it has no optimum in N "
+                f"alone; give params and tokens, and --fixed={'=...,'.join(needed)}=..."
             )
         sparsity = columns.get("sparsity", 0.0)
         budget = flops * (1 - sparsity) / (1 - _SPARSE_COST * sparsity)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from chinchilla_jax.scaling.laws.law import Array, Law, Values
+from chinchilla_jax.techniques.law import Array, Law, Values
 
 
 def _saturating(amount: Array, unique: Array, decay: Array) -> Array:

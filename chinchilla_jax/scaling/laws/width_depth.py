@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from chinchilla_jax.scaling.laws.law import Array, Law, Values, power_terms
+from chinchilla_jax.techniques.law import Array, Law, Values, power_terms
 
 _AXES = {"width": "alpha", "depth": "beta", "params": "gamma", "tokens": "zeta"}
 _COEFFICIENTS = ("A", "B", "G", "Z")
@@ -34,4 +34,5 @@ WIDTH_DEPTH = Law(
     ranges=dict.fromkeys(_AXES.values(), (0.05, 1.2)),
     linear=_linear,
     natural=power_terms("E", *_COEFFICIENTS),
+    layout=("width", "depth"),
 )

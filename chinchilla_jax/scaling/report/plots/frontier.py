@@ -49,7 +49,7 @@ def frontier(fits: Fits, arrays: Arrays, overlays: Sequence[PublishedLaw] = ()) 
         drawn += [np.array([getattr(row, name) for row in (*rows, *asked)])]
         style.log_axis(ax.yaxis, *style.padded(np.concatenate(drawn), 1.5), numbers.count)
         for law, dashes in zip(overlays, _OVERLAYS * 9, strict=False):
-            best = law.optimum(grid) if law.law != "width_depth" else None
+            best = law.optimum(grid) if law.has_optimum else None
             if best is not None:
                 ax.plot(grid, getattr(best, name), color=style.SOFT, lw=1.3, ls=dashes, zorder=2)
     axes[0].set_title("parameters N*")

@@ -3,7 +3,7 @@
 Every law in use is a sum of positive terms whose coefficients enter linearly once the exponents are
 given, perhaps under one outer power (Kaplan's). So a law needs only two functions: `form`, the
 equation as its paper prints it, and `linear`, the same equation as basis functions for given
-exponents. `fit.py` does the rest, and a new law is one file with one `Law` in it.
+exponents. `scaling/laws` does the rest, and a new law is one file with one `Law` in it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Law:
         that loss = (sum_k c_k phi_k)^p with c_k >= 0.
       natural: (nonlinear variables, coefficients c_k) -> parameters of `form`.
       frontier: whether it describes only the best run of each budget.
+      layout: columns that say how parameters are laid out; with them, N alone has no optimum.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Law:
     linear: Callable[[Values, Values], tuple[Sequence[Array], Array]]
     natural: Callable[[Values, Sequence[Array]], dict[str, Array]]
     frontier: bool = False
+    layout: tuple[str, ...] = ()
 
     def predict(self, parameters: Mapping[str, float], **columns: Array | float) -> Array:
         """Loss in nats per token at the given columns (floats or arrays that broadcast).

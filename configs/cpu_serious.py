@@ -2,7 +2,7 @@
 
     ./launch/local.sh --config=configs/cpu_serious.py
 
-Ten times the quickstart's FLOPs. For the noise between seeds add `--config.seeds=0,1,2`.
+Ten times the quickstart's FLOPs. For the noise between seeds add `--config.vary.seed=0,1,2`.
 
 On two cores it took 45 minutes (2026-11-21) and found, by parabola, N* ~ C^0.467 (.443 to .487):
 

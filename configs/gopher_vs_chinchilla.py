@@ -41,7 +41,7 @@ def get_config() -> Experiment:
     return Experiment(
         name="gopher_vs_chinchilla",
         budgets=(BUDGET,),
-        seeds=(0, 1, 2),
+        vary={"seed": (0, 1, 2)},
         ladder=LadderConfig(
             shapes=tuple(nearest_shape(pick(law), recipe, 256) for law in RIVALS),
             sizes_per_budget=(0,),

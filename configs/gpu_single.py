@@ -33,8 +33,8 @@ def get_config() -> Experiment:
         recipe=RecipeConfig(
             sequence_length=1024,
             # An estimate, far from where the default rule was tuned: a quarter of what it would
-            # give, 2e-3 at width 512. At the smallest budget `--config.lr_multipliers=0.5,1,2`
-            # tells.
+            # give, 2e-3 at width 512. At the smallest budget
+            # `--config.vary.recipe.lr_multiplier=0.5,1,2` tells.
             base_lr=1.6e-2,
             lr_batch_tokens=65536,
             base_batch_tokens=65536,  # large enough to fill the device, at 8e8 bytes

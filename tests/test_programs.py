@@ -75,7 +75,7 @@ def test_plan_shows_every_cell_with_its_reason():
 
 
 def test_overrides_reach_the_plan():
-    done = call("plan", QUICKSTART, "--config.budgets=1e11,3e11", "--config.seeds=0,1")
+    done = call("plan", QUICKSTART, "--config.budgets=1e11,3e11", "--config.vary.seed=0,1")
     assert "24 of 40 cells planned" in done.stdout  # half the budgets, twice the seeds
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chinchilla_jax.experiment.epochs import unique_tokens
 from chinchilla_jax.experiment.errors import UserError
 
 _ROUNDS = 6  # of the Feistel network; four are pseudo-random (Luby & Rackoff 1988), six to spare
@@ -40,16 +41,12 @@ class Sampler:
     @property
     def rows(self) -> int:
         """Examples in one epoch."""
-        return (len(self.tokens) - 1) // self.sequence
+        return self.unique_tokens // self.sequence
 
     @property
     def unique_tokens(self) -> int:
         """Tokens predicted in one epoch; the rest of the file, fewer than S, is never used."""
-        return self.rows * self.sequence
-
-    def epochs(self, tokens: int) -> float:
-        """How often a run of so many training tokens passes over the corpus."""
-        return tokens / self.unique_tokens
+        return unique_tokens(len(self.tokens), self.sequence)
 
     def examples(self, seed: int, numbers: np.ndarray) -> np.ndarray:
         """The examples of these numbers: int32 [*numbers.shape, S + 1].
@@ -75,7 +72,7 @@ def validation_windows(tokens: np.ndarray, count: int, sequence: int) -> np.ndar
     Raises:
       UserError: fewer tokens than the windows need.
     """
-    rows = (len(tokens) - 1) // sequence
+    rows = unique_tokens(len(tokens), sequence) // sequence
     if rows < count:
         raise UserError(
             f"validation has {len(tokens)} tokens, but {count} windows of {sequence} need "

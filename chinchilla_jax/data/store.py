@@ -97,10 +97,6 @@ class Corpus:
         """Training examples by number: int32 [*numbers.shape, S + 1]; see `sampler.Sampler`."""
         return Sampler(self.train, sequence).examples(seed, numbers)
 
-    def epochs(self, tokens: int, sequence: int) -> float:
-        """How often a run of so many training tokens passes over the training text."""
-        return Sampler(self.train, sequence).epochs(tokens)
-
     def validation_windows(self, count: int, sequence: int) -> tuple[np.ndarray, int]:
         """(windows int32 [count, S + 1], bytes of text that their [:, 1:] spell)."""
         windows = validation_windows(self.validation, count, sequence)

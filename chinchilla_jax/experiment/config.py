@@ -5,12 +5,15 @@ An `Experiment` is what a person writes in `configs/*.py`. The planner resolves 
 and convertible to and from JSON (`schema.to_json`, `schema.from_json`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from chinchilla_jax.experiment import vary
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.fingerprint import LABEL, OPERATION
 from chinchilla_jax.experiment.model import DEFINITIONS, ModelConfig
-from chinchilla_jax.experiment.schema import check_types, one_of, positive, require
+from chinchilla_jax.experiment.schema import BY_PATH, check_types, one_of, positive, require
 
 CONVENTIONS = ("matmul", "chinchilla", "six_nd")
 BUILDERS = ("python_source", "local_text", "array_record")
@@ -135,6 +138,7 @@ class RecipeConfig:
     base_width: int = 64
     parametrization: str = "mup"
     base_lr: float = 6e-3  # at `lr_batch_tokens`
+    lr_multiplier: float = field(default=1.0, metadata={"short": "lr"})  # of the rate by the rule
     lr_batch_tokens: float = 512.0
     lr_batch_exponent: float = 0.5
     base_batch_tokens: float = 384.0  # at `batch_data_tokens` tokens of training
@@ -164,6 +168,7 @@ class RecipeConfig:
             heads_per_kv_head=self.heads_per_kv_head,
             base_width=self.base_width,
             base_lr=self.base_lr,
+            lr_multiplier=self.lr_multiplier,
             lr_batch_tokens=self.lr_batch_tokens,
             base_batch_tokens=self.base_batch_tokens,
             batch_data_tokens=self.batch_data_tokens,
@@ -270,7 +275,7 @@ class RunConfig:
     batch_size: int  # sequences
     sequence_length: int  # tokens
     steps: int  # optimizer updates, exactly
-    seed: int
+    seed: int = 0  # of the initial weights and of the order of the text
     lr_multiplier: float = field(default=1.0, metadata=LABEL)  # `optimizer` has it in its rate
 
     def __post_init__(self) -> None:
@@ -291,15 +296,18 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """An iso-FLOP grid: budgets x ladder x learning-rate multipliers x seeds."""
+    """An iso-FLOP grid: budgets x ladder x whatever varies."""
 
-    name: str
+    name: str = field(metadata=LABEL)
     budgets: tuple[float, ...]  # training FLOPs
     ladder: LadderConfig
     flops_convention: str = "matmul"
-    seeds: tuple[int, ...] = (0,)
-    lr_multipliers: tuple[float, ...] = (1.0,)
-    order: str = "smallest"  # of the sweep, by FLOPs
+    order: str = field(default="smallest", metadata=OPERATION)  # of the sweep, by FLOPs
+    seed: int = field(default=0, metadata={"short": "s"})
+    # Paths of this experiment and the values that each takes, `{"seed": (0, 1, 2)}`: `vary.py`.
+    vary: Mapping[str, tuple[Any, ...]] = field(
+        default_factory=dict, metadata={**OPERATION, **BY_PATH}
+    )
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -311,13 +319,15 @@ class Experiment:
         require(bool(self.name.strip()), "name", self.name, "must not be empty")
         one_of("flops_convention", self.flops_convention, CONVENTIONS)
         one_of("order", self.order, ORDERS)
-        for name in ("budgets", "seeds", "lr_multipliers"):
-            values = getattr(self, name)
-            require(bool(values), name, values, "must have at least one value")
-            require(len(set(values)) == len(values), name, values, "has a value twice")
-        for name in ("budgets", "lr_multipliers"):
-            for value in getattr(self, name):
-                require(value > 0, name, value, "must be positive")
+        require(bool(self.budgets), "budgets", self.budgets, "must have at least one value")
+        require(
+            len(set(self.budgets)) == len(self.budgets),
+            "budgets",
+            self.budgets,
+            "has a value twice",
+        )
+        for budget in self.budgets:
+            require(budget > 0, "budgets", budget, "must be positive")
         sizes = self.ladder.sizes_per_budget
         require(
             len(sizes) in (1, len(self.budgets)),
@@ -325,5 +335,5 @@ class Experiment:
             sizes,
             f"give one number, or one for each of the {len(self.budgets)} budgets",
         )
-        for seed in self.seeds:
-            require(0 <= seed < 2**31, "seeds", seed, "must lie in [0, 2**31)")
+        require(0 <= self.seed < 2**31, "seed", self.seed, "must lie in [0, 2**31)")
+        object.__setattr__(self, "vary", vary.checked(self))

@@ -1,11 +1,15 @@
 """What earlier versions wrote and how people wrote to them, as this version has it.
 
 Version 1 of the plan had one group, `training`, for what is now `training`, `measurement` and
-`execution`.
+`execution`; `seeds` and `lr_multipliers` for what now are entries of `vary`; and one corpus.
 """
 
 from collections.abc import Mapping
 from typing import Any
+
+from chinchilla_jax.experiment.config import DataConfig
+from chinchilla_jax.experiment.fingerprint import fingerprint
+from chinchilla_jax.experiment.schema import from_json
 
 # Where a field of an experiment, or of a run, has gone.
 MOVED = {
@@ -22,13 +26,25 @@ MOVED = {
     "training.tensorboard": "execution.tensorboard",
     "training.eval_windows": "measurement.eval_windows",
     "training.divergence_factor": "measurement.divergence_factor",
+    "lr_multipliers": "vary.recipe.lr_multiplier",
+    "seeds": "vary.seed",
 }
 
 
 def plan(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a plan.json of version 1, without its number, as version 2 has it."""
-    cells = [{**cell, "run": upgraded(cell["run"])} for cell in content.get("cells", [])]
-    return {**content, "experiment": upgraded(content.get("experiment")), "cells": cells}
+    new = dict(content)
+    experiment = upgraded(new.pop("experiment", None))
+    cells = [{**cell, "run": upgraded(cell["run"])} for cell in new.pop("cells", [])]
+    names = ("train_tokens", "data_fingerprint", "tokenizer_fingerprint")
+    corpus = {name: new.pop(name) for name in names if name in new}
+    data = from_json(DataConfig, experiment["data"], "plan.json: experiment.data")
+    return {
+        **new,
+        "corpora": {fingerprint(data): corpus},
+        "experiment": experiment,
+        "cells": cells,
+    }
 
 
 def upgraded(config: Any) -> Any:
@@ -39,9 +55,13 @@ def upgraded(config: Any) -> Any:
         name: dict(value) if isinstance(value, Mapping) else value for name, value in config.items()
     }
     for old, now in MOVED.items():
-        group, _, name = old.partition(".")
-        fields = new.get(group)
+        group, _, name = old.rpartition(".")
+        fields = new.get(group) if group else new
         if isinstance(fields, dict) and name in fields:
             target, _, field = now.partition(".")
             new.setdefault(target, {})[field] = fields.pop(name)
+    for path, values in list(new.get("vary", {}).items()):
+        if len(values) == 1:  # an axis of one value named no run: it is what the field itself has
+            group, _, name = path.rpartition(".")
+            (new[group] if group else new)[name] = new["vary"].pop(path)[0]
     return new

@@ -5,18 +5,22 @@ steps from the budget. A cell outside the sensible range stays in the plan with 
 """
 
 import csv
-import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chinchilla_jax.experiment import recipe as rules
-from chinchilla_jax.experiment.config import Experiment, RunConfig
+from chinchilla_jax.experiment import vary
+from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.counting import count_params, flops_per_step, flops_per_token
+from chinchilla_jax.experiment.epochs import epochs
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.experiment.vary import Variant
 
 BUDGET_TOLERANCE = 0.01  # of the budget, by which the FLOPs of whole steps may miss it
 
@@ -36,29 +40,32 @@ class Cell:
     run: RunConfig
 
 
-def plan(experiment: Experiment, train_tokens: int | None = None) -> list[Cell]:
-    """All cells: budgets x sizes x learning-rate multipliers x seeds.
+def plan(
+    experiment: Experiment, train_tokens: int | Mapping[DataConfig, int] | None = None
+) -> list[Cell]:
+    """All cells: budgets x sizes x variants, of which each has its own shapes, batch and steps.
+
+    A run that another cell makes already, where a value that varies changes nothing, is rejected.
 
     Args:
-      train_tokens: unique training tokens of the corpus, where they are known; cells that would
-        repeat them more than `data.max_epochs` times are rejected.
+      train_tokens: of the corpus, or of each, where they are known; cells that would repeat them
+        more than `data.max_epochs` times are rejected.
     Raises:
       UserError: a ladder that cannot be built, or no cell left to run.
     """
-    shapes = ladder(experiment)
+    variants = vary.variants(experiment)
+    ladders = [ladder(variant.experiment) for variant in variants]
     cells: list[Cell] = []
-    counts = experiment.ladder.sizes_per_budget
-    counts = counts * len(experiment.budgets) if len(counts) == 1 else counts
-    for budget, count in zip(experiment.budgets, counts, strict=True):
-        candidates = [_size(experiment, budget, shape) for shape in shapes]
-        reasons = [_reason(experiment, budget, size, train_tokens) for size in candidates]
-        fit = [s for s, reason in zip(candidates, reasons, strict=True) if not reason]
-        chosen = _nearest_sizes(experiment, fit, count)
-        for size, unfit in zip(candidates, reasons, strict=True):
-            reason = unfit or ("" if size in chosen else _far(experiment, count))
-            for multiplier in experiment.lr_multipliers:
-                for seed in experiment.seeds:
-                    run = _run(experiment, budget, size, multiplier, seed)
+    for number, budget in enumerate(experiment.budgets):
+        rungs = [
+            _judged(variant.experiment, shapes, number, train_tokens)
+            for variant, shapes in zip(variants, ladders, strict=True)
+        ]
+        for rung in range(max(map(len, rungs))):
+            for variant, sizes in zip(variants, rungs, strict=True):
+                if rung < len(sizes):
+                    size, reason = sizes[rung]
+                    run = _run(variant, budget, size)
                     cells.append(
                         Cell(
                             index=len(cells),
@@ -70,12 +77,13 @@ def plan(experiment: Experiment, train_tokens: int | None = None) -> list[Cell]:
                             run=run,
                         )
                     )
+    cells = _without_twins(_named(cells))
     if not any(cell.status == "planned" for cell in cells):
         raise UserError(
             f"experiment {experiment.name}: no cell is left to run; the first was rejected "
             f"because {cells[0].reason}"
         )
-    return _named(cells)
+    return cells
 
 
 def ladder(experiment: Experiment) -> list[ModelConfig]:
@@ -87,11 +95,11 @@ def ladder(experiment: Experiment) -> list[ModelConfig]:
     spec, recipe, vocab = experiment.ladder, experiment.recipe, experiment.data.vocab_size
     if spec.table:
         shapes = [
-            dataclasses.replace(shape, definition=recipe.definition, vocab_size=vocab)
+            replace(shape, definition=recipe.definition, vocab_size=vocab)
             for shape in read_table(spec.table)
         ]
     elif spec.shapes:
-        shapes = [dataclasses.replace(shape, vocab_size=vocab) for shape in spec.shapes]
+        shapes = [replace(shape, vocab_size=vocab) for shape in spec.shapes]
     else:
         shapes = [rules.shape_for_width(width, recipe, vocab) for width in spec.widths]
     if len(set(shapes)) < len(shapes):
@@ -151,6 +159,27 @@ def _size(experiment: Experiment, budget: float, model: ModelConfig) -> _Size:
     return _Size(model, params, batch, steps, steps * step, steps * batch * sequence / params)
 
 
+def _judged(
+    experiment: Experiment,
+    shapes: Sequence[ModelConfig],
+    number: int,
+    train_tokens: int | Mapping[DataConfig, int] | None,
+) -> list[tuple[_Size, str]]:
+    """Every size at the budget of this number, and why it is not run; empty where it is."""
+    budget, counts = experiment.budgets[number], experiment.ladder.sizes_per_budget
+    count = counts[0] if len(counts) == 1 else counts[number]
+    if isinstance(train_tokens, Mapping):
+        train_tokens = train_tokens[experiment.data]
+    sizes = [_size(experiment, budget, shape) for shape in shapes]
+    reasons = [_reason(experiment, budget, size, train_tokens) for size in sizes]
+    fit = [size for size, reason in zip(sizes, reasons, strict=True) if not reason]
+    chosen = _nearest_sizes(experiment, fit, count)
+    return [
+        (size, reason or ("" if size in chosen else _far(experiment, count)))
+        for size, reason in zip(sizes, reasons, strict=True)
+    ]
+
+
 def _nearest_sizes(experiment: Experiment, sizes: Sequence[_Size], count: int) -> list[_Size]:
     """Which of the fit sizes a budget trains: `count` around the expected optimum, or all."""
     centre = math.log(experiment.ladder.tokens_per_param)
@@ -167,7 +196,10 @@ def _reason(experiment: Experiment, budget: float, size: _Size, train_tokens: in
     """Why the cell is outside the sensible range; empty when it is not."""
     spec = experiment.ladder
     ratio, tokens = size.tokens_per_param, size.tokens_per_param * size.params
-    limit = experiment.data.max_epochs * (train_tokens or math.inf)
+    limit = experiment.data.max_epochs
+    repeats = 0.0
+    if train_tokens is not None:
+        repeats = epochs(tokens, train_tokens, experiment.recipe.sequence_length)
     rules_broken = (
         (
             ratio < spec.min_tokens_per_param,
@@ -183,23 +215,20 @@ def _reason(experiment: Experiment, budget: float, size: _Size, train_tokens: in
             f"whole steps miss the budget by {abs(size.flops / budget - 1):.1%}",
         ),
         (
-            tokens > limit,
-            f"needs {tokens / (train_tokens or 1):.2g} epochs of the corpus, "
-            f"over {experiment.data.max_epochs:g}",
+            repeats > limit,
+            f"needs {repeats:.2g} epochs of the corpus, over {limit:g}",
         ),
     )
     return next((reason for broken, reason in rules_broken if broken), "")
 
 
-def _run(
-    experiment: Experiment, budget: float, size: _Size, multiplier: float, seed: int
-) -> RunConfig:
+def _run(variant: Variant[Experiment], budget: float, size: _Size) -> RunConfig:
+    experiment = variant.experiment
     recipe = experiment.recipe
-    rate = rules.learning_rate(size.batch, recipe) * multiplier
+    rate = rules.learning_rate(size.batch, recipe)
     name = f"{budget:.6g}".replace("e+", "e")
-    rate_name = "" if len(experiment.lr_multipliers) == 1 else f"-lr{multiplier:g}"
     return RunConfig(
-        run_id=f"{name}-{size.model.width}x{size.model.depth}{rate_name}-s{seed}",
+        run_id=f"{name}-{size.model.width}x{size.model.depth}-{variant.name}",
         experiment=experiment.name,
         budget=budget,
         flops_convention=experiment.flops_convention,
@@ -207,24 +236,45 @@ def _run(
         data=experiment.data,
         optimizer=rules.optimizer_for(size.steps, rate, recipe),
         training=experiment.training,
+        measurement=experiment.measurement,
+        execution=experiment.execution,
         batch_size=size.batch,
         sequence_length=recipe.sequence_length,
         steps=size.steps,
-        seed=seed,
-        lr_multiplier=multiplier,
+        seed=experiment.seed,
+        lr_multiplier=recipe.lr_multiplier,
     )
 
 
 def _named(cells: list[Cell]) -> list[Cell]:
-    """Cells with run ids made unique: shapes may share width and depth."""
-    counts: dict[str, int] = {}
+    """Cells with run ids made unique: shapes may share width and depth, and more."""
+
+    def heads(model: ModelConfig) -> str:
+        return f"-{model.heads}of{model.head_size}f{model.ff_size}"
+
+    def rest(model: ModelConfig) -> str:
+        return f"-g{model.kv_heads}{model.definition}"
+
+    for ending in (heads, rest):
+        counts = Counter(cell.run.run_id for cell in cells)
+        runs = [
+            replace(cell.run, run_id=cell.run.run_id + ending(cell.run.model))
+            if counts[cell.run.run_id] > 1
+            else cell.run
+            for cell in cells
+        ]
+        cells = [replace(cell, run=run) for cell, run in zip(cells, runs, strict=True)]
+    return cells
+
+
+def _without_twins(cells: list[Cell]) -> list[Cell]:
+    """Cells of which the second that would train the same run is rejected."""
+    first: dict[str, str] = {}
+    kept = []
     for cell in cells:
-        counts[cell.run.run_id] = counts.get(cell.run.run_id, 0) + 1
-    named = []
-    for cell in cells:
-        run, model = cell.run, cell.run.model
-        if counts[run.run_id] > 1:
-            shape = f"{model.heads}of{model.head_size}f{model.ff_size}"
-            run = dataclasses.replace(run, run_id=f"{run.run_id}-{shape}")
-        named.append(dataclasses.replace(cell, run=run))
-    return named
+        if cell.status == "planned":
+            twin = first.setdefault(fingerprint(cell.run), cell.run.run_id)
+            if twin != cell.run.run_id:
+                cell = replace(cell, status="rejected", reason=f"is the same run as {twin}")
+        kept.append(cell)
+    return kept

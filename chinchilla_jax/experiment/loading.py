@@ -85,7 +85,9 @@ def _unknown_argument(error: TypeError) -> str:
         if found and cls.__name__ == found[1]:
             name = found[2]
             if now := MOVED.get(group + name):
-                return f"{cls.__name__}({name}=...): {name} is now {now}"
+                _, _, path = now.partition("vary.")
+                example = f', as vary={{"{path}": (...)}}' if path else ""
+                return f"{cls.__name__}({name}=...): {name} is now {now}{example}"
             return str(unknown_field(cls.__name__, name, [f.name for f in dataclasses.fields(cls)]))
     return f"TypeError: {error}"
 

@@ -3,7 +3,7 @@
 Each rule names its source. The constants live in `RecipeConfig`; the defaults are a recipe tuned
 at 1e11 to 3e13 FLOPs on bytes with 64-token sequences (about 325 runs; mean excess over the tuned
 surface 0.21 % in loss, worst 0.9 %; `models/roles.py` tells what was tuned since). Far from there
-they are an extrapolation: sweep `lr_multipliers` first.
+they are an extrapolation: vary `recipe.lr_multiplier` first.
 """
 
 import math
@@ -110,13 +110,13 @@ def batch_size(tokens: float, recipe: RecipeConfig) -> int:
 
 
 def learning_rate(batch: int, recipe: RecipeConfig) -> float:
-    """Peak rate at base width: base_lr sqrt(B / base).
+    """Peak rate at base width: base_lr sqrt(B / base) lr_multiplier.
 
     The tuned runs gave lr ~ B^(.45 +- .07); the square root is Adam's rule (Malladi et al. 2022,
     arXiv 2205.10287). Width is muP's business (arXiv 2203.03466), not this rule's.
     """
     ratio = batch * recipe.sequence_length / recipe.lr_batch_tokens
-    return float(recipe.base_lr * ratio**recipe.lr_batch_exponent)
+    return float(recipe.base_lr * ratio**recipe.lr_batch_exponent) * recipe.lr_multiplier
 
 
 def optimizer_for(steps: int, rate: float, recipe: RecipeConfig) -> OptimizerConfig:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.experiment import earlier, lock, storage
-from chinchilla_jax.experiment.config import CONVENTIONS, Experiment, RunConfig
+from chinchilla_jax.experiment.config import CONVENTIONS, DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.counting import count_params, flops_per_step
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -230,13 +230,14 @@ def write_plan(
 ) -> None:
     """Freezes the grid in `plan.json`.
 
-    A plan may be extended, by budgets or seeds say, as long as every run begun under the old one
-    stays in it unchanged.
+    A plan may be extended, by budgets or by values of what varies, as long as every run begun under
+    the old one stays in it unchanged.
 
     Of processes that begin a work folder at once one writes; the others find its plan.
 
     Args:
-      facts: what else the plan stands on: code version, fingerprints, tokens of the corpus.
+      facts: what else the plan stands on: the code version, and of each corpus, by the fingerprint
+        of its `DataConfig`, its tokens and the fingerprints of text and tokenizer.
     Raises:
       UserError: a run begun under the old plan would change or be lost, or the text is another.
     """
@@ -255,12 +256,15 @@ def write_plan(
                 f"{workdir}: run {cell.run.run_id} was begun under another plan ({change}); "
                 "use another --workdir"
             )
-    old_text, new_text = (known.get("data_fingerprint") for known in (old_facts, facts))
-    if old_text != new_text:
-        raise UserError(
-            f"{workdir}: was planned on text of the data fingerprint {old_text}, and here it is "
-            f"{new_text}; give all hosts the same files or packages, or use another --workdir"
-        )
+    for key, corpus in facts.get("corpora", {}).items():
+        new_text = corpus["data_fingerprint"]
+        old_text = old_facts.get("corpora", {}).get(key, corpus)["data_fingerprint"]
+        if old_text != new_text:
+            raise UserError(
+                f"{workdir}: was planned on text of the data fingerprint {old_text}, and here it "
+                f"is {new_text}; give all hosts the same files or packages, or use another "
+                "--workdir"
+            )
     if storage.read_text(workdir / "plan.json") != text:
         write_text_atomic(workdir / "plan.json", text)
 
@@ -284,12 +288,22 @@ def read_plan(workdir: Path) -> tuple[Experiment, list[Cell], dict[str, Any]]:
     if version not in (1, PLAN_VERSION):
         raise UserError(f"{file}: is not a plan of version 1 or {PLAN_VERSION}")
     if version == 1:
-        plan = earlier.plan(plan)
+        try:
+            plan = earlier.plan(plan)
+        except (KeyError, TypeError, AttributeError):
+            raise UserError(f"{file}: is not the plan of version 1 that it says it is") from None
     experiment = from_json(Experiment, plan.pop("experiment", None), f"{file}: experiment")
     cells = [
         from_json(Cell, cell, f"{file}: cells[{i}]") for i, cell in enumerate(plan.pop("cells", []))
     ]
     return experiment, cells, plan
+
+
+def planned_text(facts: Mapping[str, Any], data: DataConfig) -> str | None:
+    """The fingerprint of the text of `data` that a plan with these facts was made on."""
+    corpus = facts.get("corpora", {}).get(fingerprint(data), {})
+    text: str | None = corpus.get("data_fingerprint")
+    return text
 
 
 def collect(workdir: Path) -> list[dict[str, Any]]:

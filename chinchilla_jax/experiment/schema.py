@@ -20,6 +20,8 @@ from chinchilla_jax.experiment.errors import UserError
 
 T = TypeVar("T")
 
+BY_PATH = {"by_path": True}  # metadata of a mapping from paths of its own class to lists of values
+
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -102,36 +104,74 @@ def unknown_field(where: str, name: str, names: Sequence[str]) -> UserError:
     )
 
 
+def field_type(config: Any, path: str, where: str) -> Any:
+    """The annotated type of the field at a dotted path of `config`.
+
+    Raises:
+      UserError: no such field, or a group of fields.
+    """
+    name, _, rest = path.partition(".")
+    fields = [f.name for f in dataclasses.fields(config)]
+    if name not in fields:
+        raise unknown_field(where, name, fields)
+    value, here = getattr(config, name), f"{where}.{name}"
+    if dataclasses.is_dataclass(value):
+        if not rest:
+            inner = ", ".join(f.name for f in dataclasses.fields(value))
+            raise UserError(f"{here}: is a group; set one of its fields ({inner})")
+        return field_type(value, rest, here)
+    if rest:
+        raise UserError(f"{here}: has no fields of its own, so .{rest} cannot be set")
+    return typing.get_type_hints(type(config))[name]
+
+
+def replace_values(config: T, values: Mapping[str, Any]) -> T:
+    """`config` with the fields at dotted paths set; all of them before anything is validated."""
+    changes: dict[str, Any] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    for path, value in values.items():
+        name, _, rest = path.partition(".")
+        if rest:
+            groups.setdefault(name, {})[rest] = value
+        else:
+            changes[name] = value
+    for name, inner in groups.items():
+        changes[name] = replace_values(getattr(config, name), inner)
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
 def replace_paths(config: T, overrides: Sequence[tuple[str, str]], where: str = "config") -> T:
     """`config` with the fields at dotted paths set from command-line texts.
 
     All of them are set before anything is validated: fields may need each other. Lists are
     comma-separated: `("budgets", "1e11,3e11")`. Of two settings of a field the later one counts.
+    An entry of a mapping from paths (BY_PATH) is a list of values of the field at that path:
+    `("vary.recipe.base_lr", "0.004,0.006")`.
 
     Raises:
       UserError: an unknown field or a text that is not of the field's type.
     """
-    hints = typing.get_type_hints(type(config))
-    fields = [f.name for f in dataclasses.fields(config)]  # type: ignore[arg-type]
-    changes: dict[str, Any] = {}
-    groups: dict[str, list[tuple[str, str]]] = {}
+    by_path = {f.name for f in dataclasses.fields(config) if f.metadata.get("by_path")}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
     for path, text in overrides:
+        here = f"{where}.{path}"
         name, _, rest = path.partition(".")
-        if name not in fields:
-            raise unknown_field(where, name, fields)
-        value, here = getattr(config, name), f"{where}.{name}"
-        if dataclasses.is_dataclass(value):
-            if not rest:
-                inner = ", ".join(f.name for f in dataclasses.fields(value))
-                raise UserError(f"{here}: is a group; set one of its fields ({inner})")
-            groups.setdefault(name, []).append((rest, text))
-        elif rest:
-            raise UserError(f"{here}: has no fields of its own, so .{rest} cannot be set")
+        if rest and name in by_path:
+            hint = field_type(config, rest, f"{where}.{name}")
+            entries = values.setdefault(name, dict(getattr(config, name)))
+            entries[rest] = tuple(_parse(hint, item, here) for item in _items(text))
         else:
-            changes[name] = _parse(hints[name], text, here)
-    for name, inner_overrides in groups.items():
-        changes[name] = replace_paths(getattr(config, name), inner_overrides, f"{where}.{name}")
-    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+            values[path] = _parse(field_type(config, path, where), text, here)
+    return replace_values(config, values)
+
+
+def typed(hint: Any, value: object, where: str) -> Any:
+    """`value`, from JSON or Python code, as the annotated type `hint`.
+
+    Raises:
+      UserError: it is of another type.
+    """
+    return _convert(hint, to_json(value), where)
 
 
 def check_types(config: object, where: str) -> None:
@@ -145,12 +185,14 @@ def check_types(config: object, where: str) -> None:
                 raise UserError(f"{here} = {value!r}: expected {hints[field.name].__name__}(...)")
             check_types(value, here)
         else:
-            _convert(hints[field.name], to_json(value), here)
+            typed(hints[field.name], value, here)
 
 
 def _convert(hint: Any, value: object, where: str) -> Any:
     """`value` as the annotated type `hint`, without guessing."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
@@ -166,7 +208,7 @@ def _convert(hint: Any, value: object, where: str) -> Any:
             _convert(h, v, f"{where}[{i}]")
             for i, (h, v) in enumerate(zip(each, value, strict=True))
         )
-    if origin is dict:
+    if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise UserError(f"{where} = {_short(value)}: expected an object")
         return {str(k): _convert(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
@@ -190,6 +232,11 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def _items(text: str) -> list[str]:
+    """The items of a comma-separated list."""
+    return [item.strip() for item in text.strip("()[] ").split(",") if item.strip()]
+
+
 def _parse(hint: Any, text: str, where: str) -> Any:
     """Command-line `text` as the annotated type `hint`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -200,8 +247,9 @@ def _parse(hint: Any, text: str, where: str) -> Any:
     if origin is tuple:
         if dataclasses.is_dataclass(arguments[0]) or typing.get_origin(arguments[0]):
             raise UserError(f"{where}: cannot be set on the command line; set it in the file")
-        items = [item for item in text.strip("()[] ").split(",") if item.strip()]
-        return tuple(_parse(arguments[0], item.strip(), where) for item in items)
+        return tuple(_parse(arguments[0], item, where) for item in _items(text))
+    if origin in (dict, Mapping):
+        raise UserError(f"{where}: is a mapping; set one of its entries, {where}.NAME=...")
     if hint is str:
         return text
     if hint is bool:

@@ -68,24 +68,21 @@ def hardware_plan(cells: Sequence[Cell], estimates: Mapping[int, Estimate]) -> s
 def plan(cells: Sequence[Cell]) -> str:
     """Every cell of a plan; the rejected ones with their reason."""
     header = (
-        "cell", "budget", "shape", "params", "tokens", "D/N", "batch", "steps", "lr", "seed",
-        "status",
+        "cell", "run", "params", "tokens", "D/N", "batch", "steps", "lr", "status",
     )  # fmt: skip
     rows = []
     for cell in cells:
-        run, model = cell.run, cell.run.model
+        run = cell.run
         rows.append(
             (
                 str(cell.index),
-                flops(run.budget, 6),
-                f"{model.width}x{model.depth}",
+                run.run_id,
                 count(cell.params),
                 count(cell.tokens),
                 f"{cell.tokens / cell.params:.3g}",
                 str(run.batch_size),
                 str(run.steps),
                 f"{run.optimizer.learning_rate:.2g}",
-                str(run.seed),
                 cell.reason or cell.status,
             )
         )

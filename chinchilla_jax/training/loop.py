@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding
 from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.counting import flops_per_step
+from chinchilla_jax.experiment.epochs import unique_tokens
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.models import decoder
@@ -99,7 +100,9 @@ def train(
         loop = _Loop(run, corpus, compiled, directory, checkpoints, origin, heartbeat, profiler)
         state, reason = loop.advance(state, step, should_stop, on_progress)
         measured: dict[str, Any] = loop.speed() | {
-            "unique_tokens": min(run.tokens, corpus.train_tokens),
+            "unique_tokens": min(
+                run.tokens, unique_tokens(corpus.train_tokens, run.sequence_length)
+            ),
             "data_fingerprint": corpus.data_fingerprint,
             "tokenizer_fingerprint": corpus.tokenizer_fingerprint,
         }

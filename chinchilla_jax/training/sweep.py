@@ -18,15 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from chinchilla_jax.data.store import open_corpus
-from chinchilla_jax.experiment import estimate, grid, lock, storage
-from chinchilla_jax.experiment.config import Experiment, RunConfig
+from chinchilla_jax.data.store import Corpus, open_corpus
+from chinchilla_jax.experiment import estimate, grid, lock, storage, vary
+from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.records import (
     has_plan,
+    planned_text,
     read_plan,
     run_directory,
     write_plan,
@@ -52,25 +54,33 @@ class Progress:
 
 
 def freeze_plan(experiment: Experiment, workdir: Path) -> list[Cell]:
-    """Opens (or builds) the corpus, plans the grid on it and writes `plan.json`.
+    """Opens (or builds) every corpus, plans the grid on them and writes `plan.json`.
 
     Raises:
       UserError: no corpus or too little of it held out, no cell to run, or a work folder with
         runs of another plan.
     """
-    known = None
-    if has_plan(workdir):
-        known = read_plan(workdir)[2].get("data_fingerprint")
-    corpus = open_corpus(experiment.data, cache_folder(experiment.data.cache), known)
-    cells = grid.plan(experiment, corpus.train_tokens)
-    # Told now, not by every cell when it is about to train.
-    windows = experiment.measurement.eval_windows
-    corpus.validation_windows(windows, experiment.recipe.sequence_length)
+    planned = read_plan(workdir)[2] if has_plan(workdir) else {}
+    corpora: dict[DataConfig, Corpus] = {}
+    for variant in vary.variants(experiment):
+        source, data = variant.experiment, variant.experiment.data
+        if data not in corpora:
+            known = planned_text(planned, data)
+            corpora[data] = open_corpus(data, cache_folder(data.cache), known)
+        # Told now, not by every cell when it is about to train.
+        windows = source.measurement.eval_windows
+        corpora[data].validation_windows(windows, source.recipe.sequence_length)
+    cells = grid.plan(experiment, {data: c.train_tokens for data, c in corpora.items()})
     facts = {
         "code_version": code_version(),
-        "train_tokens": corpus.train_tokens,
-        "data_fingerprint": corpus.data_fingerprint,
-        "tokenizer_fingerprint": corpus.tokenizer_fingerprint,
+        "corpora": {
+            fingerprint(data): {
+                "train_tokens": corpus.train_tokens,
+                "data_fingerprint": corpus.data_fingerprint,
+                "tokenizer_fingerprint": corpus.tokenizer_fingerprint,
+            }
+            for data, corpus in corpora.items()
+        },
     }
     write_plan(workdir, experiment, cells, facts)
     return cells

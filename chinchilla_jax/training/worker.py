@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.data.store import Corpus, open_corpus
-from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.config import DataConfig, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.loading import cache_folder
@@ -21,6 +21,7 @@ from chinchilla_jax.experiment.lock import Lock, LockLost
 from chinchilla_jax.experiment.records import (
     RunDirectory,
     has_plan,
+    planned_text,
     read_plan,
     run_directory,
     write_results,
@@ -28,6 +29,8 @@ from chinchilla_jax.experiment.records import (
 from chinchilla_jax.training import distributed
 
 log = logging.getLogger(__name__)
+
+Corpora = dict[DataConfig, Corpus]
 
 
 def stop_requested() -> Callable[[], bool]:
@@ -47,8 +50,8 @@ def open_planned_corpus(workdir: Path, run: RunConfig) -> Corpus:
     """
 
     def opened() -> Corpus:
-        planned = has_plan(workdir)
-        expected = read_plan(workdir)[2].get("data_fingerprint") if planned else None
+        facts = read_plan(workdir)[2] if has_plan(workdir) else {}
+        expected = planned_text(facts, run.data)
         return open_corpus(run.data, cache_folder(run.data.cache), expected)
 
     corpus = distributed.together(opened)
@@ -117,23 +120,26 @@ def work_together(workdir: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def _work(workdir: Path, runs: Sequence[RunConfig], should_stop: Callable[[], bool]) -> None:
-    corpus = open_planned_corpus(workdir, runs[0])
+    corpora: Corpora = {}
+    for run in runs:
+        if run.data not in corpora:
+            corpora[run.data] = open_planned_corpus(workdir, run)
     prepare_jax(cache_folder(runs[0].data.cache))
     patient = False  # in a last pass: are the owners of what is left still alive?
-    while (trained := _pass(runs, corpus, workdir, should_stop, patient)) or not patient:
+    while (trained := _pass(runs, corpora, workdir, should_stop, patient)) or not patient:
         log.info("a pass over %d cells is over", len(runs))
         patient = not trained
 
 
 def _pass(
     runs: Sequence[RunConfig],
-    corpus: Corpus,
+    corpora: Corpora,
     workdir: Path,
     should_stop: Callable[[], bool],
     patient: bool,
 ) -> int:
     """How many of `runs` this process has trained."""
-    return sum(_attempt(run, corpus, workdir, should_stop, patient) for run in runs)
+    return sum(_attempt(run, corpora[run.data], workdir, should_stop, patient) for run in runs)
 
 
 def _attempt(

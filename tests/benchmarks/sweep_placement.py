@@ -26,7 +26,7 @@ from chinchilla_jax.experiment.execution import Execution
 def get_config():
     return Experiment(
         name="placement",
-        budgets=({budget!r},), seeds=(0, 1),
+        budgets=({budget!r},), vary={{"seed": (0, 1)}},
         ladder=LadderConfig(widths={widths!r}, sizes_per_budget=(0,), min_tokens_per_param=0.01,
                             max_tokens_per_param=1e6, min_steps=1),
         # 16 sequences a step in every cell, so that eight devices divide it.

@@ -25,7 +25,7 @@ def experiment(**changes):
 
 
 def test_json_round_trip_of_an_experiment_and_of_its_runs():
-    original = experiment(data=DataConfig(max_megabytes=3.5), seeds=(3, 4))
+    original = experiment(data=DataConfig(max_megabytes=3.5), vary={"seed": (3, 4)})
     assert from_json(Experiment, json.loads(json.dumps(to_json(original))), "x") == original
     run = next(c.run for c in plan(original) if c.status == "planned")
     assert from_json(RunConfig, json.loads(json.dumps(to_json(run))), "x") == run
@@ -61,8 +61,8 @@ def test_overrides_from_text_equal_values_set_in_code(budgets, rate, steps):
         ("budgets", "1e11,1e11", ("budgets", "twice")),
         ("budgets", "1e11,-3", ("budgets", "positive")),
         ("budgets", "inf", ("config.budgets", "finite")),
-        ("seeds", "1.5", ("config.seeds", "whole number")),
-        ("seeds", "-1", ("seeds", "[0, 2**31)")),
+        ("seed", "1.5", ("config.seed", "whole number")),
+        ("seed", "-1", ("seed", "[0, 2**31)")),
         ("flops_convention", "matmull", ("flops_convention", "did you mean matmul")),
         ("execution.tensorboard", "yes", ("config.execution.tensorboard", "true or false")),
         ("ladder.shapes", "1", ("config.ladder.shapes", "in the file")),

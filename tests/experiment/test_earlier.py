@@ -7,6 +7,7 @@ import pytest
 from chinchilla_jax.experiment import earlier, records, status
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.schema import to_json
 
@@ -14,15 +15,26 @@ from chinchilla_jax.experiment.schema import to_json
 def moved_back(config):
     """JSON of this version as version 1 had it: what `earlier.upgraded` undoes."""
     for old, now in earlier.MOVED.items():
-        (group, name), (target, field) = old.split("."), now.split(".")
-        config[group][name] = config[target].pop(field)
+        if "." in old:
+            (group, name), (target, field) = old.split("."), now.split(".")
+            config[group][name] = config[target].pop(field)
+    if "vary" in config:  # an experiment
+        vary, seed = config.pop("vary"), config.pop("seed")
+        multiplier = config["recipe"].pop("lr_multiplier")
+        config["seeds"] = vary.get("seed", [seed])
+        config["lr_multipliers"] = vary.get("recipe.lr_multiplier", [multiplier])
     return {name: value for name, value in config.items() if value != {}}
 
 
-@pytest.fixture
-def old(tmp_path):
+@pytest.fixture(params=[{}, {"recipe.lr_multiplier": (0.5, 1.0), "seed": (0, 3)}])
+def old(tmp_path, request):
     """(its experiment, its folder): one run done, one begun, the others missing."""
-    source = Experiment(name="t", budgets=(1e11,), ladder=LadderConfig(widths=(8, 16, 24, 96)))
+    source = Experiment(
+        name="t",
+        budgets=(1e11,),
+        ladder=LadderConfig(widths=(8, 16, 24, 96)),
+        vary=request.param,
+    )
     cells = plan(source)
     frozen = {
         "version": 1,
@@ -46,21 +58,30 @@ def old(tmp_path):
 
 def test_it_is_read_as_the_same_experiment_and_cells(old):
     source, folder = old
-    facts = {"train_tokens": 69_000_000, "data_fingerprint": "8bb985637522e08e"}
+    text = {"train_tokens": 69_000_000, "data_fingerprint": "8bb985637522e08e"}
+    facts = {"corpora": {fingerprint(source.data): text}}
     assert records.read_plan(folder) == (source, plan(source), facts)
+    ids = [cell.run.run_id for cell in plan(source)]
+    assert ids[:2] == (
+        ["1e11-8x2-lr0.5-s0", "1e11-8x2-lr0.5-s3"]
+        if source.vary
+        else ["1e11-8x2-s0", "1e11-16x2-s0"]
+    )
 
 
 def test_its_rows_are_those_that_were_written(old):
     rows = records.collect(old[1])
     assert rows[0]["loss"] == 2.5 and rows[0]["config_fingerprint"] == "f264bef600e9f396"
-    assert [row["status"] for row in rows] == ["done", "missing", "missing", "rejected"]
+    statuses = [row["status"] for row in rows]
+    assert statuses[:2] == ["done", "missing"] and statuses.count("done") == 1
     assert "1 done" in status.text(old[1])
 
 
 def test_a_sweep_goes_on_with_it(old):
     """Planned again it becomes a plan of this version, and a run begun under it continues."""
     source, folder = old
-    facts = {"data_fingerprint": "8bb985637522e08e"}
+    text = {"data_fingerprint": "8bb985637522e08e"}
+    facts = {"corpora": {fingerprint(source.data): text}}
     records.write_plan(folder, source, plan(source), facts)
     assert json.loads((folder / "plan.json").read_text())["version"] == records.PLAN_VERSION
     assert records.collect(folder)[0]["loss"] == 2.5
@@ -69,3 +90,20 @@ def test_a_sweep_goes_on_with_it(old):
     other = Experiment(**{**vars(source), "budgets": (1e12,)})
     with pytest.raises(UserError, match=r"was begun under another plan \(dropped\)"):
         records.write_plan(folder, other, plan(other), facts)
+    text["data_fingerprint"] = "another"
+    with pytest.raises(UserError, match="fingerprint 8bb985637522e08e, and here it is another"):
+        records.write_plan(folder, source, plan(source), facts)
+
+
+def test_one_value_of_an_old_axis_names_no_run():
+    old = {"seeds": [3], "lr_multipliers": [0.5], "recipe": {"base_lr": 0.006}}
+    assert earlier.upgraded(old) == {
+        "seed": 3, "vary": {}, "recipe": {"base_lr": 0.006, "lr_multiplier": 0.5}
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ["{}", '{"cells": [3]}', '{"experiment": {"data": {}}}'])
+def test_what_is_no_plan_of_version_1_is_one_line(tmp_path, content):
+    (tmp_path / "plan.json").write_text(json.dumps({"version": 1, **json.loads(content)}))
+    with pytest.raises(UserError, match=r"plan\.json"):
+        records.read_plan(tmp_path)

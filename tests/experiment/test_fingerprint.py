@@ -108,7 +108,6 @@ def test_a_whole_number_is_one_number_however_it_is_written():
 
 def test_the_fingerprint_of_a_run_of_today(run):
     """Runs begun with it must be found again: change this only together with the plan's version."""
-    assert fingerprint(run) == "2a95d73ca0b000b0"
-    assert (
-        fingerprint(replace_paths(run, [("measurement.eval_windows", "64")])) == "a7114c6023dd1c3d"
-    )
+    assert fingerprint(run) == "4a7c9baa7edb9a0d"
+    fewer = replace_paths(run, [("measurement.eval_windows", "64")])
+    assert fingerprint(fewer) == "7c4d1e91cc4d3737"

@@ -72,7 +72,8 @@ def test_sizes_may_be_counted_budget_by_budget():
 
 def test_axes_multiply_and_ids_are_unique():
     few = LadderConfig(widths=(16, 24), sizes_per_budget=(0,))
-    cells = grid.plan(experiment(ladder=few, seeds=(0, 1), lr_multipliers=(0.5, 1.0, 2.0)))
+    vary = {"recipe.lr_multiplier": (0.5, 1.0, 2.0), "seed": (0, 1)}
+    cells = grid.plan(experiment(ladder=few, vary=vary))
     assert len(cells) == 2 * 2 * 2 * 3
     assert len({c.run.run_id for c in cells}) == len(cells)
     assert [c.index for c in cells] == list(range(len(cells)))

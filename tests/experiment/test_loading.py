@@ -53,6 +53,18 @@ def test_errors_name_file_and_line(tmp_path, content, words):
     assert "\n" not in str(error.value)
 
 
+def test_axes_that_have_moved_are_named_where_they_are_now(tmp_path):
+    path = tmp_path / "c.py"
+    path.write_text(GOOD)
+    with pytest.raises(UserError, match=r"^config\.seeds: is now config\.vary\.seed$"):
+        load_experiment(str(path), [("seeds", "0,1")])
+    path.write_text(GOOD.replace("budgets", "lr_multipliers=(1.0,), budgets"))
+    with pytest.raises(
+        UserError, match=r"lr_multipliers is now vary\.recipe\.lr_multiplier, as vary=\{\"recipe"
+    ):
+        load_experiment(str(path))
+
+
 @pytest.mark.parametrize(
     "field,now", [("training.fsdp", "execution.fsdp"), ("training.eval_windows", "measurement.")]
 )

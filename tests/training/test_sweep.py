@@ -16,10 +16,13 @@ from chinchilla_jax.experiment.config import (
     Experiment,
     LadderConfig,
     Measurement,
+    RecipeConfig,
 )
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.records import read_plan, run_directory
+from chinchilla_jax.training import worker
 from chinchilla_jax.training.placement import mesh_devices
 from chinchilla_jax.training.sweep import _blame, freeze_plan, select
 from tests.conftest import write_sentences
@@ -99,6 +102,35 @@ def test_a_plan_that_holds_out_too_little_is_refused_before_any_cell_runs(tmp_pa
     with pytest.raises(UserError, match=r"100000 windows of 64 need 6400001; raise data\.valid"):
         freeze_plan(few, tmp_path / "work")
     assert not (tmp_path / "work").exists()
+
+
+def test_text_may_vary_and_each_run_reads_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "prepare_jax", lambda cache: None)
+    (tmp_path / "text").mkdir()
+    write_sentences(tmp_path / "text")
+    source = Experiment(
+        name="texts",
+        budgets=(1e8,),
+        ladder=LadderConfig(widths=(8,), min_tokens_per_param=0.01, min_steps=1),
+        data=DataConfig(
+            builder="local_text",
+            path=str(tmp_path / "text"),
+            cache=str(tmp_path / "cache"),
+            validation_fraction=0.2,
+            max_epochs=100.0,
+        ),
+        recipe=RecipeConfig(sequence_length=16),
+        measurement=Measurement(eval_windows=16),
+        execution=Execution(data_parallel=1),
+        vary={"data.max_megabytes": (None, 0.002)},
+    )
+    cells = freeze_plan(source, tmp_path / "work")
+    assert freeze_plan(source, tmp_path / "work") == cells  # again: the corpora that it knows
+    worker._work(tmp_path / "work", [cell.run for cell in cells], lambda: False)
+    whole, part = (run_directory(tmp_path / "work", cell.run.run_id).result() for cell in cells)
+    assert whole["data_fingerprint"] != part["data_fingerprint"]
+    assert part["unique_tokens"] < 2100 < whole["unique_tokens"]
+    assert whole["loss"] != part["loss"]
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +294,8 @@ def test_a_worker_that_is_killed_is_told_of_in_its_cell(whole, tmp_path):
 
 def test_workers_that_cannot_begin_say_why(place, whole, tmp_path):
     plan_text = (whole[0] / "plan.json").read_text()
-    fingerprint = read_plan(whole[0])[2]["data_fingerprint"]
+    (corpus,) = read_plan(whole[0])[2]["corpora"].values()
+    fingerprint = corpus["data_fingerprint"]
     (tmp_path / "plan.json").write_text(plan_text.replace(fingerprint, "0123456789abcdef"))
     status, _, err = finish(start(place, tmp_path, "--workers=1"))
     assert status == 2

@@ -1,0 +1,132 @@
+"""What varies between the runs of an experiment besides budget and size: a product over paths.
+
+`Experiment.vary` maps paths of the experiment to values, `{"seed": (0, 1), "recipe.base_lr": (.004,
+.006)}`. Each combination is a variant: the experiment with these values set and nothing left to
+vary. The first path changes slowest; a value that is appended leaves the others in their order.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.schema import field_type, replace_values, to_json, typed
+
+T = TypeVar("T")
+
+MOST_CHARACTERS = 150  # of a run id; files of a run have longer names, and file systems take 255
+
+
+@dataclass(frozen=True)
+class Variant(Generic[T]):
+    """One combination of the values that vary."""
+
+    experiment: T
+    name: str  # its part of a run id, `base_lr_0.004-s1`
+
+
+def checked(experiment: Any) -> dict[str, tuple[Any, ...]]:
+    """`experiment.vary` with every value of the type of its field.
+
+    Raises:
+      UserError: a path that is unknown, a group, or of a field that decides no number of a run;
+        no value, a value of another type, or one twice.
+    """
+    found = {}
+    for path, values in experiment.vary.items():
+        where = f"vary.{path}"
+        if why := _fixed(experiment, path):
+            raise UserError(f"{where}: cannot vary; {why}")
+        hint = field_type(experiment, path, "vary")
+        if not isinstance(values, list | tuple):
+            raise UserError(f"{where} = {values!r}: expected a list of values")
+        if not values:
+            raise UserError(f"{where}: must have at least one value")
+        items = tuple(typed(hint, value, f"{where}[{i}]") for i, value in enumerate(values))
+        for i, item in enumerate(items):
+            if item in items[:i]:
+                raise UserError(f"{where}: has the value {item!r} twice")
+        found[path] = items
+    return found
+
+
+def variants(experiment: T) -> list[Variant[T]]:
+    """Every combination, or the one there is where nothing varies.
+
+    Raises:
+      UserError: a combination that is no experiment, or names that are too long.
+    """
+    vary: Mapping[str, tuple[Any, ...]] = experiment.vary  # type: ignore[attr-defined]
+    names = _names(experiment, tuple(vary))
+    found = []
+    for values in itertools.product(*vary.values()):
+        chosen = dict(zip(vary, values, strict=True))
+        variant = replace_values(experiment, {**chosen, "vary": {}})
+        parts = [
+            name + _text(chosen.get(path, getattr(variant, path, None)))
+            for path, name in names.items()
+        ]
+        name = "-".join(parts)
+        if len(name) > MOST_CHARACTERS:
+            raise UserError(f"vary: the run id ...-{name} is too long; vary fewer fields at once")
+        found.append(Variant(variant, name))
+    return found
+
+
+def _fixed(experiment: Any, path: str) -> str:
+    """Why the field at `path` cannot vary; empty where it can."""
+    if path.partition(".")[0] == "budgets":
+        return "budgets are an axis of the grid already, set config.budgets"
+    for field in _fields(experiment, path):
+        if "decides" in field.metadata:
+            return f"{field.name} decides no number of a run"
+    return ""
+
+
+def _fields(config: Any, path: str) -> Iterator[dataclasses.Field[Any]]:
+    """The fields along `path`, as far as there are any."""
+    for name in path.split("."):
+        fields = dataclasses.fields(config) if dataclasses.is_dataclass(config) else ()
+        field = next((f for f in fields if f.name == name), None)
+        if field is None:
+            return
+        yield field
+        config = getattr(config, name)
+
+
+def _names(experiment: Any, paths: Sequence[str]) -> dict[str, str]:
+    """What stands before each value in a run id; the seed, which always does, comes last.
+
+    The last name of a path, longer where two would clash. A field may have a short one.
+    """
+    names = {}
+    for path in (*(path for path in paths if path != "seed"), "seed"):
+        parts = path.split(".")
+        *_, field = _fields(experiment, path)
+        for length in range(1, len(parts) + 1):
+            ending = parts[-length:]
+            if sum(other.split(".")[-length:] == ending for other in paths) < 2:
+                break
+        names[path] = field.metadata.get("short") or "_".join(ending) + "_"
+    return names
+
+
+def _text(value: Any) -> str:
+    """A value in a file name; two values never have the same text."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return (short if float(short) == value else repr(value)).replace("e+", "e")
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str) and re.fullmatch(r"\w[\w.]{0,29}", value, re.ASCII):
+        return value
+    content = json.dumps(to_json(value))
+    readable = re.sub(r"\W+", ".", content, flags=re.ASCII).strip(".")[:20]
+    return f"{readable}.{hashlib.sha256(content.encode()).hexdigest()[:6]}"

@@ -30,12 +30,12 @@ from chinchilla_jax.scaling.fitting.noise import Noise, noise_model, run_weights
 from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit, fit_surface
 from chinchilla_jax.scaling.laws.further import fit_laws
-from chinchilla_jax.scaling.laws.law import Law
 from chinchilla_jax.scaling.prediction import MinimaForecast, Source, SurfaceForecast
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import choice, conditions
 from chinchilla_jax.scaling.table.conventions import available, under
 from chinchilla_jax.scaling.table.runs import Runs
+from chinchilla_jax.techniques.law import Law
 
 _CONVENTION_DRAWS = 400
 

@@ -18,11 +18,9 @@ Not counted: what Muon sends to multiply a split matrix by itself.
 from dataclasses import dataclass
 
 from chinchilla_jax.experiment.config import RunConfig
-from chinchilla_jax.experiment.counting import is_tied
 from chinchilla_jax.experiment.memory import remat
 from chinchilla_jax.experiment.meshes import MeshShape, matrices
-
-FLOAT32 = 4
+from chinchilla_jax.experiment.parameters import FLOAT32, is_tied, parameters, size
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,10 @@ def _reduced(run: RunConfig, compute: int) -> float:
     """Bytes of all gradients that one pass over the model adds up."""
     model = run.model
     m = matrices(model)
-    # Relative positions: the gradient of the projected distances and of two biases is added up;
+    # Relative positions: the gradient of S + 1 projected distances and of two biases is added up;
     # that of the projection follows from it.
-    heads = model.heads * model.head_size if m.positions else 0
-    layers = model.depth * (m.layers + (run.sequence_length + 3) * heads) * compute
+    distances = sum(size(p.fan_out, model) for p in parameters(model) if p.product == "distance")
+    layers = model.depth * (m.layers + (run.sequence_length + 3) * distances) * compute
     # A tied embedding gets one gradient as a table and one as the readout.
     readout = m.readout or m.embedding
     return layers + m.embedding * FLOAT32 + readout * compute
@@ -76,8 +74,9 @@ def _gathered(run: RunConfig, microbatches: int, compute: int) -> float:
 def _activations(run: RunConfig, mesh: MeshShape, compute: int) -> float:
     """Residual streams that tensor parallelism adds up, all microbatches together."""
     model, kept = run.model, remat(run)
-    forward = 2
-    backward = 5 if model.definition == "modern" else 4  # q, k, v; gate, up
+    hidden = [p for p in parameters(model) if p.kind == "hidden" and p.product == "token"]
+    forward = sum(p.per_layer for p in hidden if p.writes_residual)
+    backward = sum(p.per_layer for p in hidden if not p.writes_residual)  # q, k, v; gate, up
     again = 1 if kept == "full" else 0  # attention's result, to reach the feed-forward network
     tokens = run.batch_size * run.sequence_length / mesh.parts
     stream = tokens * model.width

@@ -1,4 +1,4 @@
-"""Parameters by group, and training FLOPs by named convention.
+"""Parameters by group, and FLOPs by named convention.
 
 Every count is an exact integer of the shape; nothing is measured or rounded. A number of FLOPs
 means nothing without the name of its convention:
@@ -7,13 +7,26 @@ means nothing without the name of its convention:
   attention (no causal discount), forward and backward. Within 2 % of XLA's own count.
 * `chinchilla`: Hoffmann et al. 2022, appendix F, which charges the embedding as a matrix product
   and the softmax, and leaves out the products of relative positions.
-* `six_nd`: 6 N D, with N all parameters (Kaplan et al. 2020, equation 2.2, but for its N).
+* `six_nd`: 6 N D, with N all parameters that a token meets (Kaplan et al. 2020, equation 2.2, but
+  for its N).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.parameters import (
+    GROUPS,
+    Parameter,
+    active,
+    parameters,
+    products,
+    stored,
+)
+
+# Training FLOPs of a parameter and a token in 6 N D: a multiplication and an addition, in the
+# forward pass and twice in the backward pass.
+SIX = 6
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,7 @@ class ParamCount:
     norms: int
     positions: int  # learned relative positions
     matmul: int  # those that take part in matrix products: matrices and readout, tied or not
+    active: int  # those that one token meets: all of them in a dense model
 
     @property
     def non_embedding(self) -> int:
@@ -38,16 +52,6 @@ class ParamCount:
         """Every parameter, once."""
         return self.embedding + self.readout + self.non_embedding
 
-    @property
-    def active(self) -> int:
-        """Parameters that one token passes through: all of them in a dense model."""
-        return self.total
-
-
-def is_tied(model: ModelConfig) -> bool:
-    """Whether the readout is the embedding."""
-    return model.definition == "chinchilla"
-
 
 def count_params(model: ModelConfig) -> ParamCount:
     """Parameters of `model` by group, equal to the Flax definition's.
@@ -55,56 +59,73 @@ def count_params(model: ModelConfig) -> ParamCount:
     With norms and biases left out, the chinchilla definition is V D + L (5 D H K + 2 D F), the
     count behind Table A9 of Hoffmann et al. 2022.
     """
-    d, depth, f = model.width, model.depth, model.ff_size
-    query, key_value = model.heads * model.head_size, model.kv_heads * model.head_size
-    table = model.vocab_size * d
-    attention = depth * (2 * d * query + 2 * d * key_value)
-    chinchilla = model.definition == "chinchilla"
-    feed_forward = depth * (2 if chinchilla else 3) * d * f
-    position_matrices = depth * d * query if chinchilla else 0
-    return ParamCount(
-        embedding=table,
-        readout=0 if is_tied(model) else table,
-        attention=attention,
-        feed_forward=feed_forward,
-        # two a layer and the last; a gain for queries and for keys where these are normed
-        norms=(2 * depth + 1) * d + (0 if chinchilla else 2 * depth * model.head_size),
-        # the projection of distances and Transformer-XL's two biases u and v
-        positions=position_matrices + (2 * depth * query if chinchilla else 0),
-        matmul=attention + feed_forward + position_matrices + table,
-    )
+    rows = parameters(model)
+    groups = {group: sum(stored(p, model) for p in rows if p.group == group) for group in GROUPS}
+    return ParamCount(**groups, matmul=_active(products(model), model), active=_active(rows, model))
+
+
+def _active(rows: Iterable[Parameter], model: ModelConfig) -> int:
+    return sum(active(p, model) for p in rows)
+
+
+def attention_flops(model: ModelConfig, context: int) -> int:
+    """Forward FLOPs of one token's attention over `context` positions: products without weights.
+
+    Scores and weighted values, and with relative positions the scores of distances besides.
+    """
+    scores = 1 + sum(p.product == "distance" for p in products(model))
+    return 2 * (scores + 1) * model.depth * context * model.heads * model.head_size
+
+
+def product_flops(p: Parameter, model: ModelConfig) -> int:
+    """Forward FLOPs of the product of `p` with one token, or one distance."""
+    return 2 * active(p, model)
+
+
+def _weights_flops(model: ModelConfig, product: str) -> int:
+    return sum(product_flops(p, model) for p in products(model) if p.product == product)
+
+
+def forward_flops(model: ModelConfig, batch: int, sequence: int) -> int:
+    """FLOPs of one forward pass over `batch` sequences, under `matmul`.
+
+    Distances are projected once, whatever the batch.
+    """
+    token = _weights_flops(model, "token") + attention_flops(model, sequence)
+    return batch * sequence * token + sequence * _weights_flops(model, "distance")
+
+
+def backward_flops(model: ModelConfig, batch: int, sequence: int) -> int:
+    """FLOPs of the backward pass, under `matmul`: two products for each of the forward pass.
+
+    Being constants, distances need no gradient of their own.
+    """
+    distances = sequence * _weights_flops(model, "distance")
+    return 2 * forward_flops(model, batch, sequence) - distances
 
 
 def _matmul_step(model: ModelConfig, batch: int, sequence: int) -> int:
-    """Training FLOPs of one step: 3 x forward."""
-    params = count_params(model)
-    attention_width = model.heads * model.head_size
-    chinchilla = model.definition == "chinchilla"
-    projection = model.depth * model.width * attention_width if chinchilla else 0
-    # scores and weighted values, and with relative positions the scores of distances
-    products = 6 if chinchilla else 4
-    per_sequence = (
-        2 * sequence * (params.matmul - projection)
-        + products * model.depth * sequence * sequence * attention_width
-    )
-    # Distances are projected once a step, and being constants they need no gradient of their own.
-    return 3 * batch * per_sequence + 2 * (2 * sequence * projection)
+    return forward_flops(model, batch, sequence) + backward_flops(model, batch, sequence)
 
 
 def chinchilla_forward(model: ModelConfig, sequence: int) -> dict[str, int]:
     """Forward FLOPs of one sequence by part (Hoffmann et al. 2022, appendix F)."""
-    params = count_params(model)
-    s, d, width = sequence, model.width, model.heads * model.head_size
-    key_value = model.kv_heads * model.head_size
+    s, width = sequence, model.heads * model.head_size
+
+    def products_of(group: str, out: bool = False) -> int:
+        rows = (p for p in parameters(model) if p.group == group and p.writes_residual == out)
+        return 2 * s * _active(rows, model)
+
+    table = products_of("embedding")
     return {
-        "embedding": 2 * s * model.vocab_size * d,
-        "query_key_value": model.depth * 2 * s * d * (width + 2 * key_value),
+        "embedding": table,
+        "query_key_value": products_of("attention"),
         "attention_logits": model.depth * 2 * s * s * width,
         "softmax": model.depth * 3 * model.heads * s * s,
         "softmax_values": model.depth * 2 * s * s * width,
-        "attention_out": model.depth * 2 * s * width * d,
-        "feed_forward": 2 * s * params.feed_forward,
-        "logits": 2 * s * d * model.vocab_size,
+        "attention_out": products_of("attention", out=True),
+        "feed_forward": products_of("feed_forward") + products_of("feed_forward", out=True),
+        "logits": table,
     }
 
 
@@ -113,7 +134,7 @@ def _chinchilla_step(model: ModelConfig, batch: int, sequence: int) -> int:
 
 
 def _six_nd_step(model: ModelConfig, batch: int, sequence: int) -> int:
-    return 6 * count_params(model).total * batch * sequence
+    return SIX * count_params(model).active * batch * sequence
 
 
 _STEP: dict[str, Callable[[ModelConfig, int, int], int]] = {

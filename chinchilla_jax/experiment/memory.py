@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chinchilla_jax.experiment.config import RunConfig
-from chinchilla_jax.experiment.meshes import MeshShape, matrices, split
+from chinchilla_jax.experiment.meshes import MeshShape, held, matrices
 from chinchilla_jax.experiment.model import ModelConfig
-
-FLOAT32 = 4
+from chinchilla_jax.experiment.parameters import FLOAT32, parameters
 
 
 @dataclass(frozen=True)
@@ -46,23 +45,26 @@ class Saved:
     wide: bool = False  # float32 whatever the compute type
 
 
+_INPUT = Saved("input", 1, "TD")
 _NORMS = (
     Saved("inputs of the two norms", 2, "TD", wide=True),
     Saved("normed, before their gain", 2, "TD", wide=True),
     Saved("inverse roots and their cubes", 4, "T", wide=True),
     Saved("outputs of the two norms", 2, "TD"),
 )
-_ROTARY = (
-    Saved("queries and normed queries", 2, "THK", wide=True),
-    Saved("keys and normed keys", 2, "TGK", wide=True),
-    Saved("inverse roots of queries and keys", 2, "TH", wide=True),
-    Saved("", 2, "TG", wide=True),
-    Saved("what attention takes and returns: q, k, v, y", 4, "THK"),
-)
-_RELATIVE = (
-    Saved("queries with either bias, k, v, y", 5, "THK"),
-    Saved("projected distances", 1, "SHK"),
-)
+_ATTENTION = {
+    "modern": (
+        Saved("queries and normed queries", 2, "THK", wide=True),
+        Saved("keys and normed keys", 2, "TGK", wide=True),
+        Saved("inverse roots of queries and keys", 2, "TH", wide=True),
+        Saved("", 2, "TG", wide=True),
+        Saved("what attention takes and returns: q, k, v, y", 4, "THK"),
+    ),
+    "chinchilla": (
+        Saved("queries with either bias, k, v, y", 5, "THK"),
+        Saved("projected distances", 1, "SHK"),
+    ),
+}
 _HEADS_FIRST = {  # copies, where attention is our own
     "modern": (Saved("q, k, v", 3, "THK"),),
     "chinchilla": (Saved("queries with either bias, k, v", 4, "THK"),),
@@ -72,22 +74,6 @@ _FEED_FORWARD = {
     "modern": (Saved("gate, its sigmoid twice, silu, up, their product", 6, "TF"),),
     "chinchilla": (Saved("up and five inside GELU", 6, "TF"),),
 }
-_PRODUCTS = {
-    "modern": (
-        Saved("input", 1, "TD"),
-        Saved("query", 1, "THK"),
-        Saved("key and value", 2, "TGK"),
-        Saved("out", 1, "TD"),
-        Saved("gate and up", 2, "TF"),
-    ),
-    "chinchilla": (
-        Saved("input", 1, "TD"),
-        Saved("query, key and value", 3, "THK"),
-        Saved("positions", 1, "SHK"),
-        Saved("out", 1, "TD"),
-        Saved("up", 1, "TF"),
-    ),
-}
 
 
 def remat(run: RunConfig) -> str:
@@ -95,20 +81,28 @@ def remat(run: RunConfig) -> str:
     return "dots" if run.training.remat == "auto" else run.training.remat
 
 
-def saved(definition: str, remat: str, fused: bool) -> tuple[Saved, ...]:
+def saved(model: ModelConfig, remat: str, fused: bool) -> tuple[Saved, ...]:
     """What one layer keeps for its backward pass.
 
     Args:
       fused: whether attention is a kernel that keeps no scores.
     """
     if remat == "full":
-        return (Saved("input", 1, "TD"),)
+        return (_INPUT,)
     if remat == "dots":
-        return _PRODUCTS[definition]
-    attention = _ROTARY if definition == "modern" else _RELATIVE
-    own = () if fused else _HEADS_FIRST[definition]
+        return (_INPUT, *_results(model))
     scores = () if fused or remat == "attention" else _SCORES
-    return (*_NORMS, *attention, *own, *scores, *_FEED_FORWARD[definition])
+    own = () if fused else _HEADS_FIRST[model.definition]
+    return (
+        *_NORMS, *_ATTENTION[model.definition], *own, *scores, *_FEED_FORWARD[model.definition],
+    )  # fmt: skip
+
+
+def _results(model: ModelConfig) -> tuple[Saved, ...]:
+    """Results of a layer's products with weights; of the last only the next layer's input stays."""
+    rows = {"token": "T", "distance": "S"}
+    *inner, _ = (p for p in parameters(model) if p.kind == "hidden")
+    return tuple(Saved(p.name, p.per_layer, rows[p.product] + p.fan_out) for p in inner)
 
 
 def _bytes(arrays: tuple[Saved, ...], sizes: Mapping[str, int], compute: int) -> int:
@@ -123,8 +117,7 @@ def _bytes(arrays: tuple[Saved, ...], sizes: Mapping[str, int], compute: int) ->
 
 def state_bytes(run: RunConfig, mesh: MeshShape) -> int:
     """Bytes of parameters and Adam's two moments on each device, exactly; four scalars beside."""
-    inside, whole = split(run.model, mesh)
-    return 3 * FLOAT32 * (inside // (mesh.fsdp * mesh.tensor) + whole) + 4 * FLOAT32
+    return 3 * FLOAT32 * sum(held(run.model, mesh)) + 4 * FLOAT32
 
 
 def estimate(
@@ -138,7 +131,7 @@ def estimate(
     """
     model = run.model
     sizes = _sizes(run, mesh, microbatches)
-    layer = saved(model.definition, remat(run), fused)
+    layer = saved(model, remat(run), fused)
     kept = model.depth * _bytes(layer, sizes, compute)
     kept += _bytes((Saved("around the last norm", 3, "TD", wide=True),), sizes, compute)
     if remat(run) == "attention" and mesh.fsdp > 1:  # which does not give gathered weights up
@@ -167,7 +160,7 @@ def _sizes(run: RunConfig, mesh: MeshShape, microbatches: int) -> dict[str, int]
 
 def _gradients(model: ModelConfig, mesh: MeshShape, compute: int, microbatches: int) -> int:
     """Gradients at rest, once in the compute type and with it the cast weights, or accumulated."""
-    rest = split(model, mesh)[0] // (mesh.fsdp * mesh.tensor)
+    rest, _ = held(model, mesh)
     cast = 0 if compute == FLOAT32 else rest * compute  # the weights, once a step
     accumulated = rest * FLOAT32 if microbatches > 1 else 0
     return rest * (FLOAT32 if compute == FLOAT32 else compute) + cast + accumulated
@@ -199,6 +192,7 @@ def _layer(
     if remat(run) != "none":
         arrays.append(Saved("weights of attention again", own, "THS"))
     if remat(run) in ("dots", "full"):
-        gate_and_up = 2 * (remat(run) == "full" and run.model.definition == "modern")
+        gated = sum(p.fan_out == "F" for p in parameters(run.model)) > 1
+        gate_and_up = 2 * (remat(run) == "full" and gated)
         arrays.append(Saved("the feed-forward network again", 1 + gate_and_up, "TF"))
     return (2 if mesh.fsdp > 1 else 1) * weights + _bytes(tuple(arrays), sizes, compute)

@@ -3,11 +3,19 @@
 `training/sharding.py` lays arrays out like this; here are only numbers.
 """
 
+import math
 from dataclasses import dataclass
 
 from chinchilla_jax.experiment.config import RunConfig
-from chinchilla_jax.experiment.counting import count_params
 from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.parameters import (
+    DIMENSIONS,
+    Parameter,
+    axes_at_rest,
+    parameters,
+    size,
+    stored,
+)
 
 
 @dataclass(frozen=True)
@@ -36,46 +44,49 @@ class Matrices:
     """Parameters of all matrices by what happens to them; vectors are small and everywhere."""
 
     layers: int  # of one layer, but for `positions`
-    positions: int  # of one layer: the projection of relative positions
+    positions: int  # of one layer: what is multiplied by distances
     embedding: int
     readout: int  # 0 where it is the embedding
 
 
 def matrices(model: ModelConfig) -> Matrices:
     """The parameters of `model` that fsdp and tensor split."""
-    params = count_params(model)
-    heads = model.heads * model.head_size
-    return Matrices(
-        layers=(params.attention + params.feed_forward) // model.depth,
-        positions=model.width * heads if model.definition == "chinchilla" else 0,
-        embedding=params.embedding,
-        readout=params.readout,
-    )
+
+    def count(kind: str, product: str = "token") -> int:
+        rows = (p for p in parameters(model) if p.kind == kind and p.product == product)
+        return sum((p.per_layer or p.outside) * size(p.dims, model) for p in rows)
+
+    return Matrices(count("hidden"), count("hidden", "distance"), count("input"), count("output"))
 
 
-def split(model: ModelConfig, mesh: MeshShape) -> tuple[int, int]:
-    """(parameters in matrices, of which a device holds 1 / (fsdp tensor); those it holds whole).
+def held(model: ModelConfig, mesh: MeshShape) -> tuple[int, int]:
+    """Parameters (in matrices, in vectors) that each device holds at rest.
 
-    The two biases of the chinchilla definition are split over tensor; with them the second number
-    is exact for the mesh.
+    Exact where the mesh divides the model.
     """
-    total, m = count_params(model).total, matrices(model)
-    inside = model.depth * (m.layers + m.positions) + m.embedding + m.readout
-    biases = 2 * model.depth * model.heads * model.head_size if m.positions else 0
-    return inside, total - inside - biases + biases // mesh.tensor
+
+    def count(vectors: bool) -> int:
+        rows = (p for p in parameters(model) if (p.kind == "vector") == vectors)
+        return sum(stored(p, model) // _parts(p, mesh) for p in rows)
+
+    return count(vectors=False), count(vectors=True)
+
+
+def _parts(p: Parameter, mesh: MeshShape) -> int:
+    """In how many parts the mesh splits a parameter at rest."""
+    sizes = {"fsdp": mesh.fsdp, "tensor": mesh.tensor}
+    return math.prod(sizes[axis] for axis in axes_at_rest(p.dims) if axis)
 
 
 def misfit(run: RunConfig, mesh: MeshShape) -> str:
     """Why the mesh cannot run the model at all: what does not divide; empty where all does."""
-    model = run.model
-    sizes = (
-        ("fsdp", mesh.fsdp, "width", model.width),
-        ("tensor", mesh.tensor, "heads", model.heads),
-        ("tensor", mesh.tensor, "kv_heads", model.kv_heads),
-        ("tensor", mesh.tensor, "ff_size", model.ff_size),
-        ("tensor", mesh.tensor, "vocabulary", model.vocab_size),
-        ("data x fsdp", mesh.parts, "batch", run.batch_size),
-    )
+    sizes = [
+        (axis, getattr(mesh, axis), dimension.field, getattr(run.model, dimension.field))
+        for dimension in DIMENSIONS.values()
+        for axis in (dimension.axis, dimension.at_rest)
+        if axis
+    ]
+    sizes.append(("data x fsdp", mesh.parts, "batch", run.batch_size))
     return next(
         (f"{axis} {n} does not divide {name} {size}" for axis, n, name, size in sizes if size % n),
         "",

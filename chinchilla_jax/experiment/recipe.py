@@ -2,7 +2,7 @@
 
 Each rule names its source. The constants live in `RecipeConfig`; the defaults are a recipe tuned
 at 1e11 to 3e13 FLOPs on bytes with 64-token sequences (about 325 runs; mean excess over the tuned
-surface 0.21 % in loss, worst 0.9 %; `models/roles.py` tells what was tuned since). Far from there
+surface 0.21 % in loss, worst 0.9 %; `mup.py` tells what was tuned since). Far from there
 they are an extrapolation: vary `recipe.lr_multiplier` first.
 """
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from chinchilla_jax.models import roles
+from chinchilla_jax.models.module import ParameterModule
 from chinchilla_jax.models.normalization import rms_norm
 from chinchilla_jax.models.products import einsum32
 
@@ -100,7 +100,7 @@ def _attend_backward(saved: Any, dy_BxHxSxK: jax.Array) -> tuple[jax.Array, jax.
 attend.defvjp(_attend_forward, _attend_backward)
 
 
-class Attention(roles.RoleModule):
+class Attention(ParameterModule):
     """What both definitions share: products between the residual stream and heads.
 
     Between them our own attention has heads before positions, [B, H, S, K]: so products copy no

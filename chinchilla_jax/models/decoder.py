@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from chinchilla_jax.models import attention, roles
+from chinchilla_jax.experiment.mup import Scaling
+from chinchilla_jax.models import attention
 from chinchilla_jax.models.layout import Layout
+from chinchilla_jax.models.module import ParameterModule
 from chinchilla_jax.models.normalization import RMSNorm
 from chinchilla_jax.models.products import einsum32
 
@@ -41,7 +43,7 @@ def _all_but_weights(primitive: Any, *_: Any, **__: Any) -> bool:
 REMAT_POLICIES = {"dots": _products, "full": jax.checkpoint_policies.nothing_saveable}
 
 
-class FeedForward(roles.RoleModule):
+class FeedForward(ParameterModule):
     """`modern`: SwiGLU (Shazeer 2020); `chinchilla`: two matrices around a GELU."""
 
     @nn.compact
@@ -53,7 +55,7 @@ class FeedForward(roles.RoleModule):
         return h_TxF @ self.weight("down")
 
 
-class Layer(roles.RoleModule):
+class Layer(ParameterModule):
     """Pre-norm attention and feed-forward, each added to the residual stream."""
 
     recompute: bool
@@ -71,7 +73,7 @@ class Layer(roles.RoleModule):
         return self.layout.place(x_TxD, "TD"), None
 
 
-class Decoder(roles.RoleModule):
+class Decoder(ParameterModule):
     """A causal language model.
 
     Attributes:
@@ -85,7 +87,7 @@ class Decoder(roles.RoleModule):
       fused: attention of the modern definition, as in `attention.Attention`; None for our own.
     """
 
-    scaling: roles.Scaling = roles.Scaling()
+    scaling: Scaling = Scaling()
     dtype: Any = jnp.float32
     layout: Layout = Layout()
     scan: bool = False

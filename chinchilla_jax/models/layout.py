@@ -20,7 +20,8 @@ class Layout:
 
     Attributes:
       place: (x, dims) -> x, told how to lie. `dims` has a letter per axis of x: T tokens,
-        B sequences, S positions, P parts of the batch, and those of a parameter, `roles.Role`.
+        B sequences, S positions, P parts of the batch, and those of a parameter
+        (`experiment/parameters.py`).
       parts: in how many parts tokens are split.
       gathers: whether weights are collected from other devices for use; then a layer gives them
         up after its forward pass and collects them again for the backward pass.

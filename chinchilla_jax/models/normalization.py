@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from chinchilla_jax.models import roles
+from chinchilla_jax.models.module import ParameterModule
 
 EPS = 1e-6
 
@@ -19,7 +19,7 @@ def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
     return (x32 * inverse * scale).astype(x.dtype)
 
 
-class RMSNorm(roles.RoleModule):
+class RMSNorm(ParameterModule):
     """`rms_norm` with its gain, a parameter `scale` [D]."""
 
     @nn.compact

@@ -12,9 +12,9 @@ from chinchilla_jax.experiment.config import OptimizerConfig, RunConfig, Trainin
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.mup import Scaling
 from chinchilla_jax.models import loss
 from chinchilla_jax.models.decoder import Decoder
-from chinchilla_jax.models.roles import Scaling
 from chinchilla_jax.training import devices, kernels, sharding
 from chinchilla_jax.training.initial import abstract_state
 from chinchilla_jax.training.optimizers import optimizer_of

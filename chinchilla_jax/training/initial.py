@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from chinchilla_jax.models import roles
+from chinchilla_jax.experiment import mup
+from chinchilla_jax.experiment.parameters import parameter, shape
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.models.layout import Layout
-from chinchilla_jax.training.optimizers import path_name
+from chinchilla_jax.models.module import path_name
 from chinchilla_jax.training.sharding import place
 from chinchilla_jax.training.step import TrainState
 
@@ -59,18 +60,18 @@ def initial_state(
 def _draw(model: Decoder, seed: int, path: tuple[Any, ...], leaf: Any, sharding: Any) -> jax.Array:
     """One parameter, each shard made where it is needed."""
     name = path_name(path)
-    role = roles.role(name)
-    if role.initial is not None:
-        return place(np.full(leaf.shape, role.initial, np.float32), sharding)
-    std = roles.initial_std(role, model.config, model.scaling)
-    dims = roles.shape(role.dims, model.config)
+    row = parameter(name)
+    mean, std = mup.initial(row, model.config, model.scaling)
+    if not std:
+        return place(np.full(leaf.shape, mean, np.float32), sharding)
+    dims = shape(row.dims, model.config)
     layer = re.search(r"layers_(\d+)/", name)
     stem = zlib.crc32(re.sub(r"layers(_\d+)?/", "layers/", name).encode())
 
     @functools.cache
     def matrix(index: int) -> np.ndarray:
         generator = np.random.Generator(np.random.Philox(key=[seed, stem << 32 | index]))
-        return np.float32(std) * generator.standard_normal(dims, np.float32)
+        return mean + np.float32(std) * generator.standard_normal(dims, np.float32)
 
     def shard(index: Any) -> np.ndarray:
         if len(leaf.shape) == len(dims):

@@ -13,18 +13,15 @@ from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from chinchilla_jax.experiment.config import OptimizerConfig
 from chinchilla_jax.experiment.model import ModelConfig
-from chinchilla_jax.models import roles
+from chinchilla_jax.experiment.mup import Scaling, learning_rate_multiplier
+from chinchilla_jax.experiment.parameters import Parameter, parameter, size
+from chinchilla_jax.models.module import path_name
 
 # Jordan et al. 2024 (kellerjordan.github.io/posts/muon): Nesterov momentum and five quintic
 # Newton-Schulz iterations, which are optax's defaults.
 MUON_MOMENTUM = 0.95
 # Root mean square of AdamW's updates in practice (Liu et al. 2025, arXiv 2502.16982, 2.2).
 ADAM_RMS = 0.2
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-    """`layers_0/attention/query` for a key path of `jax.tree_util`."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def optimizer_of(
@@ -48,38 +45,38 @@ def optimizer_of(
     )
 
 
-def is_muons(role: roles.Role) -> bool:
+def is_muons(p: Parameter) -> bool:
     """Whether Muon updates it: hidden matrices, whose two sides both are features."""
-    return role.kind == "hidden"
+    return p.kind == "hidden"
 
 
 def _direction_names(params: Any) -> Any:
     def name(path: tuple[Any, ...], _: jax.Array) -> str:
-        return "muon" if is_muons(roles.role(path_name(path))) else "adamw"
+        return "muon" if is_muons(parameter(path_name(path))) else "adamw"
 
     return jax.tree_util.tree_map_with_path(name, params)
 
 
 def _matrices(params: Any) -> Any:
-    """Which axes of each parameter are the two sides of a matrix, by its role.
+    """Which axes of each parameter are the two sides of a matrix, by its row.
 
     A weight D H K is one matrix of D x (H K), not H matrices; the axis of layers under a scan is
     neither side, so that each layer is a matrix of its own.
     """
 
     def sides(path: tuple[Any, ...], leaf: jax.Array) -> MuonDimensionNumbers:
-        role = roles.role(path_name(path))
-        first = leaf.ndim - len(role.dims)
-        axes = {dim: first + i for i, dim in enumerate(role.dims)}
+        row = parameter(path_name(path))
+        first = leaf.ndim - len(row.dims)
+        axes = {dim: first + i for i, dim in enumerate(row.dims)}
         return MuonDimensionNumbers(
-            reduction_axis=tuple(axes[dim] for dim in axes if dim in role.fan_in),
-            output_axis=tuple(axes[dim] for dim in axes if dim not in role.fan_in),
+            reduction_axis=tuple(axes[dim] for dim in row.fan_in),
+            output_axis=tuple(axes[dim] for dim in row.fan_out),
         )
 
     return jax.tree_util.tree_map_with_path(sides, params)
 
 
-def muon_multiplier(role: roles.Role, model: ModelConfig, scaling: roles.Scaling) -> float:
+def muon_multiplier(p: Parameter, model: ModelConfig, scaling: Scaling) -> float:
     """Muon's learning rate over that of Adam at the base width.
 
     The singular values of a direction are near 1, its root mean square is 1 / sqrt(larger side).
@@ -89,19 +86,18 @@ def muon_multiplier(role: roles.Role, model: ModelConfig, scaling: roles.Scaling
     would grow with sqrt(width) otherwise. Under the standard parametrization the first rule is
     all.
     """
-    fan_in = math.prod(roles.shape(role.fan_in, model))
-    fan_out = math.prod(roles.shape(role.dims, model)) // fan_in
-    return ADAM_RMS * math.sqrt(max(fan_in, fan_out) * scaling.base(model) / model.width)
+    side = max(size(p.fan_in, model), size(p.fan_out, model))
+    return ADAM_RMS * math.sqrt(side * scaling.base(model) / model.width)
 
 
 def _descend(config: OptimizerConfig, model: ModelConfig) -> optax.GradientTransformationExtraArgs:
     """directions -> -learning_rate (multiplier directions + weight_decay params)."""
-    scaling = roles.Scaling(config.base_width, config.parametrization)
+    scaling = Scaling(config.base_width, config.parametrization)
 
-    def multiplier(role: roles.Role) -> float:
-        muons = config.name == "muon" and is_muons(role)
-        rule = muon_multiplier if muons else roles.learning_rate_multiplier
-        return rule(role, model, scaling)
+    def multiplier(p: Parameter) -> float:
+        muons = config.name == "muon" and is_muons(p)
+        rule = muon_multiplier if muons else learning_rate_multiplier
+        return rule(p, model, scaling)
 
     def update(
         updates: Any,
@@ -113,9 +109,9 @@ def _descend(config: OptimizerConfig, model: ModelConfig) -> optax.GradientTrans
         **_: Any,
     ) -> tuple[Any, optax.EmptyState]:
         def one(path: tuple[Any, ...], u: jax.Array, p: jax.Array) -> jax.Array:
-            role = roles.role(path_name(path))
-            step = multiplier(role) * u
-            return -learning_rate * (step if role.kind == "vector" else step + weight_decay * p)
+            row = parameter(path_name(path))
+            step = multiplier(row) * u
+            return -learning_rate * (step if row.kind == "vector" else step + weight_decay * p)
 
         return jax.tree_util.tree_map_with_path(one, updates, params), state
 

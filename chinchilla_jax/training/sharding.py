@@ -17,22 +17,19 @@ from jax.sharding import PartitionSpec as P
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
-from chinchilla_jax.models import roles
+from chinchilla_jax.experiment.parameters import DIMENSIONS, PARAMETERS, axes_at_rest
 from chinchilla_jax.models.layout import Layout
-from chinchilla_jax.training.optimizers import path_name
+from chinchilla_jax.models.module import path_name
 
 log = logging.getLogger(__name__)
 
 AXES = ("data", "fsdp", "tensor")
 
-# Where a logical dimension lies while a model computes: those of parameters, `models/roles.py`,
-# and T tokens, B sequences, P parts of the batch.
+# Where a logical dimension lies while a model computes: T tokens, B sequences, P parts of the
+# batch, and those of parameters; at rest these lie as `axes_at_rest` says.
 BATCH = ("data", "fsdp")
-IN_USE = {
-    "T": BATCH, "B": BATCH, "P": BATCH, "V": "tensor", "H": "tensor", "G": "tensor", "F": "tensor",
-}  # fmt: skip
-# Where those of a matrix, its gradient and its moments lie otherwise.
-AT_REST = IN_USE | {"D": "fsdp"}
+IN_USE: dict[str, Any] = {"T": BATCH, "B": BATCH, "P": BATCH}
+IN_USE |= {letter: dimension.axis for letter, dimension in DIMENSIONS.items()}
 # What is no parameter: our own, Adam's, Muon's.
 EVERYWHERE = r"^(step|smoothed_loss|lowest_loss)$|^opt_state/.*(count|ns_coeffs)$"
 
@@ -97,10 +94,12 @@ def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
 
 
 def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-    role = roles.ROLES.get(name.rsplit("/", 1)[-1])
-    if role is None and not re.search(EVERYWHERE, name):
-        raise UserError(f"{name} {list(shape)}: neither in models/roles.py nor in EVERYWHERE")
-    axes = _at_rest(role.dims) if role else ()
+    row = PARAMETERS.get(name.rsplit("/", 1)[-1])
+    if row is None and not re.search(EVERYWHERE, name):
+        raise UserError(
+            f"{name} {list(shape)}: neither in experiment/parameters.py nor in EVERYWHERE"
+        )
+    axes = axes_at_rest(row.dims) if row else ()
     split: tuple[Any, ...] = (None,) * (len(shape) - len(axes)) + axes
     for size, axis in zip(shape, split, strict=True):
         if axis is not None and size % mesh.shape[axis]:
@@ -124,11 +123,6 @@ def place(value: np.ndarray | np.generic, where: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(whole.shape, where, part)
 
 
-def _at_rest(dims: str) -> tuple[Any, ...]:
-    table = AT_REST if len(dims) > 1 else IN_USE  # vectors are whole on every device
-    return tuple(table.get(dim) for dim in dims)
-
-
 def layout(mesh: Mesh) -> Layout:
     """What models are told of the mesh.
 
@@ -144,7 +138,7 @@ def layout(mesh: Mesh) -> Layout:
 
     def place(x: jax.Array, dims: str) -> jax.Array:
         if not set(dims) & set("TBP"):
-            x = constrain(x, _at_rest(dims))  # after its cast, and its gradient likewise
+            x = constrain(x, axes_at_rest(dims))  # after its cast, and its gradient likewise
         return constrain(x, tuple(IN_USE.get(dim) for dim in dims))
 
     return Layout(place, batch_divisor(mesh), gathers=mesh.shape["fsdp"] > 1)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from chinchilla_jax.models import loss, roles
+from chinchilla_jax.models import loss
 from chinchilla_jax.models.decoder import Decoder
-from chinchilla_jax.training.optimizers import path_name
+from chinchilla_jax.models.module import in_compute_dtype
 
 SMOOTHING = 0.95  # of the training loss, per step
 
@@ -38,16 +38,6 @@ def readout_inputs(
     return x_TxD, readout_DxV, tokens_BxS1[:, 1:].reshape(-1)
 
 
-def in_compute_dtype(model: Decoder, params: Any) -> Any:
-    """The weights as products take them: cast once a step, not where each layer, recomputation
-    and microbatch uses them, and before they are gathered from other devices."""
-
-    def cast(path: tuple[Any, ...], weight: jax.Array) -> jax.Array:
-        return roles.in_compute_dtype(roles.role(path_name(path)), weight, model.dtype)
-
-    return jax.tree_util.tree_map_with_path(cast, params)
-
-
 def mean_loss_and_gradients(
     model: Decoder,
     params: Any,
@@ -62,7 +52,9 @@ def mean_loss_and_gradients(
       chunk_tokens: as in `models.loss`, like `parts`, the devices that the batch is split over.
     """
     tokens = tokens_BxS1.shape[0] * (tokens_BxS1.shape[1] - 1)
-    weights = in_compute_dtype(model, params)
+    # Cast once a step, not where each layer, recomputation and microbatch uses them, and before
+    # they are gathered from other devices.
+    weights = in_compute_dtype(params, model.dtype)
 
     def share(weights: Any, part: jax.Array) -> jax.Array:
         # Each pass contributes its sum over *all* tokens of the batch: not a mean of means.

@@ -121,7 +121,8 @@ class JaxTraining:
 
         from chinchilla_jax.experiment import config, recipe
         from chinchilla_jax.experiment.execution import Execution
-        from chinchilla_jax.training import compiled, devices, initial, optimizers
+        from chinchilla_jax.models.module import path_name
+        from chinchilla_jax.training import compiled, devices, initial
 
         rules = config.RecipeConfig()
         run = config.RunConfig(
@@ -146,7 +147,7 @@ class JaxTraining:
                 self._compiled.model, self._compiled.tx, self._compiled.shardings, run.seed
             )
         params = {
-            optimizers.path_name(path): np.asarray(leaf).copy()
+            path_name(path): np.asarray(leaf).copy()
             for path, leaf in jax.tree.leaves_with_path(self._state.params)
         }
         return run, unstacked(params)

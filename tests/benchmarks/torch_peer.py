@@ -9,7 +9,8 @@ from peers import DISPATCH, process_peak_bytes, windows
 
 from chinchilla_jax.experiment import config
 from chinchilla_jax.experiment.model import ModelConfig
-from chinchilla_jax.models import roles
+from chinchilla_jax.experiment.mup import Scaling
+from chinchilla_jax.experiment.parameters import parameter
 
 INSTALL = "pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
@@ -99,9 +100,9 @@ def torch_weights(params: dict[str, np.ndarray]) -> dict[str, Any]:
     weights = {}
     for path, value in params.items():
         name = path.replace("layers_", "layers.").replace("/", ".").removesuffix(".scale")
-        role = roles.role(path)
-        if role.fan_in:  # nn.Linear keeps [out, in]
-            value = value.reshape(int(np.prod(value.shape[: len(role.fan_in)])), -1).T
+        row = parameter(path)
+        if row.fan_in:  # nn.Linear keeps [out, in]
+            value = value.reshape(int(np.prod(value.shape[: len(row.fan_in)])), -1).T
         weights[f"{name}.weight"] = torch.tensor(np.ascontiguousarray(value))
     for name in [name for name in weights if ".query." in name]:
         names = [name.replace("query", part) for part in ("query", "key", "value")]
@@ -143,18 +144,18 @@ class TorchTraining:
         import torch
 
         self._run = run
-        optimizer, scaling = run.optimizer, roles.Scaling(run.optimizer.base_width)
+        optimizer, scaling = run.optimizer, Scaling(run.optimizer.base_width)
         embedding_scale = scaling.base(run.model) ** 0.5
         self._model = torch_decoder(run.model, run.sequence_length, embedding_scale)
         self._model.load_state_dict(torch_weights(params))
         self._model.to(self._device)
         groups: dict[tuple[float, float], list[Any]] = {}
-        for name, parameter in self._model.named_parameters():
+        for name, weight in self._model.named_parameters():
             # muP's rate multiplier; decoupled decay is not multiplied by it.
-            hidden = parameter.ndim == 2 and not name.startswith("embedding")
+            hidden = weight.ndim == 2 and not name.startswith("embedding")
             multiplier = scaling.base(run.model) / run.model.width if hidden else 1.0
-            decay = optimizer.weight_decay / multiplier if parameter.ndim == 2 else 0.0
-            groups.setdefault((multiplier * optimizer.learning_rate, decay), []).append(parameter)
+            decay = optimizer.weight_decay / multiplier if weight.ndim == 2 else 0.0
+            groups.setdefault((multiplier * optimizer.learning_rate, decay), []).append(weight)
         self._optimizer = torch.optim.AdamW(
             [
                 {"params": parameters, "lr": rate, "weight_decay": decay}

@@ -10,7 +10,7 @@ from chinchilla_jax.experiment.counting import count_params, flops_per_step
 from chinchilla_jax.experiment.hardware import HARDWARE, by_name
 from chinchilla_jax.experiment.loading import load_experiment
 from chinchilla_jax.experiment.memory import state_bytes
-from chinchilla_jax.experiment.meshes import MeshShape, misfit, split
+from chinchilla_jax.experiment.meshes import MeshShape, held, misfit
 from tests.training.helpers import small_run, with_training
 
 H200 = by_name("h200")
@@ -38,7 +38,7 @@ def cells():
 def test_a_mesh_of_one_device_holds_three_copies_of_every_parameter(definition):
     run = run_of(512, 8, definition=definition)
     total = count_params(run.model).total
-    assert sum(split(run.model, MeshShape())) == total
+    assert sum(held(run.model, MeshShape())) == total
     assert state_bytes(run, MeshShape()) == 12 * total + 16
     eighth = state_bytes(run, MeshShape(1, 4, 2))
     assert 12 * total / 8 < eighth < 12 * total / 8 * 1.02

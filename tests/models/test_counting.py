@@ -1,15 +1,17 @@
 """The ledger against the definitions themselves and against the compiler."""
 
 import collections
+import math
 
 import flax
 import jax
 import jax.numpy as jnp
 import pytest
 
+from chinchilla_jax.experiment import parameters as table
 from chinchilla_jax.experiment.counting import count_params, flops_per_step
 from chinchilla_jax.experiment.model import ModelConfig
-from chinchilla_jax.models import loss, roles
+from chinchilla_jax.models import loss
 from chinchilla_jax.models.decoder import Decoder
 
 # width, depth, heads, key and value heads, head size, feed-forward, vocabulary
@@ -37,20 +39,26 @@ def config(definition: str, shape: tuple[int, ...]) -> ModelConfig:
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("definition", ["modern", "chinchilla"])
 @pytest.mark.parametrize("scan", [False, True])
-def test_every_group_counts_what_the_model_holds(definition, shape, scan):
+def test_the_table_of_parameters_is_what_the_model_holds(definition, shape, scan):
+    """Name by name: how many arrays there are, of which shape, and how many numbers in all."""
     c = config(definition, shape)
     tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
     params = jax.eval_shape(Decoder(c, scan=scan).init, jax.random.key(0), tokens)["params"]
-    held, matmul = collections.Counter(), 0
+    arrays = collections.defaultdict(list)
     for path, array in flax.traverse_util.flatten_dict(params, sep="/").items():
-        role = roles.role(path)
-        held[role.group] += array.size
-        matmul += array.size if role.kind in ("hidden", "output") else 0
-    count = count_params(c)
-    for group in ("embedding", "readout", "attention", "feed_forward", "norms", "positions"):
-        assert held[group] == getattr(count, group), group
-    assert sum(held.values()) == count.total
-    assert count.matmul == matmul + (count.embedding if definition == "chinchilla" else 0)
+        layers = (c.depth,) if path.startswith("layers/") else ()
+        row = table.parameter(path)
+        assert array.shape == layers + table.shape(row.dims, c), path
+        copies = math.prod(layers)
+        arrays[row.name] += [array.size // copies] * copies
+    rows = {p.name: p for p in table.parameters(c)}
+    assert {name: len(sizes) for name, sizes in arrays.items()} == {
+        name: table.copies(p, c) for name, p in rows.items()
+    }
+    assert {name: sum(sizes) for name, sizes in arrays.items()} == {
+        name: table.stored(p, c) for name, p in rows.items()
+    }
+    assert count_params(c).total == sum(array.size for array in jax.tree.leaves(params))
 
 
 @pytest.mark.parametrize("definition, kv_heads", [("modern", 2), ("modern", 1), ("chinchilla", 2)])

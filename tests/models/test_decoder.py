@@ -12,9 +12,10 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from chinchilla_jax.experiment.model import ModelConfig
-from chinchilla_jax.models import loss, roles
+from chinchilla_jax.experiment.mup import Scaling
+from chinchilla_jax.experiment.parameters import parameter
+from chinchilla_jax.models import loss
 from chinchilla_jax.models.decoder import Decoder
-from chinchilla_jax.models.roles import Scaling
 from tests.models import reference
 
 # H K differs from D, and queries share keys and values: nothing may rely on equality.
@@ -43,7 +44,7 @@ def noisy_params(model):
     abstract = jax.eval_shape(model.init, jax.random.key(0), tokens())["params"]
 
     def draw(path, leaf):
-        centre = roles.role(path[-1].key).initial or 0.0
+        centre = parameter(path[-1].key).initial or 0.0
         return jnp.asarray(centre + 0.2 * random.standard_normal(leaf.shape), jnp.float32)
 
     return jax.tree_util.tree_map_with_path(draw, abstract)

@@ -6,12 +6,14 @@ import pytest
 
 from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.mup import Scaling
+from chinchilla_jax.experiment.parameters import PARAMETERS, parameter, size
 from chinchilla_jax.experiment.records import RunDirectory
-from chinchilla_jax.models import roles
+from chinchilla_jax.models.module import path_name
 from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.initial import initial_state
 from chinchilla_jax.training.loop import Interrupted, train
-from chinchilla_jax.training.optimizers import muon_multiplier, path_name
+from chinchilla_jax.training.optimizers import muon_multiplier
 from tests.training.helpers import small_run
 from tests.training.test_mup import slopes
 
@@ -46,12 +48,12 @@ def test_hidden_matrices_move_by_orthogonal_ones_and_all_else_by_adamw(definitio
     _, adamw = one_update("adamw", "scan", definition, parametrization="standard")
     taken = set()
     for path, update in updates.items():
-        name, role = path.rsplit("/", 1)[-1], roles.role(path)
+        name, row = path.rsplit("/", 1)[-1], parameter(path)
         if name not in HIDDEN:
             np.testing.assert_array_equal(update, adamw[path], err_msg=path)
             continue
         taken.add(name)
-        fan_in = int(np.prod(roles.shape(role.fan_in, run.model)))
+        fan_in = size(row.fan_in, run.model)
         stack = update.reshape(run.model.depth, fan_in, -1)
         for matrix in stack:
             # Liu et al. 2025, equation 4.
@@ -78,14 +80,14 @@ def test_scanned_layers_are_matrices_of_their_own():
 @pytest.mark.parametrize("name", sorted(HIDDEN))
 def test_with_the_width_the_largest_singular_value_stays(name):
     """At the base width Liu et al.'s factor; four times as wide, the same step."""
-    role = roles.ROLES[name]
+    row = PARAMETERS[name]
     narrow = ModelConfig(width=64, depth=2, heads=4, kv_heads=4, head_size=16, ff_size=256)
     wide = ModelConfig(width=256, depth=2, heads=16, kv_heads=16, head_size=16, ff_size=1024)
-    at_base = muon_multiplier(role, narrow, roles.Scaling(64))
+    at_base = muon_multiplier(row, narrow, Scaling(64))
     assert at_base == pytest.approx(0.2 * (256 if name in ("gate", "up", "down") else 64) ** 0.5)
-    assert muon_multiplier(role, wide, roles.Scaling(64)) == pytest.approx(at_base)
-    standard = roles.Scaling(64, "standard")
-    assert muon_multiplier(role, wide, standard) == pytest.approx(2 * at_base)
+    assert muon_multiplier(row, wide, Scaling(64)) == pytest.approx(at_base)
+    standard = Scaling(64, "standard")
+    assert muon_multiplier(row, wide, standard) == pytest.approx(2 * at_base)
 
 
 @pytest.mark.slow

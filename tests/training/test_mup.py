@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.experiment.config import RecipeConfig
+from chinchilla_jax.experiment.mup import Scaling
 from chinchilla_jax.experiment.recipe import optimizer_for
 from chinchilla_jax.models.decoder import Decoder
-from chinchilla_jax.models.roles import Scaling
 from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.initial import initial_state
 from tests.training.helpers import small_run

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax.extend import core as jex
 
-from chinchilla_jax.models import roles
+from chinchilla_jax.experiment.parameters import parameter
+from chinchilla_jax.models.module import path_name
 from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.initial import initial_state
-from chinchilla_jax.training.optimizers import path_name
 from tests.jaxprs import inner_equations
 from tests.training.helpers import small_run
 
@@ -64,7 +64,7 @@ def test_each_matrix_is_cast_once_a_step_outside_of_all_loops(definition, layers
     matrices = collections.Counter(
         leaf.shape
         for path, leaf in jax.tree.leaves_with_path(compiled_for(run).abstract_state.params)
-        if roles.role(path_name(path)).kind == "hidden"
+        if parameter(path_name(path)).kind == "hidden"
     )
     found = collections.Counter()
 

@@ -1,1 +1,40 @@
-"""Compute-optimal training: plan, train, evaluate, forecast, and check the forecast."""
+"""Compute-optimal training: plan, train, evaluate, forecast, and check the forecast.
+
+What a notebook needs, without JAX (`chinchilla_jax.scaling.library` has the details):
+
+    import chinchilla_jax as cj
+    result = cj.fit("runs.csv")                  # or a list of dicts, a dict of columns, a frame
+    result.optimum(1e21)                         # params, tokens, loss, each with its interval
+    result.draw("isoflop").savefig("isoflop.png")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0"
+
+if TYPE_CHECKING:
+    from chinchilla_jax.experiment.errors import UserError as UserError
+    from chinchilla_jax.scaling.library import fit as fit
+    from chinchilla_jax.scaling.library import published as published
+    from chinchilla_jax.scaling.library import read as read
+
+# Imported when they are first asked for: the programs of training need none of it.
+_LAZY = {
+    "UserError": "chinchilla_jax.experiment.errors",
+    "fit": "chinchilla_jax.scaling.library",
+    "published": "chinchilla_jax.scaling.library",
+    "read": "chinchilla_jax.scaling.library",
+}
+__all__ = ["UserError", "__version__", "fit", "published", "read"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -2,17 +2,15 @@
 
 import functools
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from chinchilla_jax import __version__
 
 
 @functools.cache
 def code_version() -> str:
     """Version of the package, and the commit where it runs from a checkout."""
-    try:
-        release = version("chinchilla_jax")
-    except PackageNotFoundError:  # a checkout on the path
-        release = "not installed"
+    release = __version__
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / ".git").exists():
         return release

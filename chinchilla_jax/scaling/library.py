@@ -1,0 +1,177 @@
+"""The evaluator for a notebook: a table of runs in, the compute-optimal run out.
+
+A table is a path, a list of dicts, a dict of columns, or a data frame of pandas or polars.
+
+    >>> import chinchilla_jax as cj
+    >>> table = [
+    ...     {"params": n, "flops": c, "loss": 1.69 + 406.4 / n**0.34 + 410.7 / (c / 6 / n) ** 0.28}
+    ...     for c in (1e18, 1e19, 1e20, 1e21)
+    ...     for n in ((c / 120) ** 0.5 * 2**k for k in range(-3, 4))
+    ... ]
+    >>> result = cj.fit(table, bootstrap=200)
+    >>> best = result.optimum(1e22)
+    >>> f"{best.params:.3g} parameters, {best.tokens:.3g} tokens, loss {best.loss:.3f}"
+    '5.26e+09 parameters, 3.17e+11 tokens, loss 2.138'
+    >>> low, high = best.interval["loss"]
+    >>> bool(low <= best.loss <= high)
+    True
+    >>> result.fits.parametric.alpha.__round__(4)
+    0.34
+
+What cannot be known is refused in a sentence, as on the report's page:
+
+    >>> cj.fit(table[:4], bootstrap=0).optimum(1e22)
+    Traceback (most recent call last):
+    ...
+    chinchilla_jax.experiment.errors.UserError: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.scaling import forecast
+from chinchilla_jax.scaling.analysis import Arrays, analyse
+from chinchilla_jax.scaling.fits import Fits
+from chinchilla_jax.scaling.forecast import Answer
+from chinchilla_jax.scaling.laws.published import law_named
+from chinchilla_jax.scaling.report import summary, write
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.read import read_runs
+from chinchilla_jax.scaling.table.runs import Runs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Result:
+    """An evaluation: `fits` is its record, as in fits.json; `arrays` what figures draw besides."""
+
+    fits: Fits
+    arrays: Arrays
+
+    def __repr__(self) -> str:
+        return "\n".join(summary.answer(self.fits))
+
+    def optimum(self, flops: float, form: str = "") -> Answer:
+        """The compute-optimal run of `flops` training FLOPs, with 95 % intervals.
+
+        Args:
+          form: `surface` or `loss_law`; by default the one that hold-out prefers.
+        Raises:
+          UserError: these runs do not tell; the sentence says why.
+        """
+        return forecast.at_flops(forecast.from_fits(self.fits, form), flops)
+
+    def cheapest(self, loss: float, form: str = "") -> Answer:
+        """The run of least FLOPs that reaches `loss`, in the unit of the table.
+
+        Raises:
+          UserError: these runs do not tell, or no budget reaches it.
+        """
+        return forecast.reaching(forecast.from_fits(self.fits, form), "loss", loss)
+
+    def draw(self, name: str = "isoflop") -> Figure:
+        """A figure of the report, Matplotlib's.
+
+        Args:
+          name: isoflop, frontier, surface, curves, holdout, residuals, bootstrap, ...
+        Raises:
+          UserError: there is no such figure, or these runs give nothing to draw in it.
+        """
+        from chinchilla_jax.scaling.report.plots import FIGURES, style
+
+        if name not in FIGURES:
+            raise UserError(
+                f"{name}: no such figure; {nearest(name, list(FIGURES))}there are "
+                f"{', '.join(FIGURES)}"
+            )
+        with style.styled():
+            figure = FIGURES[name](self.fits, self.arrays, ())
+        if figure is None:
+            raise UserError(f"{name}: these runs give nothing to draw; {repr(self).lower()}")
+        return figure
+
+    def report(self, folder: Path | str) -> Path:
+        """Writes fits.json, all figures and the page to `folder`; returns the page."""
+        return write.write(folder, self.fits, self.arrays)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published law that can be asked like a fit of one's own.
+
+    >>> import chinchilla_jax as cj
+    >>> f"{cj.published('hoffmann').optimum(5.76e23).params:.3g}"
+    '4.04e+10'
+    """
+
+    frontier: forecast.Frontier
+
+    def __repr__(self) -> str:
+        return self.frontier.title
+
+    def optimum(self, flops: float) -> Answer:
+        """The compute-optimal run of `flops` training FLOPs; it has no intervals."""
+        return forecast.at_flops(self.frontier, flops)
+
+    def cheapest(self, loss: float) -> Answer:
+        """The run of least FLOPs that reaches `loss`.
+
+        Raises:
+          UserError: the law has no loss, or no budget reaches it.
+        """
+        return forecast.reaching(self.frontier, "loss", loss)
+
+
+def read(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
+    """The finished runs of a table, every doubt about it in `warnings`.
+
+    Args:
+      table: a path (CSV, TSV, JSONL, JSON, Parquet, a sweep's folder), a list of dicts, a dict of
+        columns or a data frame.
+      columns: what the table calls ours: {"params": "N", "loss": "val_loss"}.
+    Raises:
+      UserError: it cannot be read as a table of runs.
+
+    >>> import chinchilla_jax as cj
+    >>> runs = cj.read({"N": [1e6, 2e6], "D": [2e7, 1e7], "final_loss": [3.1, 3.2]})
+    >>> len(runs), runs.flops.tolist()
+    (2, [120000000000000.0, 120000000000000.0])
+    """
+    return read_runs(table, columns)
+
+
+def fit(table: Any, **settings: Any) -> Result:
+    """Fits everything that `evaluate` fits to a table, or to what `read` returned.
+
+    Args:
+      settings: fields of `settings.Settings`, as `bootstrap=0`, `flops="six_nd"`, `seed=1`.
+    Raises:
+      UserError: no table of runs, or a setting that does not exist.
+    """
+    runs = table if isinstance(table, Runs) else read(table)
+    names = list(Settings.__dataclass_fields__)
+    for name in settings:
+        if name not in names:
+            raise UserError(
+                f"{name}: no such setting; {nearest(name, names)}there are {', '.join(names)}"
+            )
+    return Result(*analyse(runs, Settings(**settings)))
+
+
+def published(name: str, **columns: float) -> Published:
+    """A law of third_party/published_laws.json by name.
+
+    Args:
+      columns: further columns that the law knows (sparsity, unique_tokens, width, depth).
+    Raises:
+      UserError: there is no such law; all are named.
+    """
+    return Published(forecast.from_published(law_named(name), columns))

@@ -1,0 +1,75 @@
+"""The package as a library: what its documentation shows is what it does."""
+
+import doctest
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import chinchilla_jax as cj
+from chinchilla_jax.scaling import library
+from tests.scaling.known import TRUE, grid
+
+PARAMS, TOKENS, BUDGET = grid([1e18, 1e19, 1e20], 6, 4.0)
+TABLE = {"params": PARAMS, "tokens": TOKENS, "loss": TRUE.loss(PARAMS, TOKENS)}
+
+
+def test_the_examples_in_the_docstrings():
+    done = doctest.testmod(library, optionflags=doctest.ELLIPSIS)
+    assert done.failed == 0 and done.attempted >= 10
+
+
+@pytest.fixture(scope="module")
+def result():
+    return cj.fit(TABLE, bootstrap=50)
+
+
+def test_the_optimum_is_that_of_the_surface_behind_the_table(result):
+    params, tokens = TRUE.optimum(1e21)
+    best = result.optimum(1e21, form="surface")
+    assert best.params == pytest.approx(float(params), rel=1e-3)
+    assert best.loss == pytest.approx(float(TRUE.loss(params, tokens)), rel=1e-5)
+    cheapest = result.cheapest(best.loss, form="surface")
+    assert cheapest.flops == pytest.approx(1e21, rel=1e-6)
+
+
+def test_every_figure_can_be_drawn_by_its_name(result, tmp_path):
+    figure = result.draw("isoflop")
+    figure.savefig(tmp_path / "isoflop.png")
+    assert (tmp_path / "isoflop.png").stat().st_size > 10_000
+    with pytest.raises(cj.UserError, match=r"curves: these runs give nothing to draw"):
+        result.draw("curves")
+    with pytest.raises(cj.UserError, match="did you mean frontier"):
+        result.draw("fronteir")
+
+
+def test_a_report_is_that_of_evaluate(result, tmp_path):
+    page = result.report(tmp_path)
+    assert page.read_text().startswith("<!doctype html>") and (tmp_path / "fits.json").exists()
+
+
+def test_mistakes_are_one_line():
+    with pytest.raises(cj.UserError, match="bootstrp: no such setting; did you mean bootstrap"):
+        cj.fit(TABLE, bootstrp=3)
+    with pytest.raises(cj.UserError, match="no published law is called"):
+        cj.published("nobody")
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        cj.fitt  # noqa: B018
+
+
+def test_fit_takes_what_read_returned(result):
+    runs = cj.read(TABLE)
+    again = cj.fit(runs, bootstrap=50)
+    assert np.array_equal(runs.loss, TABLE["loss"])
+    assert again.fits.parametric == result.fits.parametric
+    assert repr(again).startswith("For ")
+
+
+def test_all_of_it_is_there_without_jax():
+    code = (
+        "import sys, chinchilla_jax as cj; assert 'numpy' not in sys.modules; "
+        "[getattr(cj, name) for name in cj.__all__]; print('jax' in sys.modules, cj.__version__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", cj.__version__]

@@ -23,38 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.experiment import earlier, lock, storage
-from chinchilla_jax.experiment.config import CONVENTIONS, DataConfig, Experiment, RunConfig
-from chinchilla_jax.experiment.counting import count_params, flops_per_step
+from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.lock import Lock
+from chinchilla_jax.experiment.rows import columns, row_of
 from chinchilla_jax.experiment.schema import from_json, to_json
 from chinchilla_jax.experiment.storage import LineFile, read_json, write_text_atomic
 
 PLAN_VERSION = 2  # plans of version 1 are read too, see `earlier`
 HEARTBEAT_SECONDS = 10.0  # between two signs of life of a run under way
-
-# What a run measures; all else in its row follows from its configuration.
-MEASURED = (
-    "loss", "loss_se", "bits_per_byte", "train_loss", "wall_seconds", "tokens_per_second", "mfu",
-    "input_share", "device_kind", "device_count", "unique_tokens", "data_fingerprint",
-    "tokenizer_fingerprint",
-)  # fmt: skip
-
-COLUMNS = (
-    "run_id", "status", "reason", "experiment", "budget", "flops", "flops_convention",
-    "flops_matmul", "flops_chinchilla", "flops_six_nd",
-    "params_total", "params_embedding", "params_readout", "params_non_embedding",
-    "params_matmul", "params_active", "tokens", "unique_tokens", "steps", "batch", "sequence",
-    "loss", "loss_se", "bits_per_byte", "train_loss",
-    "learning_rate", "weight_decay", "seed", "lr_multiplier",
-    "definition", "width", "depth", "heads", "kv_heads", "head_size", "ff_size",
-    "wall_seconds", "tokens_per_second", "mfu", "input_share", "device_kind", "device_count",
-    "data_fingerprint", "tokenizer_fingerprint", "config_fingerprint",
-)  # fmt: skip
-
-STATUSES = ("done", "diverged", "failed", "missing", "rejected")
 
 
 def _json_text(value: Any) -> str:
@@ -191,40 +170,6 @@ def run_directory(workdir: Path, run_id: str) -> RunDirectory:
     return RunDirectory(workdir / "runs" / run_id)
 
 
-def row_of(run: RunConfig) -> dict[str, Any]:
-    """All of a result row that follows from the configuration."""
-    model, params = run.model, count_params(run.model)
-    flops = {
-        name: run.steps * flops_per_step(model, run.batch_size, run.sequence_length, name)
-        for name in CONVENTIONS
-    }
-    row = dict.fromkeys(COLUMNS) | {
-        "run_id": run.run_id,
-        "experiment": run.experiment,
-        "budget": run.budget,
-        "flops": flops[run.flops_convention],
-        "flops_convention": run.flops_convention,
-        **{f"flops_{name}": value for name, value in flops.items()},
-        "params_total": params.total,
-        "params_embedding": params.embedding,
-        "params_readout": params.readout,
-        "params_non_embedding": params.non_embedding,
-        "params_matmul": params.matmul,
-        "params_active": params.active,
-        "tokens": run.tokens,
-        "steps": run.steps,
-        "batch": run.batch_size,
-        "sequence": run.sequence_length,
-        "learning_rate": run.optimizer.learning_rate,
-        "weight_decay": run.optimizer.weight_decay,
-        "seed": run.seed,
-        "lr_multiplier": run.lr_multiplier,
-        "config_fingerprint": fingerprint(run),
-    }
-    shape = ("definition", "width", "depth", "heads", "kv_heads", "head_size", "ff_size")
-    return row | {name: getattr(model, name) for name in shape}
-
-
 def write_plan(
     workdir: Path, experiment: Experiment, cells: Sequence[Cell], facts: Mapping[str, Any]
 ) -> None:
@@ -309,19 +254,22 @@ def planned_text(facts: Mapping[str, Any], data: DataConfig) -> str | None:
 def collect(workdir: Path) -> list[dict[str, Any]]:
     """A result row per cell of the plan, whatever became of it.
 
+    Columns that the version which wrote a result did not have are filled where they follow from the
+    configuration; what it did not measure stays missing.
+
     Raises:
       UserError: no plan.
     """
     rows = []
     for cell in read_plan(workdir)[1]:
         directory = run_directory(workdir, cell.run.run_id)
-        row = directory.result()
-        if row is None:
-            row = row_of(cell.run) | {"status": "missing", "reason": ""}
-            if cell.status == "rejected":
-                row |= {"status": "rejected", "reason": cell.reason}
-            elif (failure := directory.failure()) is not None:
-                row |= {"status": "failed", "reason": failure}
+        row = row_of(cell.run) | {"status": "missing", "reason": ""}
+        if (result := directory.result()) is not None:
+            row |= result
+        elif cell.status == "rejected":
+            row |= {"status": "rejected", "reason": cell.reason}
+        elif (failure := directory.failure()) is not None:
+            row |= {"status": "failed", "reason": failure}
         rows.append(row)
     return rows
 
@@ -336,7 +284,7 @@ def write_results(workdir: Path) -> list[dict[str, Any]]:
     while True:
         rows = collect(workdir)
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(buffer, columns(rows), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         text = buffer.getvalue()

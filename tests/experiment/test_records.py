@@ -14,6 +14,7 @@ from chinchilla_jax.experiment import records, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
+from chinchilla_jax.experiment.rows import row_of
 
 
 def experiment(**changes):
@@ -61,17 +62,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
         storage.write_text_atomic(tmp_path / "file" / "inner.json", "{}")
 
 
-def test_the_row_of_a_run_has_every_column_and_the_ledger_adds_up(run):
-    row = records.row_of(run)
-    assert tuple(row) == records.COLUMNS
-    assert row["flops"] == row["flops_matmul"] == planned(experiment())[0].flops
-    assert row["params_total"] == (
-        row["params_embedding"] + row["params_readout"] + row["params_non_embedding"]
-    )
-    assert row["tokens"] == row["steps"] * row["batch"] * row["sequence"]
-    assert row["loss"] is None
-
-
 def test_results_csv_has_a_row_per_cell_whatever_became_of_it(tmp_path):
     source = experiment()
     cells = plan(source)
@@ -92,8 +82,26 @@ def test_results_csv_has_a_row_per_cell_whatever_became_of_it(tmp_path):
         "failed",
         "out of memory",
     )
+    assert list(rows[done.run_id]) == list(row_of(done))
     (rejected,) = [r for r in rows.values() if r["status"] == "rejected"]
     assert "tokens per parameter" in rejected["reason"]
+
+
+def test_results_of_several_versions_have_the_columns_of_all(tmp_path):
+    """What another version did not measure is empty, and what only it did is kept."""
+    source = experiment()
+    records.write_plan(tmp_path, source, plan(source), {})
+    first, second = (cell.run for cell in planned(source)[:2])
+    records.run_directory(tmp_path, first.run_id).finish(first, "done", "", {"loss": 2.0})
+    old = {"run_id": second.run_id, "status": "done", "reason": "", "loss": 3.0, "spikes": 7}
+    folder = records.run_directory(tmp_path, second.run_id).path
+    storage.write_text_atomic(folder / "result.json", json.dumps(old))
+    records.write_results(tmp_path)
+    with (tmp_path / "results.csv").open() as file:
+        rows = {row["run_id"]: row for row in csv.DictReader(file)}
+    assert rows[first.run_id]["spikes"] == "" and rows[second.run_id]["spikes"] == "7"
+    assert rows[second.run_id]["params_total"] == str(row_of(second)["params_total"])
+    assert rows[second.run_id]["loss"] == "3.0" and rows[second.run_id]["mfu"] == ""
 
 
 def test_plan_round_trip(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chinchilla_jax.experiment.records import COLUMNS
+from chinchilla_jax.experiment.rows import columns
 
 BUDGETS = (1e11, 3e11, 1e12, 3e12)
 # width, depth, total parameters of a byte-level ladder (untied embedding and readout of 256).
@@ -36,9 +36,9 @@ def write_sweep(folder: Path, noise: float = 0.004, seed: int = 0) -> Path:
             loss = true_loss(params, tokens) * np.exp(noise * generator.standard_normal())
             run_id = f"{budget:.0e}-{width}x{depth}".replace("+", "")
             status = {5: "missing", 12: "diverged"}.get(len(rows), "done")
-            row = dict.fromkeys(COLUMNS, "")
+            row = {}
             row.update(
-                run_id=run_id, status=status, experiment="quickstart", budget=budget,
+                run_id=run_id, status=status, reason="", experiment="quickstart", budget=budget,
                 flops=flops_per_token * tokens, flops_convention="matmul",
                 flops_matmul=flops_per_token * tokens,
                 flops_chinchilla=flops_per_token * tokens * 1.04, flops_six_nd=6 * params * tokens,
@@ -55,7 +55,7 @@ def write_sweep(folder: Path, noise: float = 0.004, seed: int = 0) -> Path:
                 row["reason"] = "loss <b>nan</b> at step 212"
             rows.append(row)
     with (folder / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns(rows))
         writer.writeheader()
         writer.writerows(rows)
     return folder

@@ -17,6 +17,7 @@ import numpy as np
 
 from chinchilla_jax.experiment import records, storage
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.rows import columns as columns_of
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.table.cells import budgets
 from chinchilla_jax.scaling.table.checks import doubts
@@ -89,10 +90,10 @@ def _sweep(folder: Path) -> Raw:
             raise UserError(f"{folder}: neither plan.json nor results.csv: not a sweep's folder")
         return read_raw(folder / "results.csv")
     rows = records.collect(folder)
-    columns: dict[str, list[Cell]] = {
-        name: [row.get(name) for row in rows] for name in records.COLUMNS
+    found: dict[str, list[Cell]] = {
+        name: [row.get(name) for row in rows] for name in columns_of(rows)
     }
-    return Raw(str(folder), columns, list(range(2, len(rows) + 2)))  # as in results.csv
+    return Raw(str(folder), found, list(range(2, len(rows) + 2)))  # as in results.csv
 
 
 def _is_long(table: Table) -> bool:

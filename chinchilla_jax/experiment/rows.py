@@ -1,0 +1,93 @@
+"""The result row of a run: its configuration, flattened, what it costs, and what it measured.
+
+The columns of results.csv follow from the types: a field of the configuration is a column
+`group_field` (COLUMNS has those of other names) unless it says only how the run is carried out
+(`fingerprint.OPERATION`), and a row has each.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chinchilla_jax.experiment.config import CONVENTIONS, RunConfig
+from chinchilla_jax.experiment.counting import count_params, flops_per_step
+from chinchilla_jax.experiment.fingerprint import fingerprint, leaves
+from chinchilla_jax.experiment.schema import to_json
+
+# Of fields that have a name of their own in the field. `name` would be read as a run's.
+COLUMNS = {
+    "batch_size": "batch",
+    "sequence_length": "sequence",
+    "model.definition": "definition",
+    "model.width": "width",
+    "model.depth": "depth",
+    "model.heads": "heads",
+    "model.kv_heads": "kv_heads",
+    "model.head_size": "head_size",
+    "model.ff_size": "ff_size",
+    "optimizer.name": "optimizer",
+    "optimizer.learning_rate": "learning_rate",
+    "optimizer.weight_decay": "weight_decay",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a run finds out, None where it does not."""
+
+    loss: float | None = None  # nats per token, over the held-out windows
+    loss_se: float | None = None  # its standard error over windows
+    bits_per_byte: float | None = None
+    train_loss: float | None = None  # smoothed
+    wall_seconds: float | None = None
+    tokens_per_second: float | None = None
+    mfu: float | None = None  # where the device's peak is known
+    input_share: float | None = None  # of the time, in which a device may have waited for input
+    device_kind: str | None = None
+    device_count: int | None = None
+    unique_tokens: int | None = None  # of the text, that it was trained on
+    data_fingerprint: str | None = None
+    tokenizer_fingerprint: str | None = None
+
+
+def row_of(run: RunConfig) -> dict[str, Any]:
+    """The row of a run of which nothing is measured yet."""
+    return {
+        "run_id": run.run_id,
+        "status": None,
+        "reason": None,
+        **{column(leaf.path): to_json(leaf.value) for leaf in leaves(run)},
+        "config_fingerprint": fingerprint(run),
+        **_costs(run),
+        **dataclasses.asdict(Measured()),
+    }
+
+
+def column(path: str) -> str:
+    """The column of the field at a path of a run."""
+    return COLUMNS.get(path, path.replace(".", "_"))
+
+
+def columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The columns that some row has, in the order in which they first come."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _costs(run: RunConfig) -> dict[str, Any]:
+    model, params = run.model, count_params(run.model)
+    flops = {
+        name: run.steps * flops_per_step(model, run.batch_size, run.sequence_length, name)
+        for name in CONVENTIONS
+    }
+    return {
+        "tokens": run.tokens,
+        "flops": flops[run.flops_convention],
+        **{f"flops_{name}": value for name, value in flops.items()},
+        "params_total": params.total,
+        "params_embedding": params.embedding,
+        "params_readout": params.readout,
+        "params_non_embedding": params.non_embedding,
+        "params_matmul": params.matmul,
+        "params_active": params.active,
+    }

@@ -1,6 +1,7 @@
 """The ledger against the definitions themselves and against the compiler."""
 
 import collections
+import dataclasses
 import math
 
 import flax
@@ -10,9 +11,11 @@ import pytest
 
 from chinchilla_jax.experiment import parameters as table
 from chinchilla_jax.experiment.counting import count_params, flops_per_step
+from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.models import loss
 from chinchilla_jax.models.decoder import Decoder
+from tests.training.helpers import small_run
 
 # width, depth, heads, key and value heads, head size, feed-forward, vocabulary
 SHAPES = {
@@ -77,3 +80,8 @@ def test_matmul_flops_are_within_two_percent_of_the_compiler(definition, kv_head
     compiled = jax.jit(jax.grad(total)).lower(params, tokens).compile()
     counted = flops_per_step(c, batch, sequence, "matmul")
     assert compiled.cost_analysis()["flops"] == pytest.approx(counted, rel=0.02)
+    forward = jax.jit(lambda params, tokens: model.apply({"params": params}, tokens))
+    one = jax.ShapeDtypeStruct((1, sequence), jnp.int32)
+    prefill = ledger(small_run(sequence=sequence, model=dataclasses.asdict(c))).prefill
+    analysis = forward.lower(params, one).compile().cost_analysis()
+    assert analysis["flops"] == pytest.approx(sequence * prefill, rel=0.02)

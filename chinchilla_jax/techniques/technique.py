@@ -1,0 +1,128 @@
+"""What a technique knows of a run, and the ledger that it may change: what a run holds and costs.
+
+`experiment/ledger.py` makes the ledger of a dense run; a technique takes it and returns its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.parameters import GROUPS
+
+TABLES = ("embedding", "readout")  # groups that a count "without embeddings" leaves out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a technique may know of a run."""
+
+    model: ModelConfig
+    batch_size: int  # sequences
+    sequence_length: int  # tokens
+    steps: int
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens, exactly."""
+        return self.batch_size * self.sequence_length * self.steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One kind of parameter, all layers of it: a row of `experiment/parameters.py` in numbers."""
+
+    name: str
+    group: str
+    kind: str  # input, hidden, output, vector
+    stored: int  # numbers kept at the end of training
+    nonzero: int  # of them
+    active: int  # of them, those that one token meets
+    bytes_at_rest: int
+    prefill: int  # FLOPs of its product for each token of a prompt; 0 where it has none
+    decode: int  # and for each generated token
+
+    def pruned(self, nonzero: int) -> Weights:
+        """With so many that are not 0, and products that skip the others."""
+        return dataclasses.replace(
+            self,
+            nonzero=nonzero,
+            prefill=self.prefill * nonzero // self.nonzero,
+            decode=self.decode * nonzero // self.nonzero,
+        )
+
+    def of_bits(self, bits: int) -> Weights:
+        """With numbers of so many bits at rest, to the whole byte."""
+        return dataclasses.replace(self, bytes_at_rest=-(-self.stored * bits // 8))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """What a run holds and costs: exact counts, each a column of its result row.
+
+    Training FLOPs are those of the whole run, by term, under the `matmul` convention of
+    `experiment/counting.py`; the other two conventions are totals. Inference FLOPs are per token,
+    under the same convention (full attention, no causal discount): `prefill` a token of a prompt
+    as long as the context, with logits at each, `decode` the next token after a context whose
+    keys, values and projected distances are kept.
+    """
+
+    weights: tuple[Weights, ...]
+    training: Mapping[str, int]  # FLOPs by term: forward, backward, and what techniques add
+    flops_chinchilla: int
+    flops_six_nd: int
+    attention: int  # FLOPs of one token's products without weights, over the context
+    context: int  # tokens
+
+    def total(self, quantity: str, groups: Collection[str] = GROUPS) -> int:
+        """The sum of a field of the weights, over some groups of them."""
+        return sum(getattr(w, quantity) for w in self.weights if w.group in groups)
+
+    @property
+    def flops_matmul(self) -> int:
+        """Training FLOPs, all terms."""
+        return sum(self.training.values())
+
+    @property
+    def prefill(self) -> int:
+        """FLOPs per token of a prompt."""
+        return self.attention + self.total("prefill")
+
+    @property
+    def decode(self) -> int:
+        """FLOPs per generated token."""
+        return self.attention + self.total("decode")
+
+    def change(self, kind: str, change: Callable[[Weights], Weights]) -> Ledger:
+        """With other weights of a kind: `ledger.change("hidden", lambda w: w.of_bits(4))`."""
+        weights = tuple(change(w) if w.kind == kind else w for w in self.weights)
+        return dataclasses.replace(self, weights=weights)
+
+    def add(self, term: str, flops: int) -> Ledger:
+        """With another term of training FLOPs, or more of one: `ledger.add("teacher", flops)`."""
+        training = {**self.training, term: self.training.get(term, 0) + flops}
+        return dataclasses.replace(self, training=training)
+
+    def columns(self) -> dict[str, int | float | str]:
+        """Its columns of a result row, by name: parameters, bytes, FLOPs."""
+        body = tuple(group for group in GROUPS if group not in TABLES)
+        return {
+            "flops_matmul": self.flops_matmul,
+            "flops_chinchilla": self.flops_chinchilla,
+            "flops_six_nd": self.flops_six_nd,
+            **{f"flops_{term}": flops for term, flops in self.training.items()},
+            "params_total": self.total("stored"),
+            **{f"params_{group}": self.total("stored", (group,)) for group in GROUPS},
+            "params_non_embedding": self.total("stored", body),
+            "params_matmul": sum(w.active for w in self.weights if w.prefill),
+            "params_nonzero": self.total("nonzero"),
+            "params_nonzero_non_embedding": self.total("nonzero", body),
+            "params_active": self.total("active"),
+            "params_active_non_embedding": self.total("active", body),
+            "bytes_at_rest": self.total("bytes_at_rest"),
+            "inference_flops_prefill": self.prefill,
+            "inference_flops_decode": self.decode,
+            "inference_context": self.context,
+        }

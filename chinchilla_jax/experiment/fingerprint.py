@@ -52,7 +52,7 @@ def fingerprint(config: Any) -> str:
     a default that means "as before" changes no fingerprint of a run that exists.
     """
     numbers = {
-        leaf.path: _canonical(to_json(leaf.value))
+        leaf.path: canonical(to_json(leaf.value))
         for leaf in leaves(config)
         if not leaf.label and (leaf.default is dataclasses.MISSING or leaf.value != leaf.default)
     }
@@ -60,10 +60,17 @@ def fingerprint(config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _canonical(value: Any) -> Any:
-    """1 for 1.0: a budget written as 10**11 is that of 1e11."""
+def canonical(value: Any) -> Any:
+    """JSON in which equal numbers look alike: 1 for 1.0, since a budget of 10**11 is that of 1e11.
+
+    And twelve digits, since the last ones of a power differ between libraries of mathematics: a
+    host may go on with what another began.
+    """
     if isinstance(value, list):
-        return [_canonical(item) for item in value]
+        return [canonical(item) for item in value]
     if isinstance(value, dict):
-        return {key: _canonical(item) for key, item in value.items()}
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+        return {key: canonical(item) for key, item in value.items()}
+    if isinstance(value, float):
+        value = float(f"{value:.12g}")
+        return int(value) if value.is_integer() else value
+    return value

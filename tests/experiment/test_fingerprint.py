@@ -1,6 +1,7 @@
 """A fingerprint tells runs of other numbers apart, and no others, from one version to the next."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 import pytest
@@ -106,8 +107,17 @@ def test_a_whole_number_is_one_number_however_it_is_written():
     assert fingerprint(runs[0]) == fingerprint(runs[1])
 
 
+def test_the_last_digits_of_a_power_are_no_other_run(run):
+    def with_rate(rate):
+        optimizer = dataclasses.replace(run.optimizer, learning_rate=rate)
+        return fingerprint(dataclasses.replace(run, optimizer=optimizer))
+
+    rate = 6e-3 * 3**0.6
+    assert with_rate(rate) == with_rate(math.nextafter(rate, 1)) != with_rate(rate * (1 + 1e-10))
+
+
 def test_the_fingerprint_of_a_run_of_today(run):
     """Runs begun with it must be found again: change this only together with the plan's version."""
-    assert fingerprint(run) == "4a7c9baa7edb9a0d"
+    assert fingerprint(run) == "535e7f6c43cc28f3"
     fewer = replace_paths(run, [("measurement.eval_windows", "64")])
-    assert fingerprint(fewer) == "7c4d1e91cc4d3737"
+    assert fingerprint(fewer) == "c9ddce5bff1dcaa0"

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chinchilla_jax.experiment.config import CONVENTIONS, RunConfig
-from chinchilla_jax.experiment.counting import count_params, flops_per_step
+from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.fingerprint import fingerprint, leaves
+from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.schema import to_json
 
 # Of fields that have a name of their own in the field. `name` would be read as a run's.
@@ -53,13 +53,16 @@ class Measured:
 
 def row_of(run: RunConfig) -> dict[str, Any]:
     """The row of a run of which nothing is measured yet."""
+    costs = ledger(run).columns()
     return {
         "run_id": run.run_id,
         "status": None,
         "reason": None,
         **{column(leaf.path): to_json(leaf.value) for leaf in leaves(run)},
         "config_fingerprint": fingerprint(run),
-        **_costs(run),
+        "tokens": run.tokens,
+        "flops": costs[f"flops_{run.flops_convention}"],
+        **costs,
         **dataclasses.asdict(Measured()),
     }
 
@@ -72,22 +75,3 @@ def column(path: str) -> str:
 def columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """The columns that some row has, in the order in which they first come."""
     return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def _costs(run: RunConfig) -> dict[str, Any]:
-    model, params = run.model, count_params(run.model)
-    flops = {
-        name: run.steps * flops_per_step(model, run.batch_size, run.sequence_length, name)
-        for name in CONVENTIONS
-    }
-    return {
-        "tokens": run.tokens,
-        "flops": flops[run.flops_convention],
-        **{f"flops_{name}": value for name, value in flops.items()},
-        "params_total": params.total,
-        "params_embedding": params.embedding,
-        "params_readout": params.readout,
-        "params_non_embedding": params.non_embedding,
-        "params_matmul": params.matmul,
-        "params_active": params.active,
-    }

@@ -8,6 +8,7 @@ from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.fingerprint import leaves
 from chinchilla_jax.experiment.grid import plan
+from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.rows import COLUMNS, column, columns, row_of
 from chinchilla_jax.scaling.table.columns import ALIASES
 
@@ -63,6 +64,12 @@ def test_the_costs_add_up(cell):
         == cell.params
         == (row["params_embedding"] + row["params_readout"] + row["params_non_embedding"])
     )
+
+
+def test_every_figure_of_the_ledger_is_a_column(cell):
+    row, costs = row_of(cell.run), ledger(cell.run).columns()
+    assert {name: row[name] for name in costs} == costs
+    assert not set(costs) & {column(leaf.path) for leaf in leaves(cell.run)}
 
 
 def test_every_field_of_a_run_is_a_column_of_its_own_but_how_it_is_carried_out(cell):

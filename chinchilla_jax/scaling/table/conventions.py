@@ -15,7 +15,10 @@ from chinchilla_jax.scaling.table.cells import group_flops
 from chinchilla_jax.scaling.table.curves import Curve
 from chinchilla_jax.scaling.table.runs import Runs
 
-PARAMS = ("total", "non_embedding", "matmul")
+PARAMS = (
+    "total", "non_embedding", "matmul", "nonzero", "nonzero_non_embedding", "active",
+    "active_non_embedding",
+)  # fmt: skip
 FLOPS = ("as_given", "matmul", "chinchilla", "six_nd")
 # As they are called in print.
 _IN_PRINT = {"as_given": "as given", "six_nd": "6ND", "non_embedding": "non-embedding",

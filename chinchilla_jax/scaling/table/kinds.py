@@ -36,6 +36,7 @@ CHOICES = ("condition", "setting", "seed", "count", "outcome", "identifier")
 # Words of a name; the first pattern that matches counts. A "shape" (or its steps) and an "amount"
 # are counts unless they differ inside a cell: see `kinds_of`.
 _NAMES: tuple[tuple[str, str, str], ...] = (
+    ("amount", "what a run holds and costs", r"^((params|flops|inference) .+|bytes at rest)$"),
     ("seed", "seeds", r"seeds?|replicas?|replicates?|rng"),
     ("condition", "techniques", r"techniques?|teacher|kd|loss weight"),
     ("outcome", "where it ran", (

@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.scaling.table.conditions import conditions
 from chinchilla_jax.scaling.table.kinds import words
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.conditions import three_optimizers
 from tests.scaling.known import DATA, TRUE, grid
+from tests.training.helpers import small_run
 
 PARAMS, TOKENS, FLOPS = grid([1e18, 1e19, 1e20], 6, 4.0)
 RNG = np.random.default_rng(0)
@@ -98,6 +100,24 @@ def test_a_corpus_is_a_condition_even_where_no_cell_holds_two():
     found = kinds(rows)
     assert found["dataset"] == "condition"
     assert found["flavour"] == "condition"  # few values, and neither size nor budget tells them
+
+
+def test_what_a_run_holds_and_costs_makes_no_condition():
+    """All columns of the ledger, of a taught run and of a pruned one beside it in each cell."""
+    rows = []
+    for width in (8, 16, 24, 32, 48):
+        model = {"definition": "chinchilla", "width": width}
+        for steps in (100, 200, 400):
+            dense = ledger(small_run(steps=steps, model=model)).add("teacher", 1000 * steps)
+            pruned = dense.change("hidden", lambda w: w.pruned(w.stored // 2))
+            for level, found in ((0, dense), (50, pruned)):
+                rows.append(found.columns() | {"tokens": 128 * steps, "sparsity": level})
+    n, d = (np.array([row[name] for row in rows]) for name in ("params_total", "tokens"))
+    for row, loss in zip(rows, TRUE.loss(n, d), strict=True):
+        row["loss"] = loss + 0.1 * row["sparsity"]
+    assert {name: kind for name, kind in kinds(rows).items() if kind == "condition"} == {
+        "sparsity": "condition"
+    }
 
 
 def test_repetition_is_a_condition_and_once_is_once():

@@ -44,11 +44,11 @@ _CONVENTION_DRAWS = 400
 class Arrays:
     """What figures draw besides `fits`; None where a part was refused or not asked for."""
 
-    runs: Runs  # as counted under Settings.params and Settings.flops
+    runs: Runs  # that are fitted, as counted under Settings.params and Settings.flops
+    tried: Runs  # and those at worse settings of their cells
     flops_model: FlopsModel
     profiles: tuple[Profile, ...]
     minima: dict[str, MinimaFit]  # by method
-    weights_R: Floats  # of runs in an objective
     fit: SurfaceFit | None
     residual_R: Floats | None  # ln(predicted) - ln(observed) of the surface, in the order of runs
     surface_draws: SurfaceDraws | None
@@ -62,14 +62,17 @@ def analyse(
 ) -> tuple[Fits, Arrays]:
     """All of it, `laws` fitted beside; see the module's docstring for what comes back.
 
+    The best settings of every cell are fitted; all that was tried is there for laws in settings.
+
     Raises:
-      UserError: the table lacks a column for the conventions or the laws asked for.
+      UserError: the runs are of several conditions, or the table lacks a column for the
+        conventions or the laws asked for.
     """
     settings = settings or Settings()
     if len(conditions(runs)) > 1:
         raise UserError(choice(runs))
-    runs = runs.best()
-    given, runs = runs, under(runs, settings.params, settings.flops)
+    given = runs.best()
+    tried, runs = (under(each, settings.params, settings.flops) for each in (runs, given))
 
     def stream(part: int) -> np.random.Generator:
         return np.random.default_rng([settings.seed, part])  # parts do not disturb each other
@@ -127,7 +130,7 @@ def analyse(
     fits = Fits(
         version=VERSION,
         settings=Choices(**vars(settings)),
-        table=sections.table(runs, given, cost),
+        table=sections.table(tried, runs, given, cost),
         parametric=parametric,
         isoflop=sections.isoflop(found, minima, settings.minima, noise, bias),
         envelope=sections.envelope(lower, lower_laws, curves),
@@ -136,7 +139,7 @@ def analyse(
         forecast_check=None if checked is None else outlook.checked(checked),
         influence=outlook.influences(variants, cost, float(at.max())),
         conventions=_conventions(given, runs, fit, draws, minima, settings),
-        laws=fit_laws(laws, runs, weights_R, objective, settings.bootstrap, settings.seed),
+        laws=fit_laws(laws, tried, objective, settings.bootstrap, settings.seed),
         sources=outlook.sources(sources),
         draws=outlook.draws(sources),
         warnings=tuple(warnings),
@@ -144,10 +147,10 @@ def analyse(
     )
     arrays = Arrays(
         runs=runs,
+        tried=tried,
         flops_model=cost,
         profiles=tuple(found),
         minima=minima,
-        weights_R=weights_R,
         fit=fit,
         residual_R=None if fit is None else fit.residual_R,
         surface_draws=draws,

@@ -29,6 +29,7 @@ from chinchilla_jax.scaling.fitting.refusal import Refusal
 from chinchilla_jax.scaling.fitting.surface import FlopsModel
 from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.kinds import Column
 from chinchilla_jax.scaling.table.runs import Aside
 
 VERSION = 2
@@ -63,6 +64,7 @@ class RunTable:
     source: str  # its file or folder
     rows: int
     fitted: int
+    beaten: int  # at worse settings of their cell: shown, not fitted
     aside: dict[str, int]  # rows not fitted, by status
     aside_rows: tuple[Aside, ...]  # the first 200 of them
     params_convention: str
@@ -71,6 +73,8 @@ class RunTable:
     axes: tuple[str, ...]  # numeric columns besides params, tokens, flops and loss that vary
     range: Ranges
     vocab_size: int | None  # that all runs share
+    columns: tuple[Column, ...]  # what each column of the file was taken for
+    condition: dict[str, str]  # values by which these runs were picked out of a larger table
     flops_model: FlopsModel  # flops = kappa params^exponent tokens; 6 and 1 when C = 6ND holds
 
 

@@ -41,13 +41,15 @@ SURFACE = ("E", "A", "B", "alpha", "beta")
 _ASIDE_SHOWN = 200
 
 
-def table(runs: Runs, given: Runs, cost: FlopsModel) -> RunTable:
+def table(tried: Runs, runs: Runs, given: Runs, cost: FlopsModel) -> RunTable:
+    """Of all that was tried, of the runs fitted, and of these as the file counts them."""
     columns = ("params", "tokens", "flops", "loss", "tokens_per_param")
     ends = {c: (float(getattr(runs, c).min()), float(getattr(runs, c).max())) for c in columns}
     return RunTable(
         source=runs.source,
-        rows=len(runs) + len(runs.aside),
+        rows=len(tried) + len(runs.aside),
         fitted=len(runs),
+        beaten=len(tried) - len(runs),
         aside=dict(Counter(aside.status for aside in runs.aside)),
         aside_rows=runs.aside[:_ASIDE_SHOWN],
         params_convention=runs.params_convention,
@@ -60,6 +62,8 @@ def table(runs: Runs, given: Runs, cost: FlopsModel) -> RunTable:
         ),
         range=Ranges(**ends),
         vocab_size=_vocab_size(given),
+        columns=tuple(runs.kinds.values()),
+        condition=dict(runs.picked),
         flops_model=cost,
     )
 

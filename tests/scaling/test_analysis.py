@@ -15,7 +15,9 @@ from chinchilla_jax.scaling.fits import Draws, read, write
 from chinchilla_jax.scaling.fitting.surface import SIX_ND, fit_surface
 from chinchilla_jax.scaling.prediction import SurfaceForecast, forecast
 from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.conditions import where
 from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.conditions import NOISE, SURFACES, three_optimizers
 from tests.scaling.known import DATA, TRUE, grid
 from tests.scaling.sweeps import write_sweep
 
@@ -133,3 +135,36 @@ def test_other_peoples_tables_go_through(name, tmp_path):
     assert to_json(read(tmp_path / "fits.json")) == to_json(fits)
     assert fits.parametric.status == fits.isoflop.status == "ok"
     assert fits.parametric.starts_agreeing > 0.9
+
+
+def test_several_conditions_are_not_fitted_as_one():
+    runs = read_runs(three_optimizers())
+    with pytest.raises(UserError, match=r"column optimizer .* tells 3 conditions apart") as told:
+        analyse(runs, Settings(bootstrap=0))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_inside_a_condition_the_noise_is_the_noise(seeds):
+    """Three conditions of .1 % noise were read as one of several per cent, "from seeds"."""
+    runs = read_runs(three_optimizers(seeds=seeds))
+    for name, surface in SURFACES.items():
+        fits, _ = analyse(where(runs, {"optimizer": name}), Settings(bootstrap=0))
+        noise = fits.isoflop.noise
+        assert noise.from_ == ("seeds" if seeds > 1 else "parabola residuals")
+        assert fits.parametric.noise == pytest.approx(NOISE, rel=0.5)
+        if seeds > 1:
+            assert noise.log_loss == pytest.approx(NOISE, rel=0.5)
+        assert fits.parametric.a == pytest.approx(surface.exponents()[0], abs=0.03)
+        assert fits.table.condition == {"optimizer": name}
+
+
+def test_a_condition_picked_is_the_table_of_its_rows_alone():
+    """All numbers, also those drawn: the rest of the table leaves no trace."""
+    rows = three_optimizers(seeds=2)
+    settings = Settings(bootstrap=50)
+    picked, _ = analyse(where(read_runs(rows), {"optimizer": "muon"}), settings)
+    alone, _ = analyse(read_runs([row for row in rows if row["optimizer"] == "muon"]), settings)
+    ours, theirs = to_json(picked), to_json(alone)
+    assert ours.pop("table")["range"] == theirs.pop("table")["range"]
+    assert ours == theirs

@@ -9,10 +9,13 @@ import numpy as np
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.arrays import Bools, Floats
+from chinchilla_jax.scaling.fitting.isoflop import profiles
+from chinchilla_jax.scaling.fitting.noise import noise_model, run_weights
 from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.draws import law_draws, with_intervals
 from chinchilla_jax.scaling.laws.fit import LawFit, fit
+from chinchilla_jax.scaling.table.kinds import joint
 from chinchilla_jax.scaling.table.runs import Runs
 from chinchilla_jax.techniques.law import Law
 
@@ -37,34 +40,36 @@ def laws_named(names: Sequence[str]) -> list[Law]:
 def fit_laws(
     laws: Sequence[Law],
     runs: Runs,
-    weights_R: Floats,
     objective: Objective,
     draws: int,
     seed: int,
 ) -> tuple[LawFit, ...]:
     """Each law on the runs that have its columns, with intervals: `laws` in fits.json.
 
-    A law of the frontier takes the best run of each budget. Rows with an empty cell in a column
-    that the law needs are left out, and the count of runs says so.
+    The best settings of each cell are fitted, except that a law in a setting or in the column of a
+    condition spans its values. A law of the frontier takes the best run of each budget. Rows with
+    an empty cell in a column that the law needs are left out, and the count of runs says so.
 
     Args:
-      weights_R: of the runs, as for the loss surface.
+      runs: all that was tried, under one condition or those that the laws span.
       draws: bootstrap draws, of which at most DRAWS are made; seed: theirs.
 
     Raises:
       UserError: the table lacks a column, or has too few rows for the law's parameters.
     """
-    columns = {
-        **runs.columns, "params": runs.params, "tokens": runs.tokens, "flops": runs.flops
-    }  # fmt: skip
     found = []
     for number, law in enumerate(laws):
-        keep = _lowest(runs) if law.frontier else np.ones(len(runs), bool)
+        table = runs.select(runs.best_R(spanned(law, runs)))
+        columns = {
+            **table.columns, "params": table.params, "tokens": table.tokens, "flops": table.flops
+        }  # fmt: skip
+        weights_R = law_weights(table, objective)
+        keep = _lowest(table) if law.frontier else np.ones(len(table), bool)
         for name in law.columns:
             if name in columns:
                 keep &= np.isfinite(columns[name])
         chosen = {name: column[keep] for name, column in columns.items()}
-        data = (law, chosen, runs.loss[keep])
+        data = (law, chosen, table.loss[keep])
         fitted = fit(*data, objective, weights_R[keep])
         if draws:
             rng = np.random.default_rng([seed, number])
@@ -72,6 +77,25 @@ def fit_laws(
             fitted = with_intervals(fitted, drawn)
         found.append(fitted)
     return tuple(found)
+
+
+def spanned(law: Law, runs: Runs) -> list[str]:
+    """The file's columns, settings or conditions among them, that the law is a function of."""
+    return [runs.title.get(name, name) for name in law.columns]
+
+
+def law_weights(runs: Runs, objective: Objective) -> Floats:
+    """As for the loss surface, from profiles inside conditions."""
+    grouped = runs.group_R >= 0
+    profile_R = np.full(len(runs), -1)
+    _, first, profile_R[grouped] = np.unique(
+        joint(runs.condition_R(), runs.group_R)[grouped], return_index=True, return_inverse=True
+    )
+    flops_G = runs.budget_G[runs.group_R[grouped][first]]
+    found = profiles(profile_R, flops_G, runs.params, runs.tokens, runs.loss)
+    noise = noise_model(found, runs.cell_R(), runs.loss)
+    squared = objective.loss == "squared"
+    return run_weights(noise, found, len(runs), squared, runs.columns.get("weight"))
 
 
 def _lowest(runs: Runs) -> Bools:

@@ -12,6 +12,7 @@ from chinchilla_jax.scaling.fits import write as write_fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import summary
 from chinchilla_jax.scaling.report.page import Picture, Section, page
+from chinchilla_jax.scaling.table.conditions import written
 from chinchilla_jax.scaling.table.conventions import in_print
 
 CAPTIONS = {
@@ -112,7 +113,8 @@ def html(
         Section(
             "Published laws shown", [f"{law.title}: {law.source}. {law.note}" for law in overlays]
         ),
-        Section("Runs", (), [summary.runs(arrays.runs, arrays.residual_R)]),
+        Section("Columns", (), present(summary.columns(fits.table.columns))),
+        Section("Runs", (), [summary.runs(arrays.tried, arrays.runs, arrays.residual_R)]),
     ]
     return page(_title(fits), _meta(fits), summary.answer(fits), sections)
 
@@ -120,12 +122,15 @@ def html(
 def _title(fits: Fits) -> str:
     source = Path(fits.table.source or "runs")
     name = source.parent.name if source.name == "results.csv" else source.stem
-    return f"Compute-optimal training: {name}"
+    picked = written(fits.table.condition)
+    return f"Compute-optimal training: {', '.join(filter(None, [name, picked]))}"
 
 
 def _meta(fits: Fits) -> str:
     table, settings = fits.table, fits.settings
-    aside = ", ".join(f"{count} {status}" for status, count in table.aside.items())
+    left = [f"{count} {status}" for status, count in table.aside.items()]
+    left += [f"{table.beaten} at worse settings"] if table.beaten else []
+    aside = ", ".join(left)
     flops = table.range.flops
     return (
         f"{table.fitted} runs fitted{f' ({aside} aside)' if aside else ''}, "
@@ -160,5 +165,6 @@ def terminal(fits: Fits, path: Path | str) -> str:
     doubts = [text for text in summary.doubts(fits) if text not in answer]
     if doubts:
         parts.append("\n".join(f"warning: {text}" for text in doubts))
+    parts.append(summary.kinds_line(fits.table.columns))
     parts.append(f"report: {path}")
     return "\n\n".join(parts)

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.scaling.arrays import Bools
 from chinchilla_jax.scaling.table.cells import budgets
 from chinchilla_jax.scaling.table.checks import doubts
 from chinchilla_jax.scaling.table.columns import label
@@ -15,6 +15,7 @@ from chinchilla_jax.scaling.table.kinds import codes, joint
 from chinchilla_jax.scaling.table.runs import Runs
 
 _SHOWN = 6  # values of a column in a message
+_EMPTY = "none"  # an empty cell in a message or a flag
 _FINGERPRINT = "fingerprint"
 
 
@@ -28,7 +29,7 @@ class Condition:
     @property
     def title(self) -> str:
         """optimizer=adamw, bits=4."""
-        return ", ".join(f"{name}={value or 'none'}" for name, value in self.values.items())
+        return written(self.values)
 
 
 def distinguishing(runs: Runs, first: Sequence[str] = ()) -> list[str]:
@@ -59,13 +60,13 @@ def conditions(runs: Runs, first: Sequence[str] = ()) -> list[Condition]:
         here = condition_R == code
         row = int(np.argmax(here))
         values = {name: str(runs.condition_labels(name)[row]) for name in names}
-        found.append(Condition(values, restricted(runs, here)))
+        found.append(Condition(values, restricted(runs, here, values)))
     return sorted(found, key=lambda one: [_rank(value) for value in one.values.values()])
 
 
-def restricted(runs: Runs, keep_R: npt.NDArray[np.bool_]) -> Runs:
+def restricted(runs: Runs, keep_R: Bools, values: Mapping[str, str]) -> Runs:
     """The runs of `keep_R` as if the table held no others: budgets and doubts are theirs."""
-    part = runs.select(keep_R)
+    part = replace(runs.select(keep_R), picked={**runs.picked, **values})
     group_R, budget_G, source = budgets(part.flops, part.columns.get("budget"))
     part = replace(part, group_R=group_R, budget_G=budget_G, budgets_from=source)
     return replace(part, doubts=doubts(part))
@@ -86,7 +87,7 @@ def where(runs: Runs, asked: Mapping[str, str]) -> Runs:
         if name in runs.names("condition") and value in runs.condition_labels(name):
             labels = runs.condition_labels(name)
         same = labels == label(value)
-        if value == "none":
+        if value == _EMPTY:
             same |= labels == ""
         if not same.any():
             raise UserError(
@@ -94,9 +95,8 @@ def where(runs: Runs, asked: Mapping[str, str]) -> Runs:
             )
         keep_R &= same
     if not keep_R.any():
-        given = ",".join(f"{name}={value}" for name, value in asked.items())
-        raise UserError(f"--where={given}: no run has all of it")
-    return restricted(runs, keep_R)
+        raise UserError(f"--where={written(asked, ',')}: no run has all of it")
+    return restricted(runs, keep_R, {name: label(value) for name, value in asked.items()})
 
 
 def by(runs: Runs, names: Sequence[str]) -> Runs:
@@ -108,7 +108,7 @@ def by(runs: Runs, names: Sequence[str]) -> Runs:
     kinds = dict(runs.kinds)
     for name in names:
         _must_exist("by", name, runs)
-        if kinds[name].kind == "core":
+        if kinds[name].kind == "fitted":
             raise UserError(f"--by={name}: it is fitted, and no condition")
         if kinds[name].kind != "condition":
             kinds[name] = replace(kinds[name], kind="condition", reason="asked for by --by")
@@ -134,11 +134,16 @@ def choice(runs: Runs) -> str:
     )
 
 
+def written(values: Mapping[str, str], between: str = ", ") -> str:
+    """optimizer=adamw, bits=4; as --where takes it with a comma `between`."""
+    return between.join(f"{name}={value or _EMPTY}" for name, value in values.items())
+
+
 def listed(runs: Runs, name: str) -> str:
     """The values of a column, the first few of many."""
     labels = runs.condition_labels(name) if name in runs.names("condition") else runs.labels[name]
     values = sorted(set(labels), key=_rank)
-    shown = ", ".join(str(value) or "none" for value in values[:_SHOWN])
+    shown = ", ".join(str(value) or _EMPTY for value in values[:_SHOWN])
     more = len(values) - _SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
 
@@ -153,7 +158,7 @@ def _example(names: Sequence[str], runs: Runs) -> str:
     condition_R = joint(*(codes(runs.condition_labels(name)) for name in names))
     most = int(np.bincount(condition_R).argmax())
     row = int(np.argmax(condition_R == most))
-    return ",".join(f"{name}={runs.condition_labels(name)[row] or 'none'}" for name in names)
+    return written({name: str(runs.condition_labels(name)[row]) for name in names}, ",")
 
 
 def _it(names: Sequence[str]) -> str:
@@ -174,3 +179,19 @@ def _rank(value: str) -> tuple[bool, float, str]:
         return (False, float(value), value)
     except ValueError:
         return (True, 0.0, value)
+
+
+def lost_to(runs: Runs) -> dict[int, str]:
+    """Runs, by their index, whose settings another one of their cell beat, and those settings."""
+    best_R, cell_R = runs.best_R(), runs.cell_R()
+    winner = {int(cell_R[i]): int(i) for i in np.flatnonzero(best_R)}
+    found = {}
+    for i in np.flatnonzero(~best_R):
+        other = winner[int(cell_R[i])]
+        better = {
+            name: str(runs.labels[name][other])
+            for name in runs.names("setting")
+            if runs.labels[name][other] != runs.labels[name][i]
+        }
+        found[int(i)] = f"{written(better)} did better in this cell"
+    return found

@@ -22,7 +22,7 @@ Labels = npt.NDArray[np.str_]
 Codes = npt.NDArray[np.int64]
 
 KINDS = {
-    "core": "what is fitted: params, tokens, FLOPs, loss, and what weighs or groups them",
+    "fitted": "params, tokens, FLOPs, loss, and what weighs or groups them",
     "condition": "runs of two values are never fitted as one",
     "setting": "of several in one cell the best counts",
     "seed": "runs that differ in it alone replicate each other",
@@ -88,7 +88,7 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
 _PATTERNS = tuple((kind, why, re.compile(rf"\b({p})\b")) for kind, why, p in _NAMES)
 # Our own names, whatever the table calls them.
 _OURS = {
-    **dict.fromkeys(("params", "tokens", "flops", "loss", "budget", "weight"), "core"),
+    **dict.fromkeys(("params", "tokens", "flops", "loss", "budget", "weight"), "fitted"),
     "learning_rate": "setting",
     "seed": "seed",
     "status": "identifier",
@@ -152,7 +152,7 @@ def kinds_of(
         values = len(set(label_R))
         if name in asked:
             found[name] = Column(name, asked[name], "asked for", values)
-        elif (kind := _OURS.get(ours.get(name, ""), "")) and (kind == "core" or values > 1):
+        elif (kind := _OURS.get(ours.get(name, ""), "")) and (kind == "fitted" or values > 1):
             found[name] = Column(name, kind, f"it is our {ours[name]}", values)
         elif values == 1:
             found[name] = Column(name, "constant", "the same in all runs", 1)
@@ -197,7 +197,7 @@ def _check(name: str, kind: str, labels: Mapping[str, Labels], ours: Mapping[str
         raise UserError(
             f"--kinds={name}={kind}: {nearest(kind, CHOICES)}a column is {', '.join(CHOICES)}"
         )
-    if _OURS.get(ours.get(name, "")) == "core":
+    if _OURS.get(ours.get(name, "")) == "fitted":
         raise UserError(
             f"--kinds={name}={kind}: '{name}' is fitted as {ours[name]}; "
             f"--columns={ours[name]}=... takes another column"

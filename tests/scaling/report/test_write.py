@@ -16,6 +16,7 @@ from chinchilla_jax.scaling.report.page import Section, page
 from chinchilla_jax.scaling.report.summary import Table
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.known import TRUE, grid
 from tests.scaling.sweeps import write_sweep
 
 
@@ -127,3 +128,37 @@ def test_a_folder_that_cannot_be_written(made, tmp_path):
     fits, _ = made
     with pytest.raises(UserError, match="cannot be written"):
         report.write(tmp_path / "file" / "report", fits, None, figures=False)
+
+
+def test_what_every_column_was_taken_for_is_told(made):
+    fits, path = made
+    text = report.terminal(fits, path)
+    line = next(line for line in text.splitlines() if line.startswith("columns: "))
+    assert "fitted" in line and "params_total" in line and "--kinds=" in line
+    taken = {column.name: column.kind for column in fits.table.columns}
+    with (path.parents[1] / "results.csv").open() as rows:
+        assert set(taken) == set(next(rows).strip().split(","))
+    assert taken["params_total"] == "fitted" and taken["steps"] == "count"
+    table = summary.columns(fits.table.columns)
+    page_text = re.sub(r"\s+", " ", "".join(_parsed(path).text))
+    assert len(table.rows) == len(taken) and "taken for" in page_text
+    assert all(name in page_text for name in taken)
+
+
+def test_runs_at_worse_settings_are_shown_and_say_what_did_better(tmp_path):
+    params, tokens, budget = grid([1e17, 1e18, 1e19], 5, 4.0)
+    rows = [
+        {"run_id": f"{n:.4g}-{lr}", "params": n, "tokens": d, "flops": c, "lr": lr,
+         "loss": TRUE.loss(n, d) * (1.0 if lr == 2e-3 else 1.01)}
+        for n, d, c in zip(params, tokens, budget, strict=True)
+        for lr in (1e-3, 2e-3)
+    ]  # fmt: skip
+    fits, arrays = analyse(read_runs(rows), Settings(bootstrap=0))
+    listed = summary.runs(arrays.tried, arrays.runs, arrays.residual_R)
+    assert len(listed.rows) == len(rows)
+    for i, row in enumerate(listed.rows):
+        lost = row[0].endswith("-0.001")
+        assert (row[-1] == "lr=0.002 did better in this cell") == lost
+        assert (listed.marks.get(i) == "aside") == lost and (row[-2] == "-") == lost
+    text = report.html(fits, arrays, {})
+    assert "15 at worse settings" in text

@@ -141,7 +141,7 @@ def test_what_is_asked_for_wins():
     [
         ({"bach": "setting"}, "no column 'bach'; did you mean batch"),
         ({"batch": "settings"}, "did you mean setting"),
-        ({"batch": "core"}, "a column is condition, setting"),
+        ({"batch": "fitted"}, "a column is condition, setting"),
         ({"params": "condition"}, "'params' is fitted as params"),
     ],
 )

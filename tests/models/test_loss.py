@@ -56,6 +56,41 @@ def test_the_total_and_its_gradient(chunk_tokens, parts):
     np.testing.assert_allclose(value, expected[0], rtol=1e-6)
 
 
+def _soft(logits, targets, constants):
+    """Cross-entropy against a mixture of the true token and what another readout says."""
+    token, x = targets
+    other = jax.nn.softmax(jnp.einsum("...d,dv->...v", x, constants))
+    return jax.nn.one_hot(token, V) * 0.25 + 0.75 * other
+
+
+SOFT = loss.TokenLoss(
+    lambda logits, *to: -jnp.sum(_soft(logits, *to) * jax.nn.log_softmax(logits), axis=-1),
+    lambda logits, *to: jax.nn.softmax(logits) - _soft(logits, *to),
+)
+
+
+@pytest.mark.parametrize("chunk_tokens,parts", [(5, 1), (36, 1), (5, 4), (7, 9)])
+def test_other_losses_of_tokens_go_by_chunks_too(chunk_tokens, parts):
+    """With targets that are trees of arrays, and constants, none of which has a gradient."""
+    x, readout, token = inputs()
+    keys = jax.random.split(jax.random.key(1), 2)
+    others = jax.random.normal(keys[0], (36, 5)), jax.random.normal(keys[1], (5, V))
+    targets, constants = (token[:36], others[0]), others[1]
+
+    def chunked(x, readout, targets, constants):
+        return loss.total_loss(x, readout, targets, chunk_tokens, parts, SOFT, constants)
+
+    def whole(x, readout, targets, constants):
+        return jnp.sum(SOFT.value(x @ readout, targets, constants))
+
+    actual, expected = (
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(x[:36], readout, targets, constants)
+        for f in (chunked, whole)
+    )
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("chunk_tokens", [9, 100])
 def test_the_gradient_costs_three_products_and_their_operands_are_16_bits(chunk_tokens):
     x, readout, targets = inputs()

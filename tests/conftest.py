@@ -20,6 +20,9 @@ else:
     jax.config.update("jax_num_cpu_devices", 8)
     # Many eager cross-device reductions dead-lock the CPU collectives otherwise.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    # Programs here run a few steps: LLVM took longer to optimise them than they to run. What XLA
+    # makes of them is the same, and processes that tests start compile as people's do.
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

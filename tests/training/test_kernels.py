@@ -29,10 +29,9 @@ def lowered(platform, monkeypatch, sequence=128, model=None, **training):
 
     monkeypatch.setattr(devices, "platform", lambda: platform)
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(compiled, "_compiled", compiled._compiled.__wrapped__)  # nothing is kept
     run = small_run(sequence=sequence, model=SHAPE | (model or {}), training=MESH | training)
-    program = compiled._compiled.__wrapped__(
-        run.model, run.optimizer, run.training, run.batch_size, run.sequence_length
-    )
+    program = compiled.compiled_for(run)
     tokens = jax.ShapeDtypeStruct((1, run.batch_size, sequence + 1), np.int32)
     scalar, count = (jax.ShapeDtypeStruct((), t) for t in (np.float32, np.int32))
     rates = jax.ShapeDtypeStruct((1,), np.float32)
@@ -119,11 +118,10 @@ def test_the_step_with_a_kernel_is_the_step_without(monkeypatch):
     library = functools.partial(jax.nn.dot_product_attention, is_causal=True)
     kernel = kernels.Kernel(library, head_multiple=1, head_most=128, sequence_multiple=1)
     run = small_run(training=MESH | {"dtype": "bfloat16", "remat": "dots", "layers": "scan"})
+    monkeypatch.setattr(compiled, "_compiled", compiled._compiled.__wrapped__)  # nothing is kept
 
     def loss():
-        program = compiled._compiled.__wrapped__(
-            run.model, run.optimizer, run.training, run.batch_size, run.sequence_length
-        )
+        program = compiled.compiled_for(run)
         params = jax.tree.map(
             lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape),
             program.abstract_state.params,

@@ -118,10 +118,13 @@ def analyse(
     refusals = [r for r in (refusal, head.refusal) if r is not None]
     refusals += [] if fit is None else diagnosis.surface_limits(fit, runs)
     parametric = sections.parametric(fit, draws, cost, refusal, settings, runs)
+    forecasts = tuple(outlook.forecast(sources, float(c), runs, stream(5)) for c in at)
+    isoflop = sections.isoflop(found, minima, settings.minima, noise, bias)
     warnings = [
         *(refusal.sentence for refusal in refusals),
         *runs.warnings,
-        *(diagnosis.surface_doubts(fit, runs, parametric.interval.get("a")) if fit else ()),
+        *(diagnosis.surface_doubts(fit, runs, cost, parametric.interval.get("a")) if fit else ()),
+        *diagnosis.open_intervals(parametric, isoflop, forecasts),
         *diagnosis.minima_doubts(sections.drifts(found, head), bias),
         *(envelope_doubts(lower, curves) if lower else ()),
         *filter(None, (diagnosis.extrapolation(float(flops), runs) for flops in at)),
@@ -132,10 +135,10 @@ def analyse(
         settings=Choices(**vars(settings)),
         table=sections.table(tried, runs, given, cost),
         parametric=parametric,
-        isoflop=sections.isoflop(found, minima, settings.minima, noise, bias),
+        isoflop=isoflop,
         envelope=sections.envelope(lower, lower_laws, curves),
         holdout=outlook.held_out(held, ranking, chosen, why, settings.minima),
-        forecast=tuple(outlook.forecast(sources, float(c), runs, stream(5)) for c in at),
+        forecast=forecasts,
         forecast_check=None if checked is None else outlook.checked(checked),
         influence=outlook.influences(variants, cost, float(at.max())),
         conventions=_conventions(given, runs, fit, draws, minima, settings),

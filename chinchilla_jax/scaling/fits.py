@@ -23,7 +23,7 @@ from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import from_json, one_of, to_json
 from chinchilla_jax.scaling.arrays import Floats
-from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
+from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval, Intervals
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias
 from chinchilla_jax.scaling.fitting.refusal import Refusal
 from chinchilla_jax.scaling.fitting.surface import FlopsModel
@@ -34,9 +34,6 @@ from chinchilla_jax.scaling.table.runs import Aside
 
 VERSION = 2
 FORMS = ("surface", "loss_law")
-
-# By the name of the quantity: None where an end is open, no entry where nothing was drawn.
-Intervals = dict[str, Interval | None]
 
 
 @dataclass(frozen=True)
@@ -384,6 +381,7 @@ class Variant:
     params: float | None
     tokens_per_param: float | None
     at_flops: float
+    at_bound: tuple[str, ...]  # as in Parametric: beyond E, no exponent and no optimum
 
 
 @dataclass(frozen=True)
@@ -465,7 +463,7 @@ class Sources:
 
 @dataclass(frozen=True, eq=False)
 class DrawTable:
-    """A row per bootstrap draw. NaN in memory and null in the file where a draw has no value."""
+    """A row per bootstrap draw; NaN in memory, null in the file where a draw has no optimum."""
 
     columns: tuple[str, ...]
     rows: Floats  # [draws, columns]

@@ -16,11 +16,12 @@ import numpy as np
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fits import FORMS, Fits
+from chinchilla_jax.scaling.fitting.intervals import Intervals, interval
 from chinchilla_jax.scaling.fitting.surface import SIX_ND, FlopsModel, Surface
 from chinchilla_jax.scaling.laws.published import PublishedLaw, minimise
 
+_QUANTITIES = ("flops", "params", "tokens", "tokens_per_param", "loss")
 _MOST_FLOPS = 1e45  # the search for a budget ends here
-_LEVEL = 0.95
 _FORWARD = 1 / 3  # of the training FLOPs of a token: the forward pass, paid again at inference
 
 
@@ -67,13 +68,16 @@ class Frontier:
 
 @dataclass(frozen=True)
 class Answer:
-    """A run with 95 % intervals by name (flops, params, tokens, tokens_per_param, loss)."""
+    """A run with 95 % intervals by name (flops, params, tokens, tokens_per_param, loss).
+
+    An interval is None where an end is open, and absent for what was given and without draws.
+    """
 
     flops: float
     params: float
     tokens: float
     loss: float | None
-    interval: dict[str, tuple[float, float]]
+    interval: Intervals
 
     @property
     def tokens_per_param(self) -> float:
@@ -155,7 +159,7 @@ def from_published(law: PublishedLaw, fixed: Mapping[str, float] | None = None) 
 
 def at_flops(frontier: Frontier, flops: float) -> Answer:
     """The compute-optimal run of a budget."""
-    return _answer(frontier, lambda law: law(np.array([flops])))
+    return _answer(frontier, "flops", lambda law: law(np.array([flops])))
 
 
 def reaching(frontier: Frontier, quantity: str, value: float) -> Answer:
@@ -170,8 +174,14 @@ def reaching(frontier: Frontier, quantity: str, value: float) -> Answer:
     probe = frontier.best(np.array([1e20]))
     if np.isnan(getattr(probe, quantity)[0]):
         raise UserError(f"--{quantity}={value:g}: this law gives sizes, not a loss")
-    found = _answer(frontier, lambda law: law(_budget(law, quantity, value)))
-    if not 1.0 < found.flops < 0.99 * _MOST_FLOPS:
+
+    def ask(law: Law) -> Runs:
+        flops = _budget(law, quantity, value)
+        with np.errstate(invalid="ignore"):
+            return law(np.where((flops > 1.0) & (flops < 0.99 * _MOST_FLOPS), flops, np.nan))
+
+    found = _answer(frontier, quantity, ask)
+    if np.isnan(found.flops):
         floor = frontier.best(np.array([_MOST_FLOPS])).loss[0]
         why = f"its floor is {floor:.4g}" if quantity == "loss" else "no budget makes it optimal"
         raise UserError(f"--{quantity}={value:g}: out of reach of this law; {why}")
@@ -191,24 +201,21 @@ def _budget(law: Law, quantity: str, value: float) -> Floats:
     return np.asarray(np.exp(0.5 * (low + high)))
 
 
-def _answer(frontier: Frontier, ask: Callable[[Law], Runs]) -> Answer:
-    """Asks the law itself and, for the intervals, its draws."""
-    point = ask(frontier.best)
-    interval: dict[str, tuple[float, float]] = {}
+def _answer(frontier: Frontier, given: str, ask: Callable[[Law], Runs]) -> Answer:
+    """Asks the law itself and, for the intervals of all but what was given, its draws."""
+    point, found = ask(frontier.best), Intervals()
     if frontier.draws is not None:
-        drawn = ask(frontier.draws)
-        for name in ("flops", "params", "tokens", "tokens_per_param", "loss"):
-            values = np.asarray(getattr(drawn, name))
-            values = values[np.isfinite(values)]
-            if len(values) > 1 and np.ptp(values) > 1e-9 * abs(values[0]):
-                tail = (1 - _LEVEL) / 2
-                low, high = np.quantile(values, [tail, 1 - tail])
-                interval[name] = (float(low), float(high))
+        drawn, names = (
+            ask(frontier.draws),
+            ["flops", "params", "tokens", "tokens_per_param", "loss"],
+        )
+        names.remove(given)
+        found = {name: interval(np.asarray(getattr(drawn, name))) for name in names}
     loss = float(np.ravel(point.loss)[0])
     flops, params, tokens = (
         float(np.ravel(x)[0]) for x in (point.flops, point.params, point.tokens)
     )
-    return Answer(flops, params, tokens, None if np.isnan(loss) else loss, interval)
+    return Answer(flops, params, tokens, None if np.isnan(loss) else loss, found)
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,9 @@ from chinchilla_jax.scaling.fitting.intervals import interval
 from chinchilla_jax.scaling.fitting.isoflop import PowerLaws
 from chinchilla_jax.scaling.fitting.loss_law import LossLaw
 from chinchilla_jax.scaling.fitting.refusal import Refusal
-from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit
+from chinchilla_jax.scaling.fitting.surface import PARAMETERS, FlopsModel, SurfaceFit
 from chinchilla_jax.scaling.prediction import MinimaForecast, Source, SurfaceForecast
 from chinchilla_jax.scaling.prediction import forecast as one_forecast
-from chinchilla_jax.scaling.sections import SURFACE
 from chinchilla_jax.scaling.table.runs import Runs
 
 T = TypeVar("T")
@@ -128,8 +127,8 @@ def influences(variants: Sequence[Influence], cost: FlopsModel, at_flops: float)
     }
     found: dict[str, Any] = dict.fromkeys(kinds, ())
     for variant in variants:
-        a, _ = variant.surface.exponents(cost)
-        params, tokens = variant.surface.optimum(at_flops, cost)
+        a, _ = variant.frontier.exponents(cost)
+        params, tokens = variant.frontier.optimum(at_flops, cost)
         found[variant.kind] = tuple(
             kinds[variant.kind](
                 **{variant.key: float(variant.value_B[i])},
@@ -141,6 +140,7 @@ def influences(variants: Sequence[Influence], cost: FlopsModel, at_flops: float)
                 params=known(params[i]),
                 tokens_per_param=known(tokens[i] / params[i]),
                 at_flops=at_flops,
+                at_bound=tuple(np.array(PARAMETERS)[variant.bound_BxP[i]].tolist()),
             )
             for i in range(len(variant.value_B))
         )
@@ -162,7 +162,7 @@ def convention(
     if fit is not None and fit.identified:
         a, b = (float(x) for x in fit.surface.exponents(cost))
         if drawn is not None:
-            spread = {"a": interval(drawn.surface.exponents(cost)[0])}
+            spread = {"a": interval(drawn.frontier.exponents(cost)[0])}
     return Convention(
         params=params,
         flops=flops,
@@ -189,7 +189,7 @@ def sources(found: Sequence[Source]) -> Sources:
     surface, minima = _first(found, SurfaceForecast), _first(found, MinimaForecast)
     of_surface = of_minima = None
     if surface is not None:
-        values = dict(zip(SURFACE, map(float, surface.surface.columns()), strict=True))
+        values = dict(zip(PARAMETERS, map(float, surface.surface.columns()), strict=True))
         of_surface = SurfaceSource(surface.forecaster.selection, **values, noise=surface.noise)
     if minima is not None:
         assert minima.fit.laws is not None and minima.fit.loss_law is not None
@@ -207,9 +207,9 @@ def draws(found: Sequence[Source]) -> Draws:
     surface, minima = _first(found, SurfaceForecast), _first(found, MinimaForecast)
     of_surface = of_minima = None
     if surface is not None and surface.draws is not None:
-        columns = [*surface.draws.surface.columns(), surface.draws.noise]
+        columns = [*surface.draws.frontier.columns(), surface.draws.noise]
         rows = np.stack([np.asarray(x) for x in columns], axis=1)
-        of_surface = DrawTable((*SURFACE, "noise"), rows)
+        of_surface = DrawTable((*PARAMETERS, "noise"), rows)
     if minima is not None and minima.fit.draws is not None:
         drawn = minima.fit.draws
         if drawn.loss_law is not None:

@@ -7,8 +7,8 @@ import numpy as np
 from chinchilla_jax.scaling.arrays import Floats, known
 from chinchilla_jax.scaling.doubt.holdout import Forecaster
 from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws
-from chinchilla_jax.scaling.fits import Intervals, Prediction
-from chinchilla_jax.scaling.fitting.intervals import interval
+from chinchilla_jax.scaling.fits import Prediction
+from chinchilla_jax.scaling.fitting.intervals import Intervals, interval
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, Surface
 
@@ -45,8 +45,8 @@ class SurfaceForecast:
     def drawn(self, flops: float) -> Optimum | None:
         if self.draws is None:
             return None
-        params, tokens = self.draws.surface.optimum(flops, self.cost)
-        return Optimum(params, tokens, self.draws.surface.loss(params, tokens), self.draws.noise)
+        params, tokens = self.draws.frontier.optimum(flops, self.cost)
+        return Optimum(params, tokens, self.draws.frontier.loss(params, tokens), self.draws.noise)
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,11 @@ from chinchilla_jax.scaling.fitting.isoflop import Bias, PowerLaws, Profile
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.noise import Noise
 from chinchilla_jax.scaling.fitting.refusal import Refusal
-from chinchilla_jax.scaling.fitting.surface import FlopsModel, Surface, SurfaceFit
+from chinchilla_jax.scaling.fitting.surface import PARAMETERS, FlopsModel, Surface, SurfaceFit
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.curves import Curve
 from chinchilla_jax.scaling.table.runs import Runs
 
-SURFACE = ("E", "A", "B", "alpha", "beta")
 _ASIDE_SHOWN = 200
 
 
@@ -85,14 +84,14 @@ def parametric(
     settings: Settings,
     runs: Runs,
 ) -> Parametric:
-    numbers = ("objective", *SURFACE, "a", "b", "G", "gradient_norm", "starts", "starts_agreeing")
+    certificate = ("objective", "gradient_norm", "starts", "starts_agreeing")
     refused = Parametric(
         status="refused",
         reason=None if refusal is None else refusal.sentence,
         loss=settings.objective,
         delta=settings.delta if settings.objective.endswith("huber") else None,
         tied=settings.tied,
-        **dict.fromkeys(numbers),
+        **dict.fromkeys((*certificate, *PARAMETERS, "a", "b", "G")),
         runner_up=(),
         at_bound=(),
         runs=len(runs),
@@ -110,14 +109,14 @@ def parametric(
     a = b = scale = None  # no exponent of the frontier where a bound was reached
     columns: dict[str, Floats] = {}
     if draws is not None:
-        columns = dict(zip(SURFACE, map(np.asarray, draws.surface.columns()), strict=True))
+        columns = dict(zip(PARAMETERS, map(np.asarray, draws.surface.columns()), strict=True))
     if fit.identified:
         a, b = (float(x) for x in surface.exponents(cost))
         with np.errstate(divide="ignore", over="ignore"):
             ratio = np.float64(surface.alpha * surface.A) / np.float64(surface.beta * surface.B)
             scale = known(float(ratio ** (1 / (surface.alpha + surface.beta))))
         if draws is not None:
-            columns["a"], columns["b"] = draws.surface.exponents(cost)
+            columns["a"], columns["b"] = draws.frontier.exponents(cost)
     given = "column" if "weight" in runs.columns else "noise"
     return replace(
         refused,
@@ -131,9 +130,9 @@ def parametric(
         starts=fit.starts,
         starts_agreeing=fit.starts_agreeing,
         runner_up=tuple(
-            RunnerUp(objective=value, **_parameters(other), starts=share)
-            for value, share, other in fit.runner_up
-            if np.isfinite(value)
+            RunnerUp(objective=other.value, **_parameters(other.surface), starts=other.share)
+            for other in fit.runner_up
+            if np.isfinite(other.value)
         ),
         at_bound=fit.at_bound,
         noise=known(fit.noise),
@@ -141,13 +140,13 @@ def parametric(
         standard_error={name: standard_error(x) for name, x in columns.items()},
         bootstrap=None
         if draws is None
-        else Bootstrap(len(draws), draws.failed, draws.audited, draws.improved),
+        else Bootstrap(len(draws) - draws.failed, draws.failed, draws.audited, draws.improved),
         weights="equal" if np.ptp(fit.weights_R) == 0 else given,
     )
 
 
 def _parameters(surface: Surface) -> dict[str, Any]:
-    return {name: float(x) for name, x in zip(SURFACE, surface.columns(), strict=True)}
+    return {name: float(x) for name, x in zip(PARAMETERS, surface.columns(), strict=True)}
 
 
 def drifts(found: Sequence[Profile], fit: MinimaFit) -> Floats:

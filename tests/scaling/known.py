@@ -33,3 +33,10 @@ def grid(budgets, sizes: int, width: float, surface: Surface = TRUE, shift: floa
     offset = np.tile(np.linspace(-np.log(width), np.log(width), sizes), len(budgets))
     params = centre * np.exp(offset + shift)
     return params, budget / (6 * params), budget
+
+
+def loose(seed: int):
+    """params, tokens, loss of 18 runs, so noisy that many a resample's surface is on a bound."""
+    params, tokens, _ = grid([1e18, 3e18, 1e19], 6, 3.0)
+    noise = np.random.default_rng(seed).standard_normal(len(params))
+    return params, tokens, TRUE.loss(params, tokens) * np.exp(0.05 * noise)

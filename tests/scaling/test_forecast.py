@@ -19,6 +19,7 @@ from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.report import answers
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.known import loose
 from tests.scaling.sweeps import true_loss, write_sweep
 
 
@@ -73,6 +74,33 @@ def test_reverse_questions_carry_the_uncertainty_to_flops(fits):
     back = reaching(frontier, "loss", forward.loss)
     assert back.interval["flops"][0] < 1e13 < back.interval["flops"][1]
     assert "loss" not in back.interval  # it was given
+
+
+def test_open_ends_are_refused_as_evaluate_refuses_them():
+    params, tokens, loss = loose(6)
+    rows = [
+        {"params": n, "tokens": d, "loss": y} for n, d, y in zip(params, tokens, loss, strict=True)
+    ]
+    fits, _ = analyse(read_runs(rows), Settings(bootstrap=200))
+    (row,) = fits.forecast
+    frontier = from_fits(fits)
+    answer = at_flops(frontier, row.flops)
+    assert answer.params == pytest.approx(row.params, rel=1e-9)
+    assert row.interval["params"] is None and answer.interval["params"] is None
+    back = reaching(frontier, "params", row.params)
+    assert back.interval["flops"] is None and "params" not in back.interval
+    questions = {"flops": (row.flops,), "loss": (), "params": (), "tokens": ()}
+    text = answers.text(frontier, questions, None, RecipeConfig(), 32000)
+    assert "(interval open)" in text
+    assert "interval of params, tokens, tokens_per_param, loss is open and none is given" in text
+
+
+def test_draws_that_no_budget_brings_to_a_loss_leave_the_interval_open(fits):
+    """A loss that the law reaches and a fifth of its draws never do."""
+    draws = fits.draws.surface.rows
+    floor = float(np.quantile(draws[:, 0], 0.8))
+    back = reaching(from_fits(fits, "surface"), "loss", floor + 1e-9)
+    assert back.interval["flops"] is None
 
 
 @pytest.mark.parametrize("name", ["hoffmann", "kaplan"])
@@ -154,6 +182,26 @@ def test_printed_answers():
     assert "1.974" in text
     given = _text("hoffmann", params=(70e9,), tokens=(1.4e12,))
     assert "5.88e23" in given  # section 4.1: the FLOPs of Chinchilla by 6 N D
+
+
+def test_a_refused_fit_is_refused_in_the_words_of_the_evaluation():
+    """One budget: no surface and no exponents."""
+    params = np.geomspace(1e6, 1e8, 7)
+    table = {
+        "params": params,
+        "tokens": 1e17 / 6 / params,
+        "loss": 2 + 0.1 * np.log(params / 1e7) ** 2,
+    }
+    fits, _ = analyse(read_runs(table), Settings(bootstrap=0))
+    for form, words in (
+        ("", "one budget"),
+        ("surface", "one budget"),
+        ("loss_law", "1 of 1 budgets"),
+    ):
+        with pytest.raises(UserError, match=words):
+            from_fits(fits, form)
+    with pytest.raises(UserError, match="--form=line is none of surface, loss_law"):
+        from_fits(fits, "line")
 
 
 def test_the_nearest_shape_has_the_vocabulary_of_the_runs(fits):

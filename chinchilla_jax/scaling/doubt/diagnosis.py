@@ -4,10 +4,14 @@ A `Refusal` stands where a number would be a guess: no number is given. A warnin
 number that is weaker than it looks.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fits import Forecast, IsoFlop, Parametric
+from chinchilla_jax.scaling.fitting.intervals import Interval, open_ends
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias
 from chinchilla_jax.scaling.fitting.refusal import LEAST_BUDGETS, LEAST_SIZES, Refusal
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit
@@ -73,7 +77,7 @@ def surface_refusal(runs: Runs, tied: bool) -> Refusal | None:
 
 
 def surface_doubts(
-    fit: SurfaceFit, runs: Runs, interval_a: tuple[float, float] | None
+    fit: SurfaceFit, runs: Runs, cost: FlopsModel, interval_a: Interval | None
 ) -> list[str]:
     """Warnings about a surface that could be fitted."""
     said = []
@@ -82,12 +86,13 @@ def surface_doubts(
             f"parametric: only {fit.starts_agreeing:.0%} of {fit.starts} starts reached the best "
             "optimum; others are listed as runner-up"
         )
-    for value, _, surface in fit.runner_up[:1]:
-        a, other = (float(s.exponents()[0]) for s in (fit.surface, surface))
-        if value < 1.02 * fit.value and abs(a - other) > 0.02:
+    for other in fit.runner_up[:1]:
+        near = fit.identified and other.identified and other.value < 1.02 * fit.value
+        a, b = (float(s.exponents(cost)[0]) for s in (fit.surface, other.surface))
+        if near and abs(a - b) > 0.02:
             said.append(
-                f"parametric: another optimum is {100 * (value / fit.value - 1):.2g} % worse and "
-                f"has a = {other:.3f} instead of {a:.3f}"
+                f"parametric: another optimum is {100 * (other.value / fit.value - 1):.2g} % worse "
+                f"and has a = {b:.3f} instead of {a:.3f}"
             )
     if runs.budgets_from is not None and len(runs.budget_G) == 2:
         said.append("parametric: two budgets: the exponents rest on a single ratio of FLOPs")
@@ -130,6 +135,17 @@ def surface_limits(fit: SurfaceFit, runs: Runs) -> list[Refusal]:
         ),
     }
     return [Refusal(*remedies[name]) for name in fit.at_bound]
+
+
+def open_intervals(
+    surface: Parametric, isoflop: IsoFlop, forecasts: Sequence[Forecast]
+) -> list[str]:
+    """Intervals of the headlines that draws leave open."""
+    headlines = [("parametric", surface.interval), ("iso-FLOP", isoflop.interval)]
+    headlines += [
+        (f"forecast at {numbers.flops(row.flops)} FLOPs", row.interval or {}) for row in forecasts
+    ]
+    return [f"{name}: {said}" for name, found in headlines if (said := open_ends(found))]
 
 
 def decades_beyond(flops: float, runs: Runs) -> float:

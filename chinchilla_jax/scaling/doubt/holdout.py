@@ -129,11 +129,12 @@ def hold_out(
                 problems.append((Forecaster("surface", name), float(cut), mask))
     if problems and fit is not None:
         weights = np.stack([mask for _, _, mask in problems]) * fit.weights_R
-        surface, _ = refit_searched(fit, weights)
+        refits = refit_searched(fit, weights)
+        surface, frontier = refits.surface, refits.frontier
         for i, (forecaster, cut, mask) in enumerate(problems):
             beyond = usable[flops_G[usable] > cut]
             late = (runs.flops > cut * 1.1) & SELECTIONS[forecaster.selection](runs)
-            params, tokens = surface[i].optimum(flops_G[beyond], cost)
+            params, tokens = frontier[i].optimum(flops_G[beyond], cost)
             predicted = surface[i].loss(runs.params[late], runs.tokens[late])
             results.append(
                 HeldOut(

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fitting.surface import (
+    Refits,
     Surface,
     SurfaceFit,
     draw_delta,
@@ -20,18 +21,21 @@ _TOLERATED = 0.02  # share of them that may do better there
 
 
 @dataclass(frozen=True)
-class SurfaceDraws:
-    """Bootstrap surfaces, arrays of draws, and the residual noise of each.
+class SurfaceDraws(Refits):
+    """Bootstrap surfaces of B draws, and the residual noise of each; NaN where a draw has no fit.
 
-    `failed` draws have no finite optimum and are left out. `audited` of them were searched again
-    from a grid of their own, `improved` is the share that found a better optimum.
+    `audited` of them were searched again from a grid of their own, `improved` is the share that
+    found a better optimum.
     """
 
-    surface: Surface
-    noise: Floats
-    failed: int
+    noise: Floats  # standard deviation of the log residuals
     audited: int
     improved: float
+
+    @property
+    def failed(self) -> int:
+        """Draws without a fit."""
+        return int(np.isnan(self.noise).sum())
 
     def __len__(self) -> int:
         return len(self.noise)
@@ -47,27 +51,34 @@ def surface_draws(fit: SurfaceFit, draws: int, rng: np.random.Generator) -> Surf
     share = np.full(len(used), 1.0 / len(used))
     freedom = max(1, len(used) - (4 if fit.tied else 5))
     squares_U = fit.residual_R[used] ** 2
-    surfaces, objectives, noises = [], [], []
+    parts: list[Refits] = []
+    noises = []
     audited, improved = 0, 0.0
     step = max(1, _WEIGHTS // len(fit.weights_R))
     for begin in range(0, draws, step):
         count = rng.multinomial(len(used), share, size=min(step, draws - begin))
         weights = np.zeros((len(count), len(fit.weights_R)))
         weights[:, used] = count * fit.weights_R[used]
-        surface, objective = refit(fit, weights, thorough=improved > _TOLERATED)
+        found = refit(fit, weights, thorough=improved > _TOLERATED)
         if begin == 0:
             audited = min(_AUDITED, -(-draws // 10), len(count))
-            _, searched = refit_searched(fit, weights[:audited], draw_delta(fit, audited))
-            improved = float(np.mean(~(objective[:audited] <= searched * (1 + 1e-6))))
+            searched = refit_searched(fit, weights[:audited], draw_delta(fit, audited)).objective_B
+            improved = float(np.mean(~(found.objective_B[:audited] <= searched * (1 + 1e-6))))
             if improved > _TOLERATED:
-                surface, objective = refit(fit, weights, thorough=True)
-        surfaces.append(np.stack([np.asarray(x) for x in surface.columns()]))
-        objectives.append(objective)
+                found = refit(fit, weights, thorough=True)
+        parts.append(found)
         noises.append(np.sqrt(count @ squares_U / freedom))
-    good = np.isfinite(np.concatenate(objectives))
-    columns = np.concatenate(surfaces, axis=1)[:, good]
-    noise = np.concatenate(noises)[good]
-    return SurfaceDraws(Surface(*columns), noise, int((~good).sum()), audited, improved)
+    objective = np.concatenate([part.objective_B for part in parts])
+    columns = np.concatenate([np.stack(part.surface.columns()) for part in parts], axis=1)
+    fitted = np.isfinite(objective)
+    return SurfaceDraws(
+        surface=Surface(*np.where(fitted, columns, np.nan)),
+        objective_B=objective,
+        bound_BxP=np.concatenate([part.bound_BxP for part in parts]),
+        noise=np.where(fitted, np.concatenate(noises), np.nan),
+        audited=audited,
+        improved=improved,
+    )
 
 
 DELTAS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -75,14 +86,12 @@ DROPPED = (0, 1, 3, 5, 8, 20)
 
 
 @dataclass(frozen=True)
-class Influence:
+class Influence(Refits):
     """Surfaces of the same table with something left out, or another delta; B variants."""
 
     kind: str  # "leave_one_budget_out", "drop_top" or "delta"
     key: str  # what `value_B` is: "budget", "dropped", "delta"
     value_B: Floats
-    surface: Surface
-    objective_B: Floats
 
 
 def influence(fit: SurfaceFit, group_R: npt.NDArray[np.int64], budget_G: Floats) -> list[Influence]:
@@ -102,12 +111,12 @@ def influence(fit: SurfaceFit, group_R: npt.NDArray[np.int64], budget_G: Floats)
         good = [(value, mask) for value, mask in pairs if mask.sum() >= 8]
         if good:
             weights = np.stack([mask for _, mask in good]) * fit.weights_R
-            surface, objective = refit_searched(fit, weights)
+            found = refit_searched(fit, weights)
             values = np.array([value for value, _ in good])
-            made.append(Influence(kind, key, values, surface, objective))
+            made.append(Influence(**vars(found), kind=kind, key=key, value_B=values))
     if fit.objective.named_delta is not None:
         deltas = np.array(DELTAS)
         weights = np.tile(fit.weights_R, (len(deltas), 1))
-        surface, objective = refit_searched(fit, weights, deltas)
-        made.append(Influence("delta", "delta", deltas, surface, objective))
+        found = refit_searched(fit, weights, deltas)
+        made.append(Influence(**vars(found), kind="delta", key="delta", value_B=deltas))
     return made

@@ -23,7 +23,12 @@ from chinchilla_jax.scaling.fitting.isoflop import (
 )
 from chinchilla_jax.scaling.fitting.loss_law import LossLaw, fit_loss_law
 from chinchilla_jax.scaling.fitting.noise import MinimaErrors, Noise, minima_errors
-from chinchilla_jax.scaling.fitting.refusal import Refusal, minima_refusal, minimum_reason
+from chinchilla_jax.scaling.fitting.refusal import (
+    LEAST_BUDGETS,
+    Refusal,
+    minima_refusal,
+    minimum_reason,
+)
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, Surface
 
 
@@ -72,6 +77,9 @@ def minima_draws(
     laws = power_laws(log_flops, log_params, np.stack(tokens, axis=1), weights)
     usable = good & (loss > 0)
     law = fit_loss_law(np.exp(log_flops), np.where(usable, loss, 1.0), usable.astype(float))
+    if law is not None:  # two minima fit any law of three parameters
+        few = usable.sum(axis=1) < LEAST_BUDGETS
+        law = LossLaw(*(np.where(few, np.nan, x) for x in (law.E, law.A, law.exponent)))
     return MinimaDraws(laws, law, log_params, loss, good)
 
 

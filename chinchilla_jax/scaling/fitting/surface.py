@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.fitting.separable import (
     EXPONENT_BOUNDS,
     Objective,
@@ -109,13 +109,26 @@ class Surface:
         return (self.E, self.A, self.B, self.alpha, self.beta)
 
 
+PARAMETERS = ("E", "A", "B", "alpha", "beta")
+
+
+@dataclass(frozen=True)
+class LocalOptimum:
+    """A stationary point of the objective: its value, and the share of starts that ended there."""
+
+    value: float
+    share: float
+    surface: Surface
+    identified: bool
+
+
 @dataclass(frozen=True)
 class SurfaceFit:
     """One table's best surface and the evidence that it is the best.
 
     `gradient_norm` is that of the objective in (ln E, ln A', ln B', alpha, beta), A' and B' the
     terms' sizes in the middle of the data. `starts_agreeing` is the share of starts that reached
-    the same objective; `runner_up` the other stationary points with their share.
+    the same objective; `runner_up` the other stationary points, the best first.
     """
 
     surface: Surface
@@ -128,12 +141,12 @@ class SurfaceFit:
     gradient_norm: float
     starts: int
     starts_agreeing: float
-    runner_up: tuple[tuple[float, float, Surface], ...]
+    runner_up: tuple[LocalOptimum, ...]
     at_bound: tuple[str, ...]
 
     @property
     def identified(self) -> bool:
-        """Whether both terms and both exponents lie inside their bounds: an optimum exists."""
+        """Whether both terms and both exponents lie inside their bounds: a frontier exists."""
         return self.at_bound in ((), ("E",))
 
     @property
@@ -187,13 +200,10 @@ def _certified(
     # Of starts that agree to rounding, the one that converged furthest.
     exact = [i for i in groups[0] if values[i] <= values[groups[0][0]] * (1 + 1e-13)]
     best = min(exact, key=lambda i: found.gradient_norm_B[i])
-    theta = found.theta_BxP[best]
-    names = ("E", "A", "B", "alpha", "beta")
-    low = np.array([1e-9 * rows.loss_R.min()] * 3 + [EXPONENT_BOUNDS[0] * 1.001] * 2)
-    high = np.array([np.inf] * 3 + [EXPONENT_BOUNDS[1] * 0.999] * 2)
+    bound_BxP = at_bound(found.theta_BxP, rows)
     return SurfaceFit(
         surface=surfaces[best],
-        theta_P=theta,
+        theta_P=found.theta_BxP[best],
         rows=rows,
         weights_R=weights_R,
         objective=objective,
@@ -203,18 +213,53 @@ def _certified(
         starts=len(values),
         starts_agreeing=len(groups[0]) / len(values),
         runner_up=tuple(
-            (float(values[g[0]]), len(g) / len(values), surfaces[g[0]]) for g in groups[1:4]
+            LocalOptimum(
+                value=float(values[g[0]]),
+                share=len(g) / len(values),
+                surface=surfaces[g[0]],
+                identified=not bound_BxP[g[0], 1:].any(),
+            )
+            for g in groups[1:4]
         ),
-        at_bound=tuple(
-            name
-            for name, x, lo, hi in zip(names, theta, low, high, strict=True)
-            if x <= lo or x >= hi
-        ),
+        at_bound=tuple(np.array(PARAMETERS)[bound_BxP[best]].tolist()),
     )
 
 
-def refit(fit: SurfaceFit, weights_BxR: Floats, thorough: bool = False) -> tuple[Surface, Floats]:
-    """The same rows under other weights, started from `fit`; surfaces and objectives, arrays of B.
+def at_bound(theta_BxP: Floats, rows: Rows) -> Bools:
+    """[B, P]: which of PARAMETERS lie at the edge of what is tried."""
+    low = np.array([1e-9 * rows.loss_R.min()] * 3 + [EXPONENT_BOUNDS[0] * 1.001] * 2)
+    high = np.array([np.inf] * 3 + [EXPONENT_BOUNDS[1] * 0.999] * 2)
+    return np.asarray((theta_BxP <= low) | (theta_BxP >= high))
+
+
+@dataclass(frozen=True)
+class Refits:
+    """Surfaces of the same rows under B sets of weights."""
+
+    surface: Surface  # arrays of B
+    objective_B: Floats
+    bound_BxP: Bools  # which of PARAMETERS lie at a bound
+
+    @property
+    def identified_B(self) -> Bools:
+        """As `SurfaceFit.identified`."""
+        return np.asarray(np.isfinite(self.objective_B) & ~self.bound_BxP[:, 1:].any(axis=1))
+
+    @property
+    def frontier(self) -> Surface:
+        """The surfaces that have exponents and optima, as a fit's headline gives them; else NaN."""
+        identified_B = self.identified_B
+        if identified_B.all():
+            return self.surface
+        return Surface(*(np.where(identified_B, x, np.nan) for x in self.surface.columns()))
+
+
+def _refits(theta_BxP: Floats, objective_B: Floats, rows: Rows) -> Refits:
+    return Refits(Surface.of(theta_BxP, rows), objective_B, at_bound(theta_BxP, rows))
+
+
+def refit(fit: SurfaceFit, weights_BxR: Floats, thorough: bool = False) -> Refits:
+    """The same rows under other weights, started from `fit`.
 
     `thorough` also starts from the table's other optima and from far ends of the grid.
     """
@@ -234,7 +279,7 @@ def refit(fit: SurfaceFit, weights_BxR: Floats, thorough: bool = False) -> tuple
             for old, new in zip(best, found, strict=True):
                 old[wins] = new[wins]
     assert best is not None
-    return Surface.of(best.theta_BxP, fit.rows), best.objective_B
+    return _refits(best.theta_BxP, best.objective_B, fit.rows)
 
 
 def draw_delta(fit: SurfaceFit, count: int) -> Floats | None:
@@ -249,10 +294,10 @@ def draw_delta(fit: SurfaceFit, count: int) -> Floats | None:
 
 def refit_searched(
     fit: SurfaceFit, weights_BxR: Floats, delta_B: Floats | None = None, count: int = 8
-) -> tuple[Surface, Floats]:
+) -> Refits:
     """`refit` that also starts every problem from `count` points of its own grid.
 
-    For the few fits that are reported by themselves. Returns surfaces and objectives, arrays of B.
+    For the few fits that are reported by themselves.
     """
     own = starts(fit.rows, weights_BxR, fit.objective, fit.tied, count, size=16)
     known = np.broadcast_to(_off_bounds(fit), (len(own), 1, own.shape[2]))
@@ -273,7 +318,7 @@ def refit_searched(
     if len(thin.loss_R) < len(fit.rows.loss_R):
         found = polish(fit.rows, weights_BxR, theta, fit.objective, fit.tied, delta_B)
         theta, objective = found.theta_BxP, found.objective_B
-    return Surface.of(theta, fit.rows), objective
+    return _refits(theta, objective, fit.rows)
 
 
 def _thinned(rows: Rows) -> tuple[Rows, slice]:

@@ -11,8 +11,9 @@ from chinchilla_jax.experiment import numbers, tables
 from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.counting import count_params
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.numbers import count, loss, percent, ratio, with_interval
+from chinchilla_jax.experiment.numbers import count, loss, percent, ratio
 from chinchilla_jax.experiment.recipe import nearest_shape
+from chinchilla_jax.scaling.fitting.intervals import open_ends
 from chinchilla_jax.scaling.forecast import (
     Answer,
     Frontier,
@@ -23,7 +24,7 @@ from chinchilla_jax.scaling.forecast import (
     misses,
     reaching,
 )
-from chinchilla_jax.scaling.report.summary import Rows
+from chinchilla_jax.scaling.report.summary import Rows, estimate
 
 
 def text(
@@ -95,20 +96,20 @@ def optima(
     )  # fmt: skip
     rows: Rows = []
     for answer in answers:
-        spread = answer.interval
         beyond = _decades(answer.flops, frontier.largest)
         rows.append(
             (
-                with_interval(answer.flops, spread.get("flops"), numbers.flops),
-                with_interval(answer.params, spread.get("params"), count),
-                with_interval(answer.tokens, spread.get("tokens"), count),
-                with_interval(answer.tokens_per_param, spread.get("tokens_per_param"), ratio),
-                with_interval(answer.loss, spread.get("loss"), loss),
+                estimate(answer.flops, answer.interval, "flops", numbers.flops),
+                estimate(answer.params, answer.interval, "params", count),
+                estimate(answer.tokens, answer.interval, "tokens", count),
+                estimate(answer.tokens_per_param, answer.interval, "tokens_per_param", ratio),
+                estimate(answer.loss, answer.interval, "loss", loss),
                 shape(answer.params, recipe, vocab_size),
                 f"{beyond:.1f} decades" if beyond > 0 else "",
             )
         )
-    return tables.table(head, rows)
+    said = dict.fromkeys(filter(None, (open_ends(answer.interval) for answer in answers)))
+    return "\n".join([tables.table(head, rows), *said])
 
 
 def _decades(value: float, largest: float | None) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from chinchilla_jax.experiment import numbers
@@ -24,6 +24,7 @@ from chinchilla_jax.scaling.fits import (
     MethodBias,
     Parametric,
 )
+from chinchilla_jax.scaling.fitting.intervals import Interval
 from chinchilla_jax.scaling.fitting.isoflop import Bias
 from chinchilla_jax.scaling.table.conditions import lost_to
 from chinchilla_jax.scaling.table.conventions import in_print
@@ -62,6 +63,19 @@ class Table:
         return replace(self, head=[self.head[i] for i in keep], rows=rows)
 
 
+def estimate(
+    value: float | None,
+    intervals: Mapping[str, Interval | None] | None,
+    name: str,
+    write: Callable[[float | None], str],
+) -> str:
+    """0.51 (0.46 to 0.57) of the quantity `name`; 0.51 (interval open) where an end is open."""
+    found = intervals or {}
+    if value is not None and name in found and found[name] is None:
+        return f"{write(value)} (interval open)"
+    return with_interval(value, found.get(name), write)
+
+
 def answer(fits: Fits) -> list[str]:
     """The question's answer in a few sentences, the forecast first."""
     sentences = [_forecast_sentence(row) for row in fits.forecast if row.params]
@@ -70,12 +84,12 @@ def answer(fits: Fits) -> list[str]:
     if iso.a is not None:
         grown.append(
             f"the minima of the iso-FLOP profiles grow as N* ~ C^a with a = "
-            f"{with_interval(iso.a, iso.interval.get('a'), exponent)}"
+            f"{estimate(iso.a, iso.interval, 'a', exponent)}"
         )
     if surface.a is not None:
         grown.append(
             f"the fitted loss surface gives a = "
-            f"{with_interval(surface.a, surface.interval.get('a'), exponent)}"
+            f"{estimate(surface.a, surface.interval, 'a', exponent)}"
         )
     if grown:
         text = "; ".join(grown)
@@ -92,13 +106,13 @@ def answer(fits: Fits) -> list[str]:
 
 
 def _forecast_sentence(row: Forecast) -> str:
-    spread = row.interval or {}
+    spread = row.interval
     text = (
         f"For {numbers.flops(row.flops)} FLOPs train "
-        f"{with_interval(row.params, spread.get('params'), count)} parameters on "
-        f"{with_interval(row.tokens, spread.get('tokens'), count)} tokens, "
+        f"{estimate(row.params, spread, 'params', count)} parameters on "
+        f"{estimate(row.tokens, spread, 'tokens', count)} tokens, "
         f"{ratio(row.tokens_per_param)} tokens per parameter; expect a loss of "
-        f"{with_interval(row.loss, spread.get('loss'), loss)}"
+        f"{estimate(row.loss, spread, 'loss', loss)}"
     )
     return text + (f", {row.decades:.1f} decades beyond the runs." if row.decades > 0.05 else ".")
 
@@ -123,15 +137,15 @@ def optima(fits: Fits) -> Table:
     for forecast in fits.forecast:
         if not forecast.params or forecast.form is None:
             continue
-        spread = forecast.interval or {}
+        spread = forecast.interval
         marks[len(rows)] = "forecast"
         rows.append(
             (
                 numbers.flops(forecast.flops),
-                with_interval(forecast.params, spread.get("params"), count),
-                with_interval(forecast.tokens, spread.get("tokens"), count),
-                with_interval(forecast.tokens_per_param, spread.get("tokens_per_param"), ratio),
-                with_interval(forecast.loss, spread.get("loss"), loss),
+                estimate(forecast.params, spread, "params", count),
+                estimate(forecast.tokens, spread, "tokens", count),
+                estimate(forecast.tokens_per_param, spread, "tokens_per_param", ratio),
+                estimate(forecast.loss, spread, "loss", loss),
                 f"forecast, {_FORMS[forecast.form]}",
             )
         )
@@ -153,8 +167,8 @@ def exponents(fits: Fits) -> Table:
         rows.append(
             (
                 name,
-                with_interval(found.a, found.interval.get("a"), exponent),
-                with_interval(found.b, found.interval.get("b"), exponent),
+                estimate(found.a, found.interval, "a", exponent),
+                estimate(found.b, found.interval, "b", exponent),
                 f"N* {percent(at.params, 1)} at {numbers.flops(at.flops)}" if at else "",
                 (found.reason or "").split(". ")[0],
             )
@@ -177,7 +191,9 @@ def surface(fits: Fits) -> Table:
         (
             name,
             numbers.coefficient(value),
-            between(p.interval.get(name), numbers.coefficient),
+            "open"
+            if p.interval.get(name, ()) is None
+            else between(p.interval.get(name), numbers.coefficient),
             numbers.coefficient(error) if (error := p.standard_error.get(name)) is not None else "",
         )
         for name, value in values.items()
@@ -205,16 +221,16 @@ def forecasts(fits: Fits) -> Table | None:
         for other in row.every:
             if (other.form, other.selection) == (row.form, row.selection):
                 marks[len(rows)] = "forecast"
-            spread = other.interval or {}
+            spread = other.interval
             method = f", {_METHODS[other.minima]}" if other.minima else ""
             rows.append(
                 (
                     numbers.flops(row.flops),
                     f"{_FORMS[other.form or 'surface']}{method}",
                     other.selection or "",
-                    with_interval(other.params, spread.get("params"), count),
+                    estimate(other.params, spread, "params", count),
                     ratio(other.tokens_per_param),
-                    with_interval(other.loss, spread.get("loss"), loss),
+                    estimate(other.loss, spread, "loss", loss),
                 )
             )
     head = ("FLOPs C", "form", "runs", "N*", "D*/N*", "loss")
@@ -263,11 +279,10 @@ def conventions(fits: Fits) -> Table | None:
     for row in fits.conventions:
         if row.chosen:
             marks[len(rows)] = "forecast"
-        spread = (row.interval or {}).get("a")
         rows.append(
             (
                 in_print(row.params), in_print(row.flops), str(row.runs),
-                with_interval(row.surface_a, spread, exponent),
+                estimate(row.surface_a, row.interval, "a", exponent),
                 exponent(row.parabola_a), exponent(row.akima_a), row.reason or "",
             )
         )  # fmt: skip
@@ -281,7 +296,7 @@ def further_laws(fits: Fits) -> Table | None:
         (
             row.law, row.formula,
             ", ".join(
-                f"{k} {with_interval(v, row.interval.get(k), numbers.coefficient)}"
+                f"{k} {estimate(v, row.interval, k, numbers.coefficient)}"
                 for k, v in row.parameters.items()
             ),
             f"{row.objective:.6g}", f"{100 * row.rms:.2f} %", str(row.runs),

@@ -1,14 +1,18 @@
 """What cannot be known is said in words, with the runs that would tell it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import analyse
+from chinchilla_jax.scaling.doubt import diagnosis
+from chinchilla_jax.scaling.fitting.surface import SIX_ND, LocalOptimum, fit_surface
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cells import group_flops
 from chinchilla_jax.scaling.table.runs import Runs
-from tests.scaling.known import TRUE, grid
+from tests.scaling.known import TRUE, grid, loose
 
 FOUR = [1e17, 1e18, 1e19, 1e20]
 
@@ -108,6 +112,48 @@ def test_a_term_that_vanishes_leaves_no_frontier():
     assert "B" in fits.parametric.at_bound
     assert fits.parametric.a is None
     assert any("What tokens do" in r.what for r in fits.refusals)
+    variants = (*fits.influence.leave_one_budget_out, *fits.influence.drop_top)
+    assert variants and all("B" in row.at_bound for row in variants)
+    for row in (*variants, *fits.influence.delta):
+        assert (row.a, row.params, row.tokens_per_param) == (None, None, None)
+
+
+def test_a_variant_on_a_bound_has_no_exponent():
+    """Where the headline would give none, though this headline gives one."""
+    fits = _analyse(*loose(9))
+    assert fits.parametric.a is not None
+    variants = (
+        *fits.influence.leave_one_budget_out, *fits.influence.drop_top, *fits.influence.delta
+    )  # fmt: skip
+    refused = [row.a is None for row in variants]
+    assert any(refused) and not all(refused)
+    for row in variants:
+        assert (row.a is None) == bool(set(row.at_bound) - {"E"})
+        assert (row.params is None) == (row.a is None)
+
+
+def test_an_open_interval_is_refused_in_words():
+    fits = _analyse(*loose(6), bootstrap=200)
+    assert fits.parametric.a is not None
+    assert fits.parametric.interval["a"] is None and fits.parametric.interval["E"] is not None
+    assert fits.parametric.standard_error["a"] is None
+    forecast = fits.forecast[0]
+    assert forecast.interval["params"] is None and forecast.interval["loss"] is None
+    (a,) = [w for w in fits.warnings if w.startswith("parametric: an end of the 95 % interval")]
+    assert "of a, b is open" in a
+    assert any(w.startswith("forecast at 1e20 FLOPs: an end of the") for w in fits.warnings)
+
+
+def test_another_optimum_is_told_only_with_exponents_that_stand():
+    params, tokens, _ = grid(FOUR, 7, 4.0)
+    loss = TRUE.loss(params, tokens) * (1 + 0.01 * np.sin(np.arange(len(params))))
+    runs, fit = _runs(params, tokens, loss), fit_surface(params, tokens, loss)
+    other = replace(fit.surface, alpha=0.6)
+    told = []
+    for identified in (True, False):
+        near = LocalOptimum(fit.value * 1.001, 0.1, other, identified)
+        told.append(diagnosis.surface_doubts(replace(fit, runner_up=(near,)), runs, SIX_ND, None))
+    assert any("another optimum" in said for said in told[0]) and told[1] == []
 
 
 def test_extrapolation_is_counted_in_decades():

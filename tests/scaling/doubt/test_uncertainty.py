@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.scaling.doubt.uncertainty import influence, surface_draws
-from chinchilla_jax.scaling.fitting.intervals import interval
+from chinchilla_jax.scaling.fitting.intervals import band, interval, open_ends, standard_error
 from chinchilla_jax.scaling.fitting.isoflop import profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
-from chinchilla_jax.scaling.fitting.noise import noise_model, run_weights
+from chinchilla_jax.scaling.fitting.noise import Noise, noise_model, run_weights
 from chinchilla_jax.scaling.fitting.surface import fit_surface
 from chinchilla_jax.scaling.table.cells import cell_index, group_flops
-from tests.scaling.known import TRUE, fig4, grid
+from tests.scaling.known import TRUE, fig4, grid, loose
 
 FAR = 1e23
 
@@ -48,6 +48,53 @@ def test_an_interval_with_an_open_end_is_none():
     assert interval(np.where(draws < 20, np.nan, draws)) is not None
     assert interval(np.where(draws < 60, np.nan, draws)) is None
     assert interval(np.empty(0)) is None
+
+
+def test_a_band_is_the_interval_of_every_column():
+    draws = np.random.default_rng(0).standard_normal((1000, 3))
+    draws[:10, 1] = np.nan
+    draws[:60, 2] = np.inf
+    found = band(draws)
+    assert tuple(found[:, 0]) == interval(draws[:, 0])
+    assert tuple(found[:, 1]) == interval(draws[:, 1])
+    assert interval(draws[:, 2]) is None and np.isnan(found[:, 2]).all()
+
+
+def test_no_standard_error_where_an_end_is_open():
+    draws = np.arange(1000.0)
+    assert standard_error(np.where(draws < 20, np.nan, draws)) == pytest.approx(
+        draws[20:].std(ddof=1)
+    )
+    assert standard_error(np.where(draws < 60, np.nan, draws)) is None
+
+
+def test_open_ends_are_said_in_words():
+    assert open_ends({}) is None and open_ends({"a": (0.1, 0.2)}) is None
+    said = open_ends({"a": None, "b": (0.1, 0.2), "loss": None})
+    assert "interval of a, loss is open" in said and "2.5 % of the bootstrap draws" in said
+
+
+def test_draws_on_a_bound_have_no_frontier():
+    """Of a loss that hardly depends on tokens many a resample needs no term in them."""
+    params, tokens, loss = loose(8)
+    draws = surface_draws(fit_surface(params, tokens, loss), 100, np.random.default_rng(0))
+    bound = draws.bound_BxP[:, 1:].any(axis=1)
+    assert 5 < bound.sum() < 50
+    np.testing.assert_array_equal(np.isnan(draws.frontier.exponents()[0]), bound)
+    np.testing.assert_array_equal(np.isnan(draws.frontier.optimum(FAR)[0]), bound)
+    assert np.isfinite(draws.surface.E).all() and draws.failed == 0
+
+
+def test_two_minima_make_no_law_of_three_parameters():
+    params, tokens, budget = grid([1e18, 1e19, 1e20], 5, 2.0)
+    loss = TRUE.loss(params, tokens)
+    flops, group = np.unique(budget, return_inverse=True)
+    found = profiles(group, flops, params, tokens, loss)
+    noise = Noise(0.02, 0, "seeds", np.full(3, 0.02))
+    draws = fit_minima("parabola", found, noise, 200, np.random.default_rng(0)).draws
+    few = draws.good_BxG.sum(axis=1) < 3
+    assert 10 < few.sum() < 190
+    np.testing.assert_array_equal(np.isnan(draws.loss_law.exponent), few)
 
 
 def test_a_bootstrap_is_a_function_of_its_seed():

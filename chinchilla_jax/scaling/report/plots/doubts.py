@@ -13,6 +13,7 @@ from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fits import Convention, Fits
+from chinchilla_jax.scaling.fitting.intervals import interval
 from chinchilla_jax.scaling.report.plots import style
 from chinchilla_jax.scaling.table.conventions import in_print
 
@@ -65,7 +66,7 @@ def bootstrap(fits: Fits, arrays: Arrays) -> Figure | None:
         return None
     largest = float(arrays.runs.flops.max())
     cost, some = arrays.flops_model, slice(None, None, max(1, len(draws) // _SHOWN_DRAWS))
-    drawn = type(fit.surface)(*(np.asarray(x)[some] for x in draws.surface.columns()))
+    drawn = type(fit.surface)(*(np.asarray(x)[some] for x in draws.frontier.columns()))
     figure, axes = style.panels(3, width=10.2, height=3.9, gap=0.72)
     point, cloud = fit.surface, drawn
     best, found = point.optimum(largest, cost), cloud.optimum(largest, cost)
@@ -84,7 +85,7 @@ def bootstrap(fits: Fits, arrays: Arrays) -> Figure | None:
         else:
             ax.set(xlim=_middle(x[keep]), ylim=_middle(y[keep]))
         ax.scatter(x[keep], y[keep], s=6, color=style.BLUE, alpha=0.18, lw=0, rasterized=True)
-        _marginal(ax, x[keep], y[keep])
+        _marginal(ax, x, y)
         ax.plot(x0, y0, "+", ms=13, mew=2.4, color=style.VERMILION, zorder=5)
         ax.set_xlabel(x_name)
         ax.set_ylabel(y_name, rotation=0, labelpad=9)
@@ -108,44 +109,42 @@ def _middle(values: Floats, log: bool = False) -> tuple[float, float]:
 
 
 def _marginal(ax: Axes, x: Floats, y: Floats) -> None:
-    """95 % of each coordinate, as a bar along its axis."""
-    (x_low, x_high), (y_low, y_high) = (
-        np.quantile(x, [0.025, 0.975]),
-        np.quantile(y, [0.025, 0.975]),
-    )
+    """95 % of each coordinate, as a bar along its axis; none where an end is open."""
     bar: dict[str, Any] = {
         "color": style.BLUE, "lw": 4, "solid_capstyle": "butt", "clip_on": False, "zorder": 4
     }  # fmt: skip
-    ax.plot([x_low, x_high], [0.0, 0.0], transform=ax.get_xaxis_transform(), **bar)
-    ax.plot([0.0, 0.0], [y_low, y_high], transform=ax.get_yaxis_transform(), **bar)
+    if (ends := interval(x)) is not None:
+        ax.plot(ends, [0.0, 0.0], transform=ax.get_xaxis_transform(), **bar)
+    if (ends := interval(y)) is not None:
+        ax.plot([0.0, 0.0], ends, transform=ax.get_yaxis_transform(), **bar)
 
 
 def influence(fits: Fits, arrays: Arrays) -> Figure | None:
     """The exponent a of N* when a budget is left out, top losses dropped, or delta changed."""
     found = fits.influence
-    parts: list[tuple[Sequence[tuple[float, float]], str, Callable[[float], str]]] = [
+    parts: list[tuple[Sequence[tuple[float, float | None]], str, Callable[[float], str]]] = [
         (
-            [(row.budget, row.a) for row in found.leave_one_budget_out if row.a is not None],
+            [(row.budget, row.a) for row in found.leave_one_budget_out],
             "budget left out (FLOPs)",
             lambda x: numbers.power_of_ten(x, 1),
         ),
         (
-            [(row.dropped, row.a) for row in found.drop_top if row.a is not None],
+            [(row.dropped, row.a) for row in found.drop_top],
             "highest losses dropped",
             lambda x: str(int(x)),
         ),
         (
-            [(row.delta, row.a) for row in found.delta if row.a is not None],
+            [(row.delta, row.a) for row in found.delta],
             "Huber's δ",
             lambda x: f"{x:.0e}".replace("e-0", "e-"),
         ),
     ]
-    parts = [part for part in parts if len(part[0]) > 1]
+    parts = [part for part in parts if len(part[0]) > 1 and any(a is not None for _, a in part[0])]
     central, interval = fits.parametric.a, fits.parametric.interval.get("a")
     if not parts:
         return None
     figure, axes = style.panels(len(parts), width=3.4 * len(parts), height=3.5, gap=0.3)
-    values = [a for rows, *_ in parts for _, a in rows]
+    values = [a for rows, *_ in parts for _, a in rows if a is not None]
     values += [*(interval or ()), *(() if central is None else (central,))]
     low, high = min(values), max(values)
     margin = 0.1 * ((high - low) or 0.05)
@@ -154,7 +153,16 @@ def influence(fits: Fits, arrays: Arrays) -> Figure | None:
             ax.axhspan(*interval, color=style.BLUE, alpha=0.13, lw=0)
         if central is not None:
             ax.axhline(central, color=style.BLUE, lw=1.2)
-        ax.plot(range(len(rows)), [a for _, a in rows], "o-", lw=1.2, ms=6, color=style.VERMILION)
+        line = np.array([np.nan if a is None else a for _, a in rows])
+        ax.plot(range(len(rows)), line, "o-", lw=1.2, ms=6, color=style.VERMILION)
+        refused = np.flatnonzero(np.isnan(line))
+        ax.plot(
+            refused, np.full(len(refused), 0.03), "x", ms=7, mew=2, color=style.SOFT,
+            transform=ax.get_xaxis_transform(), clip_on=False,
+            label="refused: on a bound" if len(refused) else None,
+        )  # fmt: skip
+        if len(refused):
+            ax.legend(loc="best")
         step = -(-len(rows) // (4 if "FLOPs" in label else 7))
         ax.set_xticks(range(0, len(rows), step), [write(x) for x, _ in rows[::step]])
         ax.set_xlim(-0.5, len(rows) - 0.5)

@@ -14,11 +14,11 @@ from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fits import BudgetMinimum, Fits, Forecast
+from chinchilla_jax.scaling.fitting.intervals import band
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report.plots import style
 
 _POINTS = 48
-_BAND = (0.025, 0.975)
 _OVERLAYS = ((0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 
 
@@ -66,13 +66,13 @@ def _lines(fits: Fits, arrays: Arrays, grid: Floats) -> dict[str, Line]:
     """approach -> quantity -> (central line, [2, points] band or None)."""
     found: dict[str, Line] = {}
     cost = arrays.flops_model
-    if arrays.fit is not None:
+    if arrays.fit is not None and arrays.fit.identified:
         surface, draws = arrays.fit.surface, arrays.surface_draws
         params, tokens = surface.optimum(grid, cost)
         central = {"params": params, "tokens": tokens, "loss": surface.loss(params, tokens)}
         bands: dict[str, Floats] = {}
         if draws is not None and len(draws):
-            columns = [np.asarray(x)[:, None] for x in draws.surface.columns()]
+            columns = [np.asarray(x)[:, None] for x in draws.frontier.columns()]
             drawn = type(surface)(*columns)
             n, d = drawn.optimum(grid, cost)
             bands = {"params": n, "tokens": d, "loss": drawn.loss(n, d)}
@@ -107,10 +107,7 @@ def _lines(fits: Fits, arrays: Arrays, grid: Floats) -> dict[str, Line]:
 
 
 def _band(draws: Floats | None) -> Floats | None:
-    if draws is None:
-        return None
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.nanquantile(draws, _BAND, axis=0))
+    return None if draws is None else band(draws)
 
 
 def _draw_line(

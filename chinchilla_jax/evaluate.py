@@ -12,26 +12,30 @@ from absl import flags
 from chinchilla_jax import program
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.scaling.analysis import analyse
+from chinchilla_jax.scaling.comparison import compare
 from chinchilla_jax.scaling.fitting.isoflop import METHODS
 from chinchilla_jax.scaling.fitting.separable import LOSSES
+from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.further import laws_named
 from chinchilla_jax.scaling.laws.published import law_named
+from chinchilla_jax.scaling.report import comparison
 from chinchilla_jax.scaling.report import write as report
 from chinchilla_jax.scaling.settings import Settings
-from chinchilla_jax.scaling.table.conditions import where
+from chinchilla_jax.scaling.table.conditions import conditions, where
 from chinchilla_jax.scaling.table.conventions import FLOPS, PARAMS
 from chinchilla_jax.scaling.table.kinds import CHOICES
 from chinchilla_jax.scaling.table.read import read_runs
 
 _RUNS = flags.DEFINE_string("runs", None, "A sweep's folder, or a table of runs.", required=True)
-_OUT = flags.DEFINE_string(
-    "out", "", "Folder of the report. Default: report in the sweep's folder."
-)
+_OUT = flags.DEFINE_string("out", "", "Folder of the report. Default: report, in that of a sweep.")
 _COLUMNS = flags.DEFINE_list(
     "columns", [], "What the table calls our columns: params=N,tokens=D,flops=C,loss=final_loss,..."
 )
 _WHERE = flags.DEFINE_list(
     "where", [], "Only the runs with these values: optimizer=adamw,bits=4. Default: all runs."
+)
+_BY = flags.DEFINE_list(
+    "by", [], "Columns whose values are fitted each by itself, side by side: optimizer,precision."
 )
 _KINDS = flags.DEFINE_list(
     "kinds", [], f"What a column is, where it was taken for something else: batch=condition,... "
@@ -58,10 +62,7 @@ _HOLDOUT_ABOVE = flags.DEFINE_float(
 _OVERLAY = flags.DEFINE_list(
     "overlay", [], "Published laws to draw beside ours, as hoffmann,kaplan_frontier,llama3."
 )
-_LAWS = flags.DEFINE_list(
-    "laws", [], "Further laws to fit to the same runs: chinchilla, kaplan, compute, repetition, "
-    "over_training, sparsity, width_depth."
-)  # fmt: skip
+_LAWS = flags.DEFINE_list("laws", [], f"Further laws to fit to the same runs: {', '.join(LAWS)}.")
 _FIGURES = flags.DEFINE_bool("figures", True, "Draw the figures.")
 
 
@@ -84,9 +85,14 @@ def main(_: list[str]) -> None:
     source = storage.path(_RUNS.value)
     out = storage.path(_OUT.value or (source / "report" if source.is_dir() else "report"))
     runs = where(read_runs(source, columns, kinds), picked)
-    fits, arrays = analyse(runs, settings, laws)
-    path = report.write(out, fits, arrays, overlays, figures=_FIGURES.value)
-    print(report.terminal(fits, path))
+    if _BY.value or len(conditions(runs)) > 1:
+        several = compare(runs, settings, laws, _BY.value)
+        path = comparison.write(out, *several, overlays, figures=_FIGURES.value)
+        print(comparison.terminal(several[0], path))
+    else:
+        fits, arrays = analyse(runs, settings, laws)
+        path = report.write(out, fits, arrays, overlays, figures=_FIGURES.value)
+        print(report.terminal(fits, path))
 
 
 if __name__ == "__main__":

@@ -16,12 +16,15 @@ from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling import forecast
-from chinchilla_jax.scaling.fits import read
+from chinchilla_jax.scaling.comparison import read
 from chinchilla_jax.scaling.laws.published import law_named, published
 from chinchilla_jax.scaling.report import answers
 
 _CONFIG = program.define_config(required=False)
 _FITS = flags.DEFINE_string("fits", "", "fits.json of a report that evaluate wrote.")
+_WHERE = flags.DEFINE_list(
+    "where", [], "Which condition, of a --fits that compares several: optimizer=adamw,bits=4."
+)
 _LAW = flags.DEFINE_string("law", "", "A published law instead, by name; list shows them all.")
 _FORM = flags.DEFINE_string(
     "form", "", "Of --fits: surface or loss_law. Default: the one that hold-out prefers."
@@ -48,7 +51,9 @@ def _frontier() -> forecast.Frontier:
     if _LAW.value:
         return forecast.from_published(law_named(_LAW.value), program.floats("fixed", _FIXED.value))
     path = storage.path(_FITS.value)
-    return forecast.from_fits(read(path / "fits.json" if path.is_dir() else path), _FORM.value)
+    picked = program.pairs("where", _WHERE.value)
+    fits = read(path / "fits.json" if path.is_dir() else path, picked)
+    return forecast.from_fits(fits, _FORM.value)
 
 
 def main(_: list[str]) -> None:

@@ -1,10 +1,12 @@
 """`evaluate` as a person calls it: on a sweep, on a foreign table, and with mistakes."""
 
+import csv
 import json
 
 import pytest
 
 from .command import call
+from .scaling.conditions import three_optimizers
 from .scaling.sweeps import write_sweep
 
 
@@ -48,6 +50,72 @@ def test_a_foreign_table_without_figures(sweep, tmp_path):
     surface = json.loads((tmp_path / "report" / "fits.json").read_text())["parametric"]
     assert surface["alpha"] == pytest.approx(0.34, rel=1e-6)
     assert surface["beta"] == pytest.approx(0.28, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A table of three optimizers at two precisions, the second of which changes nothing."""
+    path = tmp_path_factory.mktemp("several") / "table.csv"
+    rows = [
+        row | {"bits": bits}
+        for row in three_optimizers(sizes=5, budgets=(1e18, 1e19, 1e20))
+        for bits in (4, 16)
+    ]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_several_conditions_are_compared_and_the_flags_are_named(several, tmp_path):
+    done = call("evaluate", f"--runs={several}", f"--out={tmp_path}", "--bootstrap=0")
+    assert done.returncode == 0 and done.stderr == ""
+    first = done.stdout.splitlines()[0]
+    for words in ("optimizer (adamw, muon, sgd)", "bits (4, 16)", "--by=optimizer,bits",
+                  "--where=optimizer=adamw,bits="):  # fmt: skip
+        assert words in first
+    found = json.loads((tmp_path / "fits.json").read_text())
+    assert len(found["conditions"]) == 6
+    asked = call("forecast", f"--fits={tmp_path}", "--flops=1e21")
+    assert asked.returncode == 2 and "pick one with --where=optimizer=adamw,bits=4" in asked.stderr
+    asked = call("forecast", f"--fits={tmp_path}", "--flops=1e21", "--where=optimizer=sgd,bits=4")
+    assert asked.returncode == 0 and "1e21" in asked.stdout
+
+
+def test_by_compares_and_where_picks(several, tmp_path):
+    flags = (f"--runs={several}", f"--out={tmp_path}", "--bootstrap=0", "--nofigures")
+    done = call("evaluate", *flags, "--by=optimizer", "--where=bits=16.0")
+    assert done.returncode == 0 and done.stdout.startswith("condition ")
+    assert done.stdout.count("for 1e21 FLOPs train") == 3
+    done = call("evaluate", *flags, "--where=bits=16,optimizer=muon")
+    assert done.returncode == 0 and done.stdout.startswith("FLOPs C")
+    fits = json.loads((tmp_path / "fits.json").read_text())
+    assert fits["table"]["condition"] == {"bits": "16", "optimizer": "muon"}
+    assert "optimizer=muon" in (tmp_path / "report.html").read_text().split("</h1>")[0]
+    done = call("evaluate", *flags, "--kinds=bits=outcome", "--by=optimizer")
+    assert "count as replicates" in done.stdout and done.stdout.count(" 30 ") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--by=optimizer",), ("bits (4, 16)", "add it to --by", "--where=bits=")),
+        (("--by=optimiser",), ("--by=optimiser", "did you mean optimizer?")),
+        (("--by=loss",), ("--by=loss", "fitted")),
+        (("--where=optimizer=lion",), ("no run has it", "adamw, muon, sgd")),
+        (("--where=optimizer",), ("--where", "name=value")),
+        (("--kinds=bits=seting",), ("--kinds=bits=seting", "did you mean setting?")),
+        (("--kinds=bit=setting",), ("did you mean bits?",)),
+        (("--laws=width_depth",), ("width_depth", "width")),
+    ],
+)
+def test_a_wrong_choice_is_one_line_and_status_2(arguments, words, several):
+    done = call("evaluate", f"--runs={several}", "--bootstrap=0", "--nofigures", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
 
 
 @pytest.mark.parametrize(

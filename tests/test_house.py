@@ -21,7 +21,8 @@ MAY_IMPORT = {
 }
 # The way of the data through the evaluator: a room imports only those before it.
 ROOMS = ("arrays", "table", "fitting", "settings", "laws", "fits", "doubt", "prediction",
-         "sections", "outlook", "forecast", "analysis", "report", "library")  # fmt: skip
+         "sections", "outlook", "forecast", "analysis", "comparison", "report",
+         "library")  # fmt: skip
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 

@@ -12,7 +12,7 @@ refused is None (null), never NaN and never 0, and a sentence in `reason` says w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -543,10 +543,29 @@ def write(path: Path | str, fits: Fits) -> None:
     Raises:
       UserError: the folder cannot be written.
     """
-    data = to_json(fits)
-    draws = json.dumps(data.pop("draws"), allow_nan=False, separators=(",", ":"))
-    readable = json.dumps(data, indent=1, allow_nan=False)
-    storage.write_text_atomic(path, f'{readable[:-2]},\n "draws": {draws}\n}}\n')
+    storage.write_text_atomic(path, text(to_json(fits)))
+
+
+def text(data: object) -> str:
+    """JSON as it is read: an entry a line, `draws` on one."""
+    return f"{''.join(_lines(data, 1))}\n"
+
+
+def _lines(value: object, depth: int) -> Iterator[str]:
+    if not isinstance(value, dict | list) or not value:
+        yield json.dumps(value, allow_nan=False)
+        return
+    named = isinstance(value, dict)
+    items = value.items() if isinstance(value, dict) else (("", item) for item in value)
+    between = "{" if named else "["
+    for name, item in items:
+        yield f"{between}\n{' ' * depth}{json.dumps(name) + ': ' if named else ''}"
+        if name == "draws" and isinstance(item, dict):
+            yield json.dumps(item, allow_nan=False, separators=(",", ":"))
+        else:
+            yield from _lines(item, depth + 1)
+        between = ","
+    yield f"\n{' ' * (depth - 1)}{'}' if named else ']'}"
 
 
 def read(path: Path | str) -> Fits:
@@ -557,11 +576,16 @@ def read(path: Path | str) -> Fits:
     """
     path = storage.path(path)
     data = storage.read_json(path)
-    version = data.get("version") if isinstance(data, dict) else None
-    if version != VERSION:
-        found = "no fits.json" if version is None else f"a fits.json of version {version!r:.20}"
-        raise UserError(f"{path}: is {found}, and version {VERSION} is needed: run evaluate again")
+    check_version(data, path)
     try:
         return from_json(Fits, data, "fits")
     except UserError as error:
         raise UserError(f"{path}: {error}; run evaluate again") from None
+
+
+def check_version(data: object, path: Path) -> None:
+    """Raises UserError unless `data` is of this version."""
+    version = data.get("version") if isinstance(data, dict) else None
+    if version != VERSION:
+        found = "no fits.json" if version is None else f"a fits.json of version {version!r:.20}"
+        raise UserError(f"{path}: is {found}, and version {VERSION} is needed: run evaluate again")

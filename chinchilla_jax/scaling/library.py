@@ -42,6 +42,7 @@ from chinchilla_jax.scaling.forecast import Answer
 from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.report import summary, write
 from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table import conditions
 from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.scaling.table.runs import Runs
 
@@ -130,13 +131,21 @@ class Published:
         return forecast.reaching(self.frontier, "loss", loss)
 
 
-def read(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
+def read(
+    table: Any,
+    columns: Mapping[str, str] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> Runs:
     """The finished runs of a table, every doubt about it in `warnings`.
 
     Args:
       table: a path (CSV, TSV, JSONL, JSON, Parquet, a sweep's folder), a list of dicts, a dict of
         columns or a data frame.
       columns: what the table calls ours: {"params": "N", "loss": "val_loss"}.
+      kinds: what a column is where its name misleads: {"batch": "condition"}.
+      where: only the runs with these values, where several conditions are in one table:
+        {"optimizer": "adamw"}.
     Raises:
       UserError: it cannot be read as a table of runs.
 
@@ -145,7 +154,8 @@ def read(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
     >>> len(runs), runs.flops.tolist()
     (2, [120000000000000.0, 120000000000000.0])
     """
-    return read_runs(table, columns)
+    picked = {name: str(value) for name, value in (where or {}).items()}
+    return conditions.where(read_runs(table, columns, kinds), picked)
 
 
 def fit(table: Any, **settings: Any) -> Result:
@@ -154,7 +164,8 @@ def fit(table: Any, **settings: Any) -> Result:
     Args:
       settings: fields of `settings.Settings`, as `bootstrap=0`, `flops="six_nd"`, `seed=1`.
     Raises:
-      UserError: no table of runs, or a setting that does not exist.
+      UserError: no table of runs, runs of several conditions (`read` with `where` picks one), or a
+        setting that does not exist.
     """
     runs = table if isinstance(table, Runs) else read(table)
     names = list(Settings.__dataclass_fields__)

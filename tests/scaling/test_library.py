@@ -66,6 +66,20 @@ def test_fit_takes_what_read_returned(result):
     assert repr(again).startswith("For ")
 
 
+def test_one_condition_of_several_is_read_by_its_values(result):
+    names = list(TABLE)
+    web = dict(zip(names, (TABLE[name] for name in names), strict=True))
+    code = web | {"loss": 0.8 * web["loss"]}
+    table = {name: np.concatenate([web[name], code[name]]) for name in names}
+    table["bits"] = np.repeat([16, 4], len(PARAMS))
+    with pytest.raises(cj.UserError, match=r"bits \(4, 16\) tells 2 conditions apart"):
+        cj.fit(table)
+    picked = cj.fit(cj.read(table, where={"bits": 16}), bootstrap=50)
+    assert picked.fits.parametric == result.fits.parametric
+    mixed = cj.read(table, kinds={"bits": "setting"})
+    assert set(mixed.best().columns["bits"]) == {4}
+
+
 def test_all_of_it_is_there_without_jax():
     code = (
         "import sys, chinchilla_jax as cj; assert 'numpy' not in sys.modules; "

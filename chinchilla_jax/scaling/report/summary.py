@@ -26,6 +26,7 @@ from chinchilla_jax.scaling.fits import (
 )
 from chinchilla_jax.scaling.fitting.intervals import Interval
 from chinchilla_jax.scaling.fitting.isoflop import Bias
+from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.table.conditions import lost_to
 from chinchilla_jax.scaling.table.conventions import in_print
 from chinchilla_jax.scaling.table.kinds import KINDS, Column
@@ -33,7 +34,7 @@ from chinchilla_jax.scaling.table.runs import Aside, Runs
 
 Rows = list[tuple[str, ...]]
 _LISTED_RUNS = 400
-_FORMS = {"surface": "surface", "loss_law": "L(C) through the minima"}
+FORMS = {"surface": "surface", "loss_law": "L(C) through the minima"}
 _METHODS = {"akima": "Akima", "parabola": "parabola"}
 _OBJECTIVES = {
     "log_huber": "log-Huber",
@@ -78,7 +79,7 @@ def estimate(
 
 def answer(fits: Fits) -> list[str]:
     """The question's answer in a few sentences, the forecast first."""
-    sentences = [_forecast_sentence(row) for row in fits.forecast if row.params]
+    sentences = [forecast_sentence(row) for row in fits.forecast if row.params]
     iso, surface = fits.isoflop, fits.parametric
     grown = []
     if iso.a is not None:
@@ -100,12 +101,12 @@ def answer(fits: Fits) -> list[str]:
     best = fits.holdout.best
     if any(row.params for row in fits.forecast):
         sentences.append(
-            f"Forecasts rest on the {_FORMS[best.form]}, runs: {best.selection} ({best.reason})."
+            f"Forecasts rest on the {FORMS[best.form]}, runs: {best.selection} ({best.reason})."
         )
     return sentences
 
 
-def _forecast_sentence(row: Forecast) -> str:
+def forecast_sentence(row: Forecast) -> str:
     spread = row.interval
     text = (
         f"For {numbers.flops(row.flops)} FLOPs train "
@@ -146,7 +147,7 @@ def optima(fits: Fits) -> Table:
                 estimate(forecast.tokens, spread, "tokens", count),
                 estimate(forecast.tokens_per_param, spread, "tokens_per_param", ratio),
                 estimate(forecast.loss, spread, "loss", loss),
-                f"forecast, {_FORMS[forecast.form]}",
+                f"forecast, {FORMS[forecast.form]}",
             )
         )
     return Table("Compute-optimal models", head, rows, "", marks)
@@ -226,7 +227,7 @@ def forecasts(fits: Fits) -> Table | None:
             rows.append(
                 (
                     numbers.flops(row.flops),
-                    f"{_FORMS[other.form or 'surface']}{method}",
+                    f"{FORMS[other.form or 'surface']}{method}",
                     other.selection or "",
                     estimate(other.params, spread, "params", count),
                     ratio(other.tokens_per_param),
@@ -247,7 +248,7 @@ def holdout(fits: Fits) -> Table | None:
             marks[len(rows)] = "forecast"
         rows.append(
             (
-                _FORMS[row.form], row.selection, str(row.forecasts),
+                FORMS[row.form], row.selection, str(row.forecasts),
                 percent(row.minima_bias), percent(row.minima_rms).lstrip("+"),
                 percent(row.cells_rms).lstrip("+"),
             )
@@ -290,22 +291,25 @@ def conventions(fits: Fits) -> Table | None:
     return Table("The same runs counted otherwise", head, rows, "", marks) if rows else None
 
 
+LAW_HEAD = ("law", "form", "parameters", "objective", "rms of ln loss", "runs", "remark")
+
+
+def law_row(row: LawFit) -> tuple[str, ...]:
+    """A further law under LAW_HEAD."""
+    parameters = ", ".join(
+        f"{k} {estimate(v, row.interval, k, numbers.coefficient)}"
+        for k, v in row.parameters.items()
+    )
+    return (
+        row.law, row.formula, parameters, f"{row.objective:.6g}", f"{100 * row.rms:.2f} %",
+        str(row.runs), "; ".join(row.warnings),
+    )  # fmt: skip
+
+
 def further_laws(fits: Fits) -> Table | None:
     """Laws of --laws fitted to the same rows."""
-    rows = [
-        (
-            row.law, row.formula,
-            ", ".join(
-                f"{k} {estimate(v, row.interval, k, numbers.coefficient)}"
-                for k, v in row.parameters.items()
-            ),
-            f"{row.objective:.6g}", f"{100 * row.rms:.2f} %", str(row.runs),
-            "; ".join(row.warnings),
-        )
-        for row in fits.laws
-    ]  # fmt: skip
-    head = ("law", "form", "parameters", "objective", "rms of ln loss", "runs", "remark")
-    return Table("Further laws on the same runs", head, rows) if rows else None
+    rows = [law_row(row) for row in fits.laws]
+    return Table("Further laws on the same runs", LAW_HEAD, rows) if rows else None
 
 
 def runs(table: Runs, fitted: Runs, residual_R: Floats | None) -> Table:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chinchilla_jax.experiment import numbers, storage, tables
 from chinchilla_jax.scaling.analysis import Arrays
@@ -14,6 +16,9 @@ from chinchilla_jax.scaling.report import summary
 from chinchilla_jax.scaling.report.page import Picture, Section, page
 from chinchilla_jax.scaling.table.conditions import written
 from chinchilla_jax.scaling.table.conventions import in_print
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CAPTIONS = {
     "isoflop": "Iso-FLOP profiles. Loss against model size at equal training FLOPs, a colour per "
@@ -34,6 +39,9 @@ CAPTIONS = {
     "95 % of each coordinate, the cross is the fit to all runs.",
     "influence": "Influence. The exponent when a budget is left out, the highest losses are "
     "dropped, or the objective's delta is changed; often more than the interval admits.",
+    "frontiers": "Compute-optimal frontiers. Best parameters, tokens and loss against FLOPs under "
+    "each condition, on the law that its forecast rests on, with 95 % bands. Diamonds are measured "
+    "minima, stars forecasts with their intervals.",
     "conventions": "Counting. The exponent from the same runs when parameters and FLOPs are "
     "counted in other ways; bold is the one used on this page.",
 }
@@ -53,24 +61,25 @@ def write(
     """
     out = storage.path(out)
     write_fits(out / "fits.json", fits)
-    pictures = _draw(out, fits, arrays, overlays) if figures else {}
+    pictures = {}
+    if figures:
+        from chinchilla_jax.scaling.report.plots import FIGURES  # brings Matplotlib
+
+        drawers = {n: partial(figure, fits, arrays, overlays) for n, figure in FIGURES.items()}
+        pictures = draw(out, drawers)
     path = out / "report.html"
     storage.write_text_atomic(path, html(fits, arrays, pictures, overlays))
     return path
 
 
-def _draw(
-    out: Path, fits: Fits, arrays: Arrays, overlays: Sequence[PublishedLaw]
-) -> dict[str, Picture]:
-    from chinchilla_jax.scaling.report.plots import (  # Matplotlib, only where it is needed
-        FIGURES,
-        style,
-    )
+def draw(out: Path, drawers: Mapping[str, Callable[[], Figure | None]]) -> dict[str, Picture]:
+    """Draws and writes the figures by name; those that have nothing to draw are left out."""
+    from chinchilla_jax.scaling.report.plots import style
 
     pictures = {}
     with style.styled():
-        for name, draw in FIGURES.items():
-            figure = draw(fits, arrays, overlays)
+        for name, drawer in drawers.items():
+            figure = drawer()
             if figure is None:
                 continue
             text = style.svg(figure)
@@ -110,20 +119,30 @@ def html(
             some("conventions"),
         ),
         Section("Further laws", (), present(summary.further_laws(fits))),
-        Section(
-            "Published laws shown", [f"{law.title}: {law.source}. {law.note}" for law in overlays]
-        ),
+        published(overlays),
         Section("Columns", (), present(summary.columns(fits.table.columns))),
         Section("Runs", (), [summary.runs(arrays.tried, arrays.runs, arrays.residual_R)]),
     ]
     return page(_title(fits), _meta(fits), summary.answer(fits), sections)
 
 
+def published(overlays: Sequence[PublishedLaw]) -> Section:
+    """The laws that are drawn beside ours, with their sources."""
+    return Section(
+        "Published laws shown", [f"{law.title}: {law.source}. {law.note}" for law in overlays]
+    )
+
+
 def _title(fits: Fits) -> str:
-    source = Path(fits.table.source or "runs")
-    name = source.parent.name if source.name == "results.csv" else source.stem
     picked = written(fits.table.condition)
+    name = name_of(fits.table.source)
     return f"Compute-optimal training: {', '.join(filter(None, [name, picked]))}"
+
+
+def name_of(source: str) -> str:
+    """What a table is called: its file, or the folder of a results.csv."""
+    path = Path(source or "runs")
+    return path.parent.name if path.name == "results.csv" else path.stem
 
 
 def _meta(fits: Fits) -> str:

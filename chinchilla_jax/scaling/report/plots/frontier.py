@@ -48,10 +48,7 @@ def frontier(fits: Fits, arrays: Arrays, overlays: Sequence[PublishedLaw] = ()) 
         drawn = [line[name][0] for line in lines.values() if name in line]
         drawn += [np.array([getattr(row, name) for row in (*rows, *asked)])]
         style.log_axis(ax.yaxis, *style.padded(np.concatenate(drawn), 1.5), numbers.count)
-        for law, dashes in zip(overlays, _OVERLAYS * 9, strict=False):
-            best = law.optimum(grid) if law.has_optimum else None
-            if best is not None:
-                ax.plot(grid, getattr(best, name), color=style.SOFT, lw=1.3, ls=dashes, zorder=2)
+        draw_overlays(ax, name, grid, overlays)
     axes[0].set_title("parameters N*")
     axes[1].set_title("tokens D*")
     axes[2].set_title("loss L*")
@@ -167,10 +164,7 @@ def _key(
             [], [], "*", ls=(0, (4, 2)), lw=1.1, ms=12, color=style.INK, mfc=style.ORANGE,
             label="forecast",
         )  # fmt: skip
-    handles += [
-        ax.plot([], [], color=style.SOFT, lw=1.3, ls=dashes, label=law.title)[0]
-        for law, dashes in zip(overlays, _OVERLAYS * 9, strict=False)
-    ]
+    handles += overlay_handles(ax, overlays)
     rows = -(-len(handles) // 3)
     figure.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(0.06, 1.01), ncols=3, columnspacing=1.4,
@@ -180,6 +174,22 @@ def _key(
     for panel in figure.axes:
         box = panel.get_position()
         panel.set_position((box.x0, box.y0, box.width, box.height - lower))
+
+
+def draw_overlays(ax: Axes, name: str, grid: Floats, overlays: Sequence[PublishedLaw]) -> None:
+    """The params or tokens of published laws, each in dashes of its own."""
+    for law, dashes in zip(overlays, _OVERLAYS * 9, strict=False):
+        best = law.optimum(grid) if law.has_optimum else None
+        if best is not None:
+            ax.plot(grid, getattr(best, name), color=style.SOFT, lw=1.3, ls=dashes, zorder=2)
+
+
+def overlay_handles(ax: Axes, overlays: Sequence[PublishedLaw]) -> list[Any]:
+    """Their entries in a key."""
+    return [
+        ax.plot([], [], color=style.SOFT, lw=1.3, ls=dashes, label=law.title)[0]
+        for law, dashes in zip(overlays, _OVERLAYS * 9, strict=False)
+    ]
 
 
 def surface_contours(fits: Fits, arrays: Arrays) -> Figure | None:

@@ -1,0 +1,217 @@
+"""The report of a comparison: its tables, its sentences, its page, and what the terminal shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from chinchilla_jax.experiment import numbers, storage, tables
+from chinchilla_jax.experiment.numbers import count, exponent, loss, percent, ratio
+from chinchilla_jax.scaling import comparison as record
+from chinchilla_jax.scaling.analysis import Arrays
+from chinchilla_jax.scaling.comparison import Comparison
+from chinchilla_jax.scaling.laws.published import PublishedLaw
+from chinchilla_jax.scaling.report import summary
+from chinchilla_jax.scaling.report.page import Picture, Section, page
+from chinchilla_jax.scaling.report.summary import Rows, Table, estimate
+from chinchilla_jax.scaling.report.write import draw, name_of, published
+from chinchilla_jax.scaling.table.conditions import written
+
+_LISTED = 8  # conditions without a fit that the terminal lists
+
+
+def write(
+    out: Path | str,
+    found: Comparison,
+    arrays: Sequence[Arrays],
+    overlays: Sequence[PublishedLaw] = (),
+    figures: bool = True,
+) -> Path:
+    """Writes fits.json, frontiers.png and .svg, and report.html under `out`; returns the page.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    out = storage.path(out)
+    record.write(out / "fits.json", found)
+    pictures = {}
+    if figures:
+        from chinchilla_jax.scaling.report.plots.comparison import frontiers  # brings Matplotlib
+
+        pictures = draw(out, {"frontiers": lambda: frontiers(found, arrays, overlays)})
+    path = out / "report.html"
+    storage.write_text_atomic(path, html(found, list(pictures.values()), overlays))
+    return path
+
+
+def answer(found: Comparison) -> list[str]:
+    """A sentence for each condition and budget."""
+    said = [
+        f"{one.title}: {text[0].lower()}{text[1:]}"
+        for one in found.conditions
+        if one.fits is not None
+        for text in map(summary.forecast_sentence, one.fits.forecast)
+    ]
+    return said or [
+        f"None of {len(found.conditions)} conditions has enough runs to be fitted by itself; "
+        f"a column that makes no condition is said by --kinds={found.by[0]}=outcome."
+    ]
+
+
+def optima(found: Comparison) -> Table:
+    """The forecasts of every condition for the same budgets."""
+    rows: Rows = []
+    for one in found.conditions:
+        for row in one.fits.forecast if one.fits is not None else ():
+            spread = row.interval
+            rows.append(
+                (
+                    one.title, numbers.flops(row.flops),
+                    estimate(row.params, spread, "params", count),
+                    estimate(row.tokens, spread, "tokens", count),
+                    estimate(row.tokens_per_param, spread, "tokens_per_param", ratio),
+                    estimate(row.loss, spread, "loss", loss),
+                    summary.FORMS.get(row.form or "", ""),
+                )
+            )  # fmt: skip
+    head = ("condition", "FLOPs C", "parameters N*", "tokens D*", "D*/N*", "loss L*", "from")
+    return Table("Compute-optimal models by condition", head, rows)
+
+
+def laws(found: Comparison) -> Table:
+    """Exponents of the frontier and the loss surface of every condition."""
+    rows: Rows = []
+    for one in found.conditions:
+        if one.fits is None:
+            continue
+        surface, iso, noise = one.fits.parametric, one.fits.isoflop, one.fits.isoflop.noise
+        rows.append(
+            (
+                one.title, str(one.runs),
+                estimate(iso.a, iso.interval, "a", exponent),
+                estimate(surface.a, surface.interval, "a", exponent),
+                estimate(surface.E, surface.interval, "E", loss),
+                estimate(surface.alpha, surface.interval, "alpha", exponent),
+                estimate(surface.beta, surface.interval, "beta", exponent),
+                percent(noise.log_loss if noise.freedom else None).lstrip("+"),
+            )
+        )  # fmt: skip
+    head = ("condition", "runs", "a, iso-FLOP minima", "a, surface", "E", "alpha", "beta", "noise")
+    note = (
+        "N* ~ C^a; L = E + A/N^alpha + B/D^beta. Brackets are 95 % intervals, by percentile "
+        "bootstrap; the noise is that of ln loss between runs of one cell, else around parabolas."
+    )
+    return Table("Laws by condition", head, rows, note)
+
+
+def refused(found: Comparison) -> Table | None:
+    """The conditions that are not fitted, and why."""
+    rows = [
+        (one.title, str(one.runs), one.reason or "") for one in found.conditions if one.fits is None
+    ]
+    marks = dict.fromkeys(range(len(rows)), "aside")
+    head = ("condition", "runs", "why it is not fitted")
+    return Table("Conditions without a fit", head, rows, "", marks) if rows else None
+
+
+def checks(found: Comparison) -> Table | None:
+    """Forecast against measurement above --holdout_above, under every condition."""
+    rows: Rows = []
+    head: Sequence[str] = ()
+    for one in found.conditions:
+        table = None if one.fits is None else summary.check(one.fits)
+        if table is not None:
+            head = ("condition", *table.head)
+            rows += [(one.title, *row) for row in table.rows]
+    return Table("The forecasts checked", head, rows) if rows else None
+
+
+def further_laws(found: Comparison) -> Table | None:
+    """Laws of --laws: across the conditions that a law's own columns make, inside all others."""
+    rows: Rows = []
+    for one in found.laws:
+        title = written(one.condition) or "all"
+        if one.fit is None:
+            rows.append((title, one.law, *[""] * 4, one.reason or ""))
+        else:
+            rows.append((title, *summary.law_row(one.fit)))
+    head = ("conditions", *summary.LAW_HEAD)
+    return Table("Further laws", head, rows) if rows else None
+
+
+def doubts(found: Comparison) -> list[str]:
+    """What there is to doubt: once what is said of every condition, else with the condition."""
+    fitted = [one for one in found.conditions if one.fits is not None]
+    each = [summary.doubts(one.fits) if one.fits is not None else [] for one in fitted]
+    said = Counter(text for texts in each for text in texts)
+    common = [text for text in said if said[text] == len(fitted)]
+    common += [text for text in found.warnings if text not in common]
+    return [
+        *([found.choice] if found.choice else []),
+        *common,
+        *(
+            f"{one.title}: {text}"
+            for one, texts in zip(fitted, each, strict=True)
+            for text in texts
+            if text not in common
+        ),
+    ]
+
+
+def html(
+    found: Comparison, pictures: Sequence[Picture], overlays: Sequence[PublishedLaw] = ()
+) -> str:
+    """The page as text."""
+
+    def present(*tables: Table | None) -> list[Table]:
+        return [table for table in tables if table is not None and table.rows]
+
+    pick = found.conditions[0].condition
+    sections = [
+        Section("The optima", (), present(optima(found)), pictures),
+        Section("The laws", (), present(laws(found))),
+        Section("Conditions without a fit", (), present(refused(found))),
+        Section("What to doubt", doubts=doubts(found)),
+        Section("Forecasts checked", (), present(checks(found))),
+        Section("Further laws", (), present(further_laws(found))),
+        published(overlays),
+        Section(
+            "Columns",
+            (f"evaluate --where={written(pick, ',')} gives the whole report of one condition.",),
+            present(summary.columns(found.columns)),
+        ),
+    ]
+    runs = sum(one.runs for one in found.conditions)
+    meta = (
+        f"{runs} runs under {len(found.conditions)} conditions, told apart by "
+        f"{', '.join(found.by)}. {found.settings.bootstrap} bootstrap draws, seed "
+        f"{found.settings.seed}. chinchilla_jax evaluate."
+    )
+    title = f"Compute-optimal training by {', '.join(found.by)}: {name_of(found.source)}"
+    return page(title, meta, answer(found), sections)
+
+
+def terminal(found: Comparison, path: Path | str) -> str:
+    """What `evaluate` prints: the flags that choose, the tables, the doubts, the page's path."""
+    parts = [found.choice] if found.choice else []
+    for table in (optima(found), laws(found), further_laws(found)):
+        if table is not None and table.rows:
+            shown = table.without_empty_columns()
+            parts.append(tables.table(shown.head, shown.rows))
+    parts.append("\n".join(answer(found)))
+    left = refused(found)
+    if left is not None:
+        lines = [
+            f"not fitted: {title} ({runs} run{'s' * (runs != '1')}): {why}"
+            for title, runs, why in left.rows
+        ]
+        more = len(lines) - _LISTED
+        lines = lines[:_LISTED] + ([f"not fitted: {more} more, see the report"] if more > 0 else [])
+        parts.append("\n".join(lines))
+    said = [text for text in doubts(found) if text != found.choice]
+    if said:
+        parts.append("\n".join(f"warning: {text}" for text in said))
+    parts.append(summary.kinds_line(found.columns))
+    parts.append(f"report: {path}")
+    return "\n\n".join(parts)

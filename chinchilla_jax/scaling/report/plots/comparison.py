@@ -1,0 +1,126 @@
+"""Conditions side by side: the frontier of each, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from chinchilla_jax.experiment import numbers
+from chinchilla_jax.scaling.analysis import Arrays
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.comparison import Comparison, ConditionFits
+from chinchilla_jax.scaling.fits import Forecast
+from chinchilla_jax.scaling.fitting.intervals import interval
+from chinchilla_jax.scaling.laws.published import PublishedLaw
+from chinchilla_jax.scaling.report.plots import style
+from chinchilla_jax.scaling.report.plots.frontier import draw_overlays, overlay_handles
+
+SHOWN = 8  # conditions that a figure can tell apart
+_QUANTITIES = {"params": "parameters N*", "tokens": "tokens D*", "loss": "loss L*"}
+_POINTS = 32
+_PALETTE = (
+    style.VERMILION, style.BLUE, style.GREEN, style.ORANGE, style.PURPLE, style.SKY, style.INK,
+    style.SOFT,
+)  # fmt: skip
+
+
+def frontiers(
+    found: Comparison, arrays: Sequence[Arrays], overlays: Sequence[PublishedLaw] = ()
+) -> Figure | None:
+    """N*, D* and L* against FLOPs under each condition: the law its forecast rests on with its
+    95 % band, the minima measured (diamonds) and the forecasts (stars, bars their intervals)."""
+    fitted = [one for one in found.conditions if one.fits is not None]
+    pairs = list(zip(fitted, arrays, strict=True))
+    pairs = sorted(pairs, key=lambda pair: -pair[0].runs)[:SHOWN]
+    if not pairs:
+        return None
+    pairs = [pair for pair in zip(fitted, arrays, strict=True) if pair in pairs]
+    flops = np.concatenate([each.runs.flops for _, each in pairs])
+    low, high = style.padded(np.concatenate([flops, found.settings.budgets]), 1.6)
+    figure, axes = style.panels(3, width=10.2, height=4.3, gap=0.7)
+    colours = _colours([one for one, _ in pairs])
+    drawn: dict[str, list[Floats]] = {name: [] for name in _QUANTITIES}
+    for (one, each), colour in zip(pairs, colours, strict=True):
+        assert one.fits is not None
+        for ax, name in zip(axes, _QUANTITIES, strict=True):
+            drawn[name].append(_line(ax, name, each, colour, high))
+            drawn[name].append(_minima(ax, name, each, found.settings.minima, colour))
+            drawn[name].append(_stars(ax, name, one.fits.forecast, colour))
+        axes[0].plot([], [], color=colour, label=one.title)
+    for ax, (name, title) in zip(axes, _QUANTITIES.items(), strict=True):
+        style.log_axis(ax.xaxis, low, high)
+        if name == "loss":  # a loose band must not press the lines together
+            ends = np.nanmin(np.concatenate(drawn[name])), np.nanmax(np.concatenate(drawn[name]))
+            margin = 0.08 * (ends[1] - ends[0]) + 1e-3
+            ax.set_ylim(ends[0] - margin, ends[1] + margin)
+        else:
+            style.log_axis(ax.yaxis, *style.padded(np.concatenate(drawn[name]), 1.3), numbers.count)
+            draw_overlays(ax, name, np.geomspace(low, high, _POINTS), overlays)
+        ax.set_xlabel("training FLOPs C")
+        ax.set_title(title)
+    overlay_handles(axes[0], overlays)
+    if len(pairs) < len(fitted):
+        left = len(fitted) - len(pairs)
+        axes[0].plot([], [], ls="none", label=f"and {left} more with fewer runs, not drawn")
+    _key(figure, axes)
+    return figure
+
+
+def _line(ax: Axes, name: str, each: Arrays, colour: str, high: float) -> Floats:
+    """From the smallest run of the condition on; returns the central line."""
+    source, grid = each.sources[0], np.geomspace(each.runs.flops.min(), high, _POINTS)
+    central = np.array([getattr(source.at(float(c)), name)[0] for c in grid])
+    ax.plot(grid, central, color=colour, zorder=3)
+    bands = []
+    for c in grid:
+        draws = source.drawn(float(c))
+        ends = None if draws is None else interval(getattr(draws, name))
+        bands.append(ends or (np.nan, np.nan))
+    band = np.array(bands)
+    ax.fill_between(grid, band[:, 0], band[:, 1], color=colour, alpha=0.15, lw=0)
+    return central
+
+
+def _minima(ax: Axes, name: str, each: Arrays, method: str, colour: str) -> Floats:
+    fit = each.minima[method]
+    flops = np.array([profile.flops for profile in each.profiles])[fit.good_G]
+    values = np.asarray(getattr(fit, f"{name}_G")[fit.good_G], float)
+    ax.plot(flops, values, "D", ms=4.5, color="white", mec=colour, mew=1.2, zorder=4, ls="none")
+    return values
+
+
+def _stars(ax: Axes, name: str, asked: Sequence[Forecast], colour: str) -> Floats:
+    for row in asked:
+        ends = (row.interval or {}).get(name)
+        if ends is not None:
+            ax.plot([row.flops] * 2, ends, color=colour, lw=1.4, zorder=5)
+        ax.plot(row.flops, getattr(row, name), "*", ms=12, color=colour, mec=style.INK, zorder=6)
+    return np.array([getattr(row, name) for row in asked], float)
+
+
+def _colours(shown: Sequence[ConditionFits]) -> list[str]:
+    """A palette that is told apart; light to dark where the conditions are numbers in order."""
+    if len(shown) > 2 and all(len(one.condition) == 1 for one in shown):
+        try:
+            [float(value) for one in shown for value in one.condition.values()]
+        except ValueError:
+            pass
+        else:
+            return [to_hex(style.ORDERED(i / (len(shown) - 1))) for i in range(len(shown))]
+    return list(_PALETTE[: len(shown)])
+
+
+def _key(figure: Figure, axes: Sequence[Axes]) -> None:
+    handles, labels = axes[0].get_legend_handles_labels()
+    columns = 3 if max(map(len, labels)) < 36 else 2
+    rows = -(-len(handles) // columns)
+    figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.06, 1.01), ncols=columns,
+                  columnspacing=1.4, handlelength=2.0)  # fmt: skip
+    lower = 0.02 + 0.045 * rows
+    for panel in axes:
+        box = panel.get_position()
+        panel.set_position((box.x0, box.y0, box.width, box.height - lower))

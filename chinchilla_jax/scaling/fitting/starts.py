@@ -95,10 +95,14 @@ def starts(
     per_axis = int(np.ceil((count / 2) ** (1 / (1 if tied else grid_GxK.shape[1]))))
     edges = np.geomspace(*_GRID_RANGE, per_axis + 1)[1:-1]
     cell = np.searchsorted(edges, grid_GxK, side="right")
-    region = (cell * per_axis ** np.arange(grid_GxK.shape[1])).sum(axis=1)
-    chosen = []
-    for order in np.argsort(squares, axis=1, kind="stable"):
-        _, first = np.unique(region[order], return_index=True)
-        rest = np.delete(order, first)[: max(0, count - len(first))]
-        chosen.append(np.concatenate([order[first], rest])[:count])
-    return np.take_along_axis(theta, np.array(chosen)[..., None], axis=1)
+    region_G = (cell * per_axis ** np.arange(grid_GxK.shape[1])).sum(axis=1)
+    order_BxG = np.argsort(squares, axis=1, kind="stable")
+    region_BxG = region_G[order_BxG]
+    first = [(region_BxG == region).argmax(axis=1) for region in np.unique(region_G)]
+    taken = np.zeros(order_BxG.shape, bool)
+    np.put_along_axis(taken, np.stack(first, axis=1), True, axis=1)
+    left = max(0, min(count, len(grid_GxK)) - len(first))
+    rest = np.argsort(taken[:, :count], axis=1, kind="stable")[:, :left]
+    place = np.concatenate([np.stack(first, axis=1), rest], axis=1)[:, :count]
+    chosen = np.take_along_axis(order_BxG, place, axis=1)
+    return np.take_along_axis(theta, chosen[..., None], axis=1)

@@ -6,6 +6,9 @@ import pytest
 from hypothesis import settings
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Programs here run a few steps: LLVM took longer to optimise them than they to run. What XLA makes
+# of them is the same. Sweeps that tests start compile as people's do.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 # New examples at every run here; the same ones in CI, whose verdict must not depend on chance.
 settings.register_profile("here", deadline=None)
@@ -20,9 +23,6 @@ else:
     jax.config.update("jax_num_cpu_devices", 8)
     # Many eager cross-device reductions dead-lock the CPU collectives otherwise.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    # Programs here run a few steps: LLVM took longer to optimise them than they to run. What XLA
-    # makes of them is the same, and processes that tests start compile as people's do.
-    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

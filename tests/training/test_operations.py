@@ -52,7 +52,8 @@ class TestFirstLines:
         assert "width 32, depth 2, heads 8 x 4" in text and "vocabulary 256" in text
         assert "8 sequences of 16 tokens; 12 steps" in text
         step = flops_per_step(run.model, 8, 16, "matmul")
-        assert f"FLOPs: {step:.4g} a step, {12 * step:.4g} in all (matmul convention)" in text
+        a_step, in_all = (f"{n:.3e}".replace("e+0", "e") for n in (step, 12 * step))
+        assert f"FLOPs: {a_step} a step, {in_all} in all (matmul convention)" in text
         assert f"parameters: {count_params(run.model).total / 1e3:.3g}k" in text
         assert "code: 1.2+abc; corpus feed" in text
         assert len(text.splitlines()) <= 8 and max(map(len, text.splitlines())) < 160

@@ -150,6 +150,7 @@ def start(place, workdir, *arguments, program="sweep", **variables):
         | {
             "CHINCHILLA_JAX_CACHE": str(place / "cache"),
             "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
         }
     )
     command = [sys.executable, "-m", f"chinchilla_jax.{program}", f"--workdir={workdir}"]

@@ -38,7 +38,7 @@ def optimizer_of(
     adam = optax.scale_by_adam(config.beta1, config.beta2, config.eps)
     direction: Any = adam
     if config.name == "muon":
-        muon = scale_by_muon(beta=MUON_MOMENTUM, weight_dimension_numbers=_matrices)
+        muon = scale_by_muon(beta=MUON_MOMENTUM, weight_dimension_numbers=matrix_sides)
         direction = optax.partition({"adamw": adam, "muon": muon}, _direction_names)
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm), direction, _descend(config, model)
@@ -57,7 +57,7 @@ def _direction_names(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(name, params)
 
 
-def _matrices(params: Any) -> Any:
+def matrix_sides(params: Any) -> Any:
     """Which axes of each parameter are the two sides of a matrix, by its row.
 
     A weight D H K is one matrix of D x (H K), not H matrices; the axis of layers under a scan is

@@ -13,7 +13,8 @@ from chinchilla_jax.models.module import path_name
 from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.initial import initial_state
 from chinchilla_jax.training.loop import Interrupted, train
-from chinchilla_jax.training.optimizers import muon_multiplier
+from chinchilla_jax.training.optimizers import matrix_sides, muon_multiplier
+from tests.experiment import experts
 from tests.training.helpers import small_run
 from tests.training.test_mup import slopes
 
@@ -65,6 +66,16 @@ def test_hidden_matrices_move_by_orthogonal_ones_and_all_else_by_adamw(definitio
         assert exact.max() > 3 * exact.min(), path
     assert taken == HIDDEN & {name.rsplit("/", 1)[-1] for name in updates}
     assert ("positions" in taken) == (definition == "chinchilla")
+
+
+def test_each_expert_is_a_matrix_of_its_own(monkeypatch):
+    """The dimension that a token chooses from is neither side, nor part of the larger one."""
+    experts.add_experts(monkeypatch)
+    stack = {"expert": np.zeros((3, 4, 64, 192), np.float32)}
+    sides = matrix_sides({"layers": stack})["layers"]["expert"]
+    assert (sides.reduction_axis, sides.output_axis) == ((2,), (3,))
+    factor = muon_multiplier(experts.EXPERT, experts.MODEL, Scaling(64))
+    assert factor == pytest.approx(0.2 * 192**0.5)
 
 
 def test_scanned_layers_are_matrices_of_their_own():

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.parameters import (
+    BODY,
     GROUPS,
     Parameter,
     active,
@@ -45,7 +46,7 @@ class ParamCount:
     @property
     def non_embedding(self) -> int:
         """All but the vocabulary tables (Kaplan et al. 2020)."""
-        return self.attention + self.feed_forward + self.norms + self.positions
+        return sum(getattr(self, group) for group in BODY)
 
     @property
     def total(self) -> int:
@@ -59,8 +60,9 @@ def count_params(model: ModelConfig) -> ParamCount:
     With norms and biases left out, the chinchilla definition is V D + L (5 D H K + 2 D F), the
     count behind Table A9 of Hoffmann et al. 2022.
     """
-    rows = parameters(model)
-    groups = {group: sum(stored(p, model) for p in rows if p.group == group) for group in GROUPS}
+    rows, groups = parameters(model), dict.fromkeys(GROUPS, 0)
+    for p in rows:
+        groups[p.group] += stored(p, model)
     return ParamCount(**groups, matmul=_active(products(model), model), active=_active(rows, model))
 
 

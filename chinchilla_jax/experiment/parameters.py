@@ -17,7 +17,9 @@ from chinchilla_jax.experiment.model import DEFINITIONS, ModelConfig
 
 FLOAT32 = 4  # bytes of a parameter, wherever it rests
 
-GROUPS = ("embedding", "readout", "attention", "feed_forward", "norms", "positions")
+TABLES = ("embedding", "readout")  # of the vocabulary
+BODY = ("attention", "feed_forward", "norms", "positions")
+GROUPS = TABLES + BODY
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def products(model: ModelConfig) -> tuple[Parameter, ...]:
 
 def shape(dims: str, model: ModelConfig) -> tuple[int, ...]:
     """Sizes of logical dimensions, `DHK` for example."""
-    return tuple(getattr(model, DIMENSIONS[dim].field) for dim in dims)
+    return tuple([getattr(model, DIMENSIONS[dim].field) for dim in dims])
 
 
 def size(dims: str, model: ModelConfig) -> int:
@@ -143,11 +145,8 @@ def stored(p: Parameter, model: ModelConfig) -> int:
 
 def active(p: Parameter, model: ModelConfig) -> int:
     """Numbers in what one token meets of it. A table that it looks up a row of counts whole."""
-    total = copies(p, model)
-    for dim, whole in zip(p.dims, shape(p.dims, model), strict=True):
-        met = DIMENSIONS[dim].met if dim == p.chosen else ""
-        total *= getattr(model, met) if met else whole
-    return total
+    total, met = stored(p, model), DIMENSIONS[p.chosen].met if p.chosen else ""
+    return total // size(p.chosen, model) * getattr(model, met) if met else total
 
 
 def axes_at_rest(dims: str) -> tuple[str | None, ...]:

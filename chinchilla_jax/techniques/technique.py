@@ -10,9 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from chinchilla_jax.experiment.model import ModelConfig
-from chinchilla_jax.experiment.parameters import GROUPS
-
-TABLES = ("embedding", "readout")  # groups that a count "without embeddings" leaves out
+from chinchilla_jax.experiment.parameters import BODY, GROUPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +105,6 @@ class Ledger:
 
     def columns(self) -> dict[str, int | float | str]:
         """Its columns of a result row, by name: parameters, bytes, FLOPs."""
-        body = tuple(group for group in GROUPS if group not in TABLES)
         return {
             "flops_matmul": self.flops_matmul,
             "flops_chinchilla": self.flops_chinchilla,
@@ -115,12 +112,12 @@ class Ledger:
             **{f"flops_{term}": flops for term, flops in self.training.items()},
             "params_total": self.total("stored"),
             **{f"params_{group}": self.total("stored", (group,)) for group in GROUPS},
-            "params_non_embedding": self.total("stored", body),
+            "params_non_embedding": self.total("stored", BODY),
             "params_matmul": sum(w.active for w in self.weights if w.prefill),
             "params_nonzero": self.total("nonzero"),
-            "params_nonzero_non_embedding": self.total("nonzero", body),
+            "params_nonzero_non_embedding": self.total("nonzero", BODY),
             "params_active": self.total("active"),
-            "params_active_non_embedding": self.total("active", body),
+            "params_active_non_embedding": self.total("active", BODY),
             "bytes_at_rest": self.total("bytes_at_rest"),
             "inference_flops_prefill": self.prefill,
             "inference_flops_decode": self.decode,

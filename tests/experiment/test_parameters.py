@@ -66,14 +66,15 @@ def test_flops_are_two_a_weight_and_token_and_the_rest_is_attention(model, batch
     width = model.heads * model.head_size
     scores = 3 if model.definition == "chinchilla" else 2
     tokens = batch * sequence
+    distances = 2 * sequence * model.depth * m.positions  # once, whatever the batch
     assert forward == (
         2 * tokens * (count_params(model).matmul - model.depth * m.positions)
         + 2 * scores * model.depth * tokens * sequence * width
-        + 2 * sequence * model.depth * m.positions
+        + distances
     )
-    assert forward + backward_flops(model, batch, sequence) == flops_per_step(
-        model, batch, sequence, "matmul"
-    )
+    backward = backward_flops(model, batch, sequence)
+    assert backward == 2 * (forward - distances) + distances
+    assert forward + backward == flops_per_step(model, batch, sequence, "matmul")
     assert (
         flops_per_step(model, batch, sequence, "six_nd") == 6 * count_params(model).total * tokens
     )

@@ -15,8 +15,8 @@ from chinchilla_jax import program
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling import forecast
 from chinchilla_jax.scaling.comparison import read
+from chinchilla_jax.scaling.forecast.frontier import Frontier, from_fits, from_published
 from chinchilla_jax.scaling.laws.published import law_named, published
 from chinchilla_jax.scaling.report import answers
 
@@ -45,15 +45,15 @@ _VOCAB = flags.DEFINE_integer(
 )
 
 
-def _frontier() -> forecast.Frontier:
+def _frontier() -> Frontier:
     if bool(_FITS.value) == bool(_LAW.value):
         raise UserError("give either --fits=FILE or --law=NAME (--law=list shows the names)")
     if _LAW.value:
-        return forecast.from_published(law_named(_LAW.value), program.floats("fixed", _FIXED.value))
+        return from_published(law_named(_LAW.value), program.floats("fixed", _FIXED.value))
     path = storage.path(_FITS.value)
     picked = program.pairs("where", _WHERE.value)
     fits = read(path / "fits.json" if path.is_dir() else path, picked)
-    return forecast.from_fits(fits, _FORM.value)
+    return from_fits(fits, _FORM.value)
 
 
 def main(_: list[str]) -> None:

@@ -20,9 +20,8 @@ MAY_IMPORT = {
     "scaling": {"experiment", "techniques"},
 }
 # The way of the data through the evaluator: a room imports only those before it.
-ROOMS = ("arrays", "table", "fitting", "settings", "laws", "fits", "doubt", "prediction",
-         "sections", "outlook", "forecast", "analysis", "comparison", "report",
-         "library")  # fmt: skip
+ROOMS = ("arrays", "table", "fitting", "settings", "laws", "fits", "doubt", "approaches",
+         "forecast", "sections", "analysis", "comparison", "report", "library")  # fmt: skip
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 

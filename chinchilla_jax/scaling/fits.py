@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -356,17 +356,29 @@ class Forecast(Prediction):
 
 @dataclass(frozen=True)
 class Check:
-    """A forecast fitted at or below Settings.holdout_above against a minimum beyond it."""
+    """A forecast by the runs up to Settings.holdout_above alone against a minimum beyond it.
+
+    Errors are ln(predicted / observed).
+    """
 
     flops: float
     form: str
     selection: str
+    chosen: bool  # whether hold-out within the early runs prefers it
     predicted: float | None  # loss
-    observed: float  # loss
-    error: float | None  # ln(predicted / observed)
-    params_error: float | None  # the same of params
+    observed: float
+    error: float | None
+    predicted_params: float | None
+    observed_params: float
+    params_error: float | None
+    predicted_tokens: float | None
+    observed_tokens: float
+    tokens_error: float | None
+    interval: Intervals | None  # of loss, params, tokens; of the forecast, without the scatter of
+    # the measured minimum
+    inside_interval: dict[str, bool | None]  # whether the observed one is; None without interval
     fitted_up_to: float  # FLOPs
-    runs: int
+    runs: int  # fitted, or minima of the form loss_law
 
 
 @dataclass(frozen=True)
@@ -513,6 +525,15 @@ class Draws:
 
     surface: DrawTable | None
     minima: DrawTable | None
+
+    def __post_init__(self) -> None:
+        for name, table, source, left in (
+            ("surface", self.surface, SurfaceSource, ("selection",)),
+            ("minima", self.minima, MinimaSource, ("method", "noise")),
+        ):
+            wanted = [field.name for field in fields(source) if field.name not in left]
+            if table is not None and list(table.columns) != wanted:
+                raise UserError(f"fits.draws.{name}: expected the columns {', '.join(wanted)}")
 
 
 @dataclass(frozen=True)

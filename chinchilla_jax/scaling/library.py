@@ -35,10 +35,10 @@ from typing import TYPE_CHECKING, Any
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
-from chinchilla_jax.scaling import forecast
 from chinchilla_jax.scaling.analysis import Arrays, analyse
 from chinchilla_jax.scaling.fits import Fits
-from chinchilla_jax.scaling.forecast import Answer
+from chinchilla_jax.scaling.forecast.frontier import Frontier, from_fits, from_published
+from chinchilla_jax.scaling.forecast.questions import Answer, at_flops, reaching
 from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.report import summary, write
 from chinchilla_jax.scaling.settings import Settings
@@ -68,7 +68,7 @@ class Result:
         Raises:
           UserError: these runs do not tell; the sentence says why.
         """
-        return forecast.at_flops(forecast.from_fits(self.fits, form), flops)
+        return at_flops(from_fits(self.fits, form), flops)
 
     def cheapest(self, loss: float, form: str = "") -> Answer:
         """The run of least FLOPs that reaches `loss`, in the unit of the table.
@@ -76,7 +76,7 @@ class Result:
         Raises:
           UserError: these runs do not tell, or no budget reaches it.
         """
-        return forecast.reaching(forecast.from_fits(self.fits, form), "loss", loss)
+        return reaching(from_fits(self.fits, form), "loss", loss)
 
     def draw(self, name: str = "isoflop") -> Figure:
         """A figure of the report, Matplotlib's.
@@ -113,14 +113,14 @@ class Published:
     '4.04e+10'
     """
 
-    frontier: forecast.Frontier
+    frontier: Frontier
 
     def __repr__(self) -> str:
         return self.frontier.title
 
     def optimum(self, flops: float) -> Answer:
         """The compute-optimal run of `flops` training FLOPs; it has no intervals."""
-        return forecast.at_flops(self.frontier, flops)
+        return at_flops(self.frontier, flops)
 
     def cheapest(self, loss: float) -> Answer:
         """The run of least FLOPs that reaches `loss`.
@@ -128,7 +128,7 @@ class Published:
         Raises:
           UserError: the law has no loss, or no budget reaches it.
         """
-        return forecast.reaching(self.frontier, "loss", loss)
+        return reaching(self.frontier, "loss", loss)
 
 
 def read(
@@ -185,4 +185,4 @@ def published(name: str, **columns: float) -> Published:
     Raises:
       UserError: there is no such law; all are named.
     """
-    return Published(forecast.from_published(law_named(name), columns))
+    return Published(from_published(law_named(name), columns))

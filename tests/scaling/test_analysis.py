@@ -9,11 +9,11 @@ import pytest
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.scaling.analysis import analyse
-from chinchilla_jax.scaling.doubt.holdout import FORECASTERS
 from chinchilla_jax.scaling.doubt.uncertainty import surface_draws
 from chinchilla_jax.scaling.fits import Draws, read, write
 from chinchilla_jax.scaling.fitting.surface import SIX_ND, fit_surface
-from chinchilla_jax.scaling.prediction import SurfaceForecast, forecast
+from chinchilla_jax.scaling.forecast.source import of_surface
+from chinchilla_jax.scaling.sections import outlook
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import where
 from chinchilla_jax.scaling.table.read import read_runs
@@ -94,8 +94,8 @@ def test_new_runs_fall_into_the_prediction_interval():
         loss = TRUE.loss(params, tokens) * np.exp(0.01 * rng.standard_normal(len(params)))
         fit = fit_surface(params, tokens, loss, count=8)
         drawn = surface_draws(fit, 150, rng)
-        source = SurfaceForecast(FORECASTERS[-1], fit.surface, fit.noise, SIX_ND, drawn)
-        row = forecast(source, 1e20, rng)
+        source = of_surface("all", fit, drawn, SIX_ND)
+        row = outlook.prediction(source, 1e20, rng)
         new = TRUE.loss(row.params, row.tokens) * np.exp(0.01 * rng.standard_normal())
         low, high = row.interval["new_run"]
         inside += low <= new <= high

@@ -6,10 +6,12 @@ import pytest
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import to_json
-from chinchilla_jax.scaling import comparison, forecast
+from chinchilla_jax.scaling import comparison
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.comparison import compare
 from chinchilla_jax.scaling.fits import write as write_fits
+from chinchilla_jax.scaling.forecast.frontier import from_fits
+from chinchilla_jax.scaling.forecast.questions import at_flops
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import where
@@ -97,7 +99,7 @@ def test_the_file_gives_back_what_was_written_and_one_condition_of_it(compared, 
     picked = comparison.read(tmp_path / "fits.json", {"optimizer": "muon"})
     one = next(one for one in found.conditions if one.condition["optimizer"] == "muon")
     assert to_json(picked) == to_json(one.fits)
-    answer = forecast.at_flops(forecast.from_fits(picked), 1e21)
+    answer = at_flops(from_fits(picked), 1e21)
     assert answer.loss == pytest.approx(float(SURFACES["muon"].loss(answer.params, answer.tokens)),
                                         rel=0.01)  # fmt: skip
     data["conditions"][0]["fits"]["parametric"]["alpha"] = "x"

@@ -116,13 +116,13 @@ def test_any_value_dropped_or_changed_is_refused_in_one_line_or_valid(written):
     """Every value of the file in turn: never a traceback."""
     data, rng, refused = json.loads(written), random.Random(0), 0
     for path in _places(data):
-        for change in (*rng.sample(STRANGE, 3), DROP):
+        for change in (*rng.sample(STRANGE, 2), DROP):
             try:
                 assert isinstance(from_json(Fits, _changed(data, path, change), "fits"), Fits)
             except UserError as error:
                 refused += 1
                 assert "\n" not in str(error) and len(str(error)) < 900
-    assert refused > 500
+    assert refused > 400
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])

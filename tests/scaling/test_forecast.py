@@ -7,14 +7,8 @@ from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.fits import read, write
-from chinchilla_jax.scaling.forecast import (
-    at_flops,
-    for_inference,
-    from_fits,
-    from_published,
-    misses,
-    reaching,
-)
+from chinchilla_jax.scaling.forecast.frontier import from_fits, from_published
+from chinchilla_jax.scaling.forecast.questions import at_flops, for_inference, misses, reaching
 from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.report import answers
 from chinchilla_jax.scaling.settings import Settings

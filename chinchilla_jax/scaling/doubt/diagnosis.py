@@ -4,17 +4,19 @@ A `Refusal` stands where a number would be a guess: no number is given. A warnin
 number that is weaker than it looks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.arrays import Floats
-from chinchilla_jax.scaling.fits import Forecast, IsoFlop, Parametric
+from chinchilla_jax.scaling.fits import Check, Forecast, IsoFlop, Parametric
 from chinchilla_jax.scaling.fitting.intervals import Interval, open_ends
-from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias
+from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias, Profile
+from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.refusal import LEAST_BUDGETS, LEAST_SIZES, Refusal
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit
+from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.runs import Runs
 
 _LEAST_RUNS = {False: 7, True: 6}  # the parameters and two more, tied or not
@@ -165,9 +167,13 @@ def extrapolation(flops: float, runs: Runs) -> str | None:
     )
 
 
-def minima_doubts(drift: Floats, bias: dict[str, Bias | None]) -> list[str]:
+def minima_doubts(
+    found: Sequence[Profile], fit: MinimaFit, bias: Mapping[str, Bias | None]
+) -> list[str]:
     """Warnings about how the profiles were laid out."""
     said = []
+    middle = np.array([profile.log_params_S[[0, -1]].mean() for profile in found])
+    drift = (np.log(fit.params_G) - middle)[fit.good_G]  # across the grid
     if len(drift) >= LEAST_BUDGETS and np.ptp(drift) > np.log(2.0):
         said.append(
             "iso-FLOP: minima wander across their grids by a factor "
@@ -181,6 +187,17 @@ def minima_doubts(drift: Floats, bias: dict[str, Bias | None]) -> list[str]:
                 f"{expected.a:+.3f} even without noise"
             )
     return said
+
+
+def nothing_checked(checked: Sequence[Check] | None, settings: Settings) -> str | None:
+    """Why --holdout_above compares nothing."""
+    if checked is None or checked:
+        return None
+    return (
+        f"holdout_above: no forecast can be checked at {numbers.flops(settings.holdout_above)} "
+        "FLOPs: budgets with a minimum are needed on both sides of it, and runs below that a law "
+        "can be fitted to"
+    )
 
 
 def cost_doubt(cost: FlopsModel) -> str | None:

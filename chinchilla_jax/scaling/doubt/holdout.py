@@ -5,7 +5,7 @@ through the minima) on every selection of runs. Selections matter because runs f
 bend a surface of five parameters, and a forecast stands at the optimum.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fitting.isoflop import Profile
-from chinchilla_jax.scaling.fitting.loss_law import fit_loss_law
+from chinchilla_jax.scaling.fitting.minima import MinimaFit, fit_loss_law
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit, refit_searched
 from chinchilla_jax.scaling.table.runs import Runs
 
@@ -81,47 +81,36 @@ class HeldOut:
 
 
 def hold_out(
-    runs: Runs,
-    fit: SurfaceFit | None,
-    cost: FlopsModel,
-    found: list[Profile],
-    log_params_G: Floats,
-    loss_G: Floats,
-    good_G: Mask,
-    above: float | None = None,
+    runs: Runs, fit: SurfaceFit | None, cost: FlopsModel, found: Sequence[Profile], head: MinimaFit
 ) -> list[HeldOut]:
-    """All folds, or with `above` the one that fits what is at or below that many FLOPs.
+    """All folds; `head` holds the minima of `found`, those without one are not used.
 
-    `loss_G`, `log_params_G` are the minima of `found`; those not `good_G` are neither fitted nor
-    predicted. Empty where fewer than three good minima lie below every cut.
+    Empty where fewer than three budgets with a minimum lie below every cut.
     """
     flops_G = np.array([profile.flops for profile in found])
-    usable = np.flatnonzero(good_G)
+    log_params_G, loss_G = np.log(head.params_G), head.loss_G
+    usable = np.flatnonzero(head.good_G)
     cuts = flops_G[usable][LEAST_BUDGETS - 1 : -1]
-    if above is not None:
-        cuts = flops_G[usable][flops_G[usable] <= above * (1 + 1e-9)][-1:]
     results: list[HeldOut] = []
     problems: list[tuple[Forecaster, float, Mask]] = []
     for cut in cuts:
         below, beyond = usable[flops_G[usable] <= cut], usable[flops_G[usable] > cut]
-        if len(beyond) == 0:
-            continue
-        if len(below) >= LEAST_BUDGETS:
-            law = fit_loss_law(flops_G[below], loss_G[below][None])
-            slope, level = np.polyfit(np.log(flops_G[below]), log_params_G[below], 1)
-            assert law is not None
-            results.append(
-                HeldOut(
-                    FORECASTERS[0],
-                    float(cut),
-                    len(below),
-                    flops_G[beyond],
-                    law.loss(flops_G[beyond]),
-                    loss_G[beyond],
-                    level + slope * np.log(flops_G[beyond]) - log_params_G[beyond],
-                    np.empty(0),
-                )
+        law = fit_loss_law(flops_G[below], loss_G[below][None])
+        assert law is not None
+        weight = np.sqrt(head.weights_G[below])  # of a residual, as polyfit takes it
+        slope, level = np.polyfit(np.log(flops_G[below]), log_params_G[below], 1, w=weight)
+        results.append(
+            HeldOut(
+                FORECASTERS[0],
+                float(cut),
+                len(below),
+                flops_G[beyond],
+                law.loss(flops_G[beyond]),
+                loss_G[beyond],
+                level + slope * np.log(flops_G[beyond]) - log_params_G[beyond],
+                np.empty(0),
             )
+        )
         early = runs.flops <= cut * 1.1
         for name, select in SELECTIONS.items():
             mask = early & select(runs)
@@ -185,10 +174,20 @@ def scores(results: list[HeldOut]) -> list[Score]:
     return sorted(found, key=lambda score: (score.forecasts < most, score.minima_rms))
 
 
-def best(ranking: list[Score], noise_of_minimum: float) -> tuple[Forecaster, str]:
-    """The forecaster to use and why; ties within the noise of a minimum go by FORECASTERS."""
+def best(
+    ranking: list[Score], noise_of_minimum: float, available: Sequence[Forecaster]
+) -> tuple[Forecaster, str]:
+    """The forecaster to use and why; ties within the noise of a minimum go by FORECASTERS.
+
+    Only those `available` count: hold-out may rank one that is refused on all runs, or whose
+    selection keeps every run and so is no other than the surface on all.
+    """
+    ranking = [s for s in ranking if s.forecaster in available and np.isfinite(s.minima_rms)]
     if not ranking:
-        return Forecaster("surface", ALL), "no hold-out was possible: the surface on all runs"
+        everything = Forecaster("surface", ALL)
+        if everything in available or not available:
+            return everything, "no hold-out was possible: the surface on all runs"
+        return available[0], "no hold-out was possible: the only one there is"
     top = ranking[0]
     slack = noise_of_minimum / np.sqrt(top.forecasts)
     close = [

@@ -1,4 +1,4 @@
-"""Approach 2 from profiles to exponents: minima, weights, laws, draws and expected bias.
+"""Approach 2 from profiles to exponents: minima, weights, laws of N*, D* and L*, draws, bias.
 
 The draws perturb every loss by the noise model: a budget of six runs does not survive resampling
 as a profile. In simulation nominal 95 % covers 92-98 % for 4 to 12 budgets
@@ -21,7 +21,6 @@ from chinchilla_jax.scaling.fitting.isoflop import (
     minima_of,
     power_laws,
 )
-from chinchilla_jax.scaling.fitting.loss_law import LossLaw, fit_loss_law
 from chinchilla_jax.scaling.fitting.noise import MinimaErrors, Noise, minima_errors
 from chinchilla_jax.scaling.fitting.refusal import (
     LEAST_BUDGETS,
@@ -29,7 +28,40 @@ from chinchilla_jax.scaling.fitting.refusal import (
     minima_refusal,
     minimum_reason,
 )
+from chinchilla_jax.scaling.fitting.separable import Objective, Rows, polish
+from chinchilla_jax.scaling.fitting.starts import starts
 from chinchilla_jax.scaling.fitting.surface import FlopsModel, Surface
+
+_SQUARED = Objective("squared")
+
+
+@dataclass(frozen=True)
+class LossLaw:
+    """E + A / flops^exponent; fields are floats or arrays of B."""
+
+    E: Floats
+    A: Floats
+    exponent: Floats
+
+    def loss(self, flops: Floats | float) -> Floats:
+        return np.asarray(self.E + self.A * np.exp(-self.exponent * np.log(np.asarray(flops))))
+
+
+def fit_loss_law(
+    flops_G: Floats, loss_BxG: Floats, weights_BxG: Floats | None = None
+) -> LossLaw | None:
+    """Weighted least squares of log residuals; arrays of B. None with fewer than three budgets.
+
+    Every set of losses starts at the best of its own grid of exponents, E = 0 among them.
+    """
+    if len(flops_G) < 3:
+        return None
+    weights = np.ones_like(loss_BxG) if weights_BxG is None else weights_BxG
+    rows = Rows.of(loss_BxG[0], flops_G)
+    begin = starts(rows, weights, _SQUARED, tied=False, count=1, loss_BxR=loss_BxG)[:, 0]
+    found = polish(rows, weights, begin, _SQUARED, loss_BxR=loss_BxG)
+    E, c, exponent = found.theta_BxP.T
+    return LossLaw(E, c * np.exp(exponent * rows.centre_K[0]), exponent)
 
 
 @dataclass(frozen=True)

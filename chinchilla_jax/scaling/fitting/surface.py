@@ -19,6 +19,7 @@ from chinchilla_jax.scaling.fitting.separable import (
 )
 from chinchilla_jax.scaling.fitting.starts import starts
 
+PARAMETERS = ("E", "A", "B", "alpha", "beta")
 STARTS = 32
 _MANY_ROWS = 4096
 _NO_OPTIMUM = 300.0  # ln params beyond which the optimum is at no size or at infinite size
@@ -107,9 +108,6 @@ class Surface:
 
     def columns(self) -> tuple[Floats | float, ...]:
         return (self.E, self.A, self.B, self.alpha, self.beta)
-
-
-PARAMETERS = ("E", "A", "B", "alpha", "beta")
 
 
 @dataclass(frozen=True)

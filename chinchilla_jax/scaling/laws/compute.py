@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from chinchilla_jax.scaling.fitting.minima import LossLaw
 from chinchilla_jax.techniques.law import Array, Law, Values, power_terms
 
 
 def _form(p: Values, x: Values) -> Array:
-    return p["E"] + p["A"] * x["flops"] ** -p["a"]
+    return LossLaw(p["E"], p["A"], p["a"]).loss(x["flops"])
 
 
 def _linear(p: Values, x: Values) -> tuple[Sequence[Array], Array]:

@@ -17,22 +17,14 @@ import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
-from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.fitting.optimum import Optimum, along
+from chinchilla_jax.scaling.fitting.surface import SIX_ND, Surface
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.techniques.law import Array
 
 TABLE = Path(__file__).resolve().parents[2] / "third_party" / "published_laws.json"
 # Without these columns a law speaks of the ordinary run: dense, no token seen twice.
 _SPARSE_COST = 0.625  # Frantar et al.: C = 6 N D (1 - .625 S) / (1 - S), N non-zero
-
-
-@dataclass(frozen=True)
-class Optimum:
-    """The best model of a budget: parameters, tokens, and nats per token where the law knows it."""
-
-    params: Array
-    tokens: Array
-    loss: Array | None
 
 
 @dataclass(frozen=True)
@@ -67,6 +59,11 @@ class PublishedLaw:
         return None
 
     @property
+    def has_loss(self) -> bool:
+        """Whether it gives the loss of a run, not sizes only."""
+        return self.law in LAWS
+
+    @property
     def has_optimum(self) -> bool:
         """Whether a budget alone has a best model under it."""
         return self.law not in LAWS or not LAWS[self.law].layout
@@ -77,7 +74,7 @@ class PublishedLaw:
         Raises:
           UserError: the law does not give a loss, or needs a column that is missing.
         """
-        if self.law not in LAWS:
+        if not self.has_loss:
             raise UserError(f"law {self.name} gives sizes, not a loss; {_with_loss()} give one")
         values = {"params": params, "tokens": tokens, "flops": 6 * np.asarray(params) * tokens}
         defaults = {"unique_tokens": tokens, "sparsity": 0.0, "nonzero_params": params}
@@ -99,10 +96,9 @@ class PublishedLaw:
                 np.exp(_interpolate(np.log(flops), grid, np.log(table[name])))
                 for name in ("params", "tokens")
             )
-            return Optimum(params, tokens, None)
+            return Optimum(flops, params, tokens, None)
         if self.surface is not None:
-            params, tokens = self.surface.optimum(flops)
-            return Optimum(params, tokens, self.surface.loss(params, tokens))
+            return along(self.surface, SIX_ND)(flops)
         if not self.has_optimum:
             needed = LAWS[self.law].layout
             raise UserError(
@@ -118,7 +114,7 @@ class PublishedLaw:
 
         log_params = minimise(loss, np.full(flops.shape, 0.0), np.log(flops / 6))
         params = np.exp(log_params)
-        return Optimum(params, budget / (6 * params), loss(log_params))
+        return Optimum(flops, params, budget / (6 * params), loss(log_params))
 
 
 def _power_law(flops: Array, p: Mapping[str, float]) -> Optimum:
@@ -127,8 +123,8 @@ def _power_law(flops: Array, p: Mapping[str, float]) -> Optimum:
     tokens = p["tokens_at_1"] * flops ** p["b"] if "b" in p else None
     if params is None:
         assert tokens is not None
-        return Optimum(flops / (6 * tokens), tokens, None)
-    return Optimum(params, flops / (6 * params) if tokens is None else tokens, None)
+        return Optimum(flops, flops / (6 * tokens), tokens, None)
+    return Optimum(flops, params, flops / (6 * params) if tokens is None else tokens, None)
 
 
 def _interpolate(x: Array, grid: Array, values: Array) -> Array:
@@ -175,4 +171,4 @@ def law_named(name: str) -> PublishedLaw:
 
 
 def _with_loss() -> str:
-    return ", ".join(name for name, law in published().items() if law.law in LAWS)
+    return ", ".join(name for name, law in published().items() if law.has_loss)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from chinchilla_jax.scaling.fitting.surface import PARAMETERS, Surface
 from chinchilla_jax.techniques.law import Array, Law, Values, power_terms
 
 
 def _form(p: Values, x: Values) -> Array:
-    return (
-        p["E"] + p["A"] * x["params"] ** -p["alpha"] + p["B"] * x["tokens"] ** -p["beta"]
-    )  # fmt: skip
+    surface = Surface(*(p[name] for name in PARAMETERS))
+    return surface.loss(x["params"], x["tokens"])
 
 
 def _linear(p: Values, x: Values) -> tuple[Sequence[Array], Array]:
@@ -23,7 +23,7 @@ SURFACE = Law(
     formula="L = E + A/N^alpha + B/D^beta",
     source="Hoffmann et al. 2022, arXiv 2203.15556, equation 2",
     columns=("params", "tokens"),
-    parameters=("E", "A", "B", "alpha", "beta"),
+    parameters=PARAMETERS,
     form=_form,
     ranges={"alpha": (0.05, 1.5), "beta": (0.05, 1.5)},
     linear=_linear,

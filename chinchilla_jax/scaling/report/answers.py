@@ -14,9 +14,9 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import count, loss, percent, ratio
 from chinchilla_jax.experiment.recipe import nearest_shape
 from chinchilla_jax.scaling.fitting.intervals import open_ends
-from chinchilla_jax.scaling.forecast import (
+from chinchilla_jax.scaling.forecast.frontier import Frontier
+from chinchilla_jax.scaling.forecast.questions import (
     Answer,
-    Frontier,
     Miss,
     Served,
     at_flops,

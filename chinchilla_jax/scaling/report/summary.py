@@ -17,6 +17,7 @@ from chinchilla_jax.experiment.numbers import (
 )
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fits import (
+    Check,
     EnvelopeLaws,
     Fits,
     Forecast,
@@ -261,16 +262,38 @@ def holdout(fits: Fits) -> Table | None:
 
 
 def check(fits: Fits) -> Table | None:
-    """Forecast against measurement above --holdout_above."""
+    """Forecasts by the runs up to --holdout_above alone beside what was measured beyond."""
+    shown = fits.forecast_check
+    if not shown:
+        return None
     rows = [
         (
-            numbers.flops(row.flops), loss(row.predicted), loss(row.observed),
-            percent(row.error), numbers.flops(row.fitted_up_to),
+            numbers.flops(row.flops), FORMS[row.form] + ", preferred" * row.chosen, row.selection,
+            estimate(row.predicted, row.interval, "loss", loss),
+            _measured(row, "loss", row.observed, loss), percent(row.error),
+            estimate(row.predicted_params, row.interval, "params", count),
+            _measured(row, "params", row.observed_params, count),
+            estimate(row.predicted_tokens, row.interval, "tokens", count),
+            _measured(row, "tokens", row.observed_tokens, count),
         )
-        for row in fits.forecast_check or ()
+        for row in shown
     ]  # fmt: skip
-    head = ("FLOPs C", "predicted loss", "observed", "error", "fitted up to")
-    return Table("The forecast checked", head, rows) if rows else None
+    marks = {i: "forecast" for i, row in enumerate(shown) if row.chosen}
+    head = (
+        "FLOPs C", "form", "runs", "loss L*", "measured", "error", "parameters N*", "measured",
+        "tokens D*", "measured",
+    )  # fmt: skip
+    note = (
+        f"Fitted to the runs up to {numbers.flops(shown[0].fitted_up_to)} FLOPs alone. Intervals "
+        "are those of the forecast, without the scatter of the measured minimum."
+    )
+    return Table("The forecast checked", head, rows, note, marks)
+
+
+def _measured(row: Check, name: str, value: float, write: Callable[[float | None], str]) -> str:
+    """1.529 inside: what was measured, and where it lies to the forecast's interval."""
+    where = {True: " inside", False: " outside", None: ""}[row.inside_interval.get(name)]
+    return write(value) + where
 
 
 def conventions(fits: Fits) -> Table | None:

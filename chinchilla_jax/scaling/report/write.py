@@ -175,7 +175,8 @@ def _conventions(fits: Fits) -> str:
 def terminal(fits: Fits, path: Path | str) -> str:
     """What `evaluate` prints: optima, exponents, warnings, the path of the page."""
     parts = []
-    for table in (summary.optima(fits), summary.exponents(fits), summary.further_laws(fits)):
+    found = (summary.optima, summary.check, summary.exponents, summary.further_laws)
+    for table in (make(fits) for make in found):
         if table is not None and table.rows:
             shown = table.without_empty_columns()
             parts.append(tables.table(shown.head, shown.rows))

@@ -13,8 +13,7 @@ from chinchilla_jax.scaling.fitting.isoflop import (
     power_laws,
     profiles,
 )
-from chinchilla_jax.scaling.fitting.loss_law import fit_loss_law
-from chinchilla_jax.scaling.fitting.minima import fit_minima
+from chinchilla_jax.scaling.fitting.minima import fit_loss_law, fit_minima
 from chinchilla_jax.scaling.fitting.noise import noise_model
 from chinchilla_jax.scaling.fitting.surface import SIX_ND, Surface
 from chinchilla_jax.scaling.table.cells import group_flops

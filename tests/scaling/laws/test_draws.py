@@ -174,7 +174,7 @@ def test_the_authors_of_gemstones_are_met_and_beaten():
         assert at_theirs == pytest.approx(value, rel=5e-7)
         found = fit(law, table, table["loss"], objective)
         assert 0.99 * value < found.objective < value
-        assert found.gradient_norm < 1e-12 and found.starts_agreeing > 0.8
+        assert found.gradient_norm < 1e-11 and found.starts_agreeing > 0.8
         if name == "width_depth":
             made = law_draws(
                 law, table, table["loss"], found, objective, None, 40, np.random.default_rng(0)

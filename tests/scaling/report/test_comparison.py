@@ -102,7 +102,7 @@ def test_a_line_goes_where_the_law_says(made):
     for index, (one, each) in enumerate(zip(fitted, arrays, strict=True)):
         lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 32]
         x, y = lines[index].get_data()
-        expected = each.sources[0].at(float(x[-1])).params[0]
+        expected = each.sources[0].best(x).params[-1]
         assert y[-1] == pytest.approx(expected), one.title
         assert x[0] == pytest.approx(each.runs.flops.min())
     assert np.isfinite(figure.axes[2].get_ylim()).all()

@@ -123,6 +123,23 @@ def test_terminal(made):
     assert "approach 2" in text and "approach 3" in text and "approach 1" in text
 
 
+def test_a_checked_forecast_is_on_the_page_and_in_the_terminal(tmp_path):
+    folder = write_sweep(tmp_path)
+    fits, arrays = analyse(read_runs(folder), Settings(bootstrap=60, holdout_above=1e12))
+    path = report.write(tmp_path / "report", fits, arrays, figures=False)
+    shown = summary.check(fits)
+    assert len(shown.rows) == len(fits.forecast_check) >= 3
+    for text in (report.terminal(fits, path), "".join(_parsed(path).text)):
+        assert "surface, preferred" in text or "L(C) through the minima, preferred" in text
+        for row in shown.rows:
+            assert all(cell in text for cell in row)
+    for row, cells in zip(fits.forecast_check, shown.rows, strict=True):
+        words = {True: " inside", False: " outside"}
+        for name, cell in (("loss", cells[4]), ("params", cells[7]), ("tokens", cells[9])):
+            if row.interval is not None and row.interval[name] is not None:
+                assert cell.endswith(words[row.inside_interval[name]])
+
+
 def test_a_folder_that_cannot_be_written(made, tmp_path):
     (tmp_path / "file").write_text("")
     fits, _ = made

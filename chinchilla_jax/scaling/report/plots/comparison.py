@@ -14,7 +14,7 @@ from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.comparison import Comparison, ConditionFits
 from chinchilla_jax.scaling.fits import Forecast
-from chinchilla_jax.scaling.fitting.intervals import interval
+from chinchilla_jax.scaling.fitting.intervals import band
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report.plots import style
 from chinchilla_jax.scaling.report.plots.frontier import draw_overlays, overlay_handles
@@ -73,15 +73,11 @@ def frontiers(
 def _line(ax: Axes, name: str, each: Arrays, colour: str, high: float) -> Floats:
     """From the smallest run of the condition on; returns the central line."""
     source, grid = each.sources[0], np.geomspace(each.runs.flops.min(), high, _POINTS)
-    central = np.array([getattr(source.at(float(c)), name)[0] for c in grid])
+    central = np.asarray(getattr(source.best(grid), name))
     ax.plot(grid, central, color=colour, zorder=3)
-    bands = []
-    for c in grid:
-        draws = source.drawn(float(c))
-        ends = None if draws is None else interval(getattr(draws, name))
-        bands.append(ends or (np.nan, np.nan))
-    band = np.array(bands)
-    ax.fill_between(grid, band[:, 0], band[:, 1], color=colour, alpha=0.15, lw=0)
+    if source.drawn is not None:
+        low, top = band(np.stack([getattr(source.drawn(c), name) for c in grid], axis=1))
+        ax.fill_between(grid, low, top, color=colour, alpha=0.15, lw=0)
     return central
 
 

@@ -34,8 +34,7 @@ def frontier(fits: Fits, arrays: Arrays, overlays: Sequence[PublishedLaw] = ()) 
     if not lines:
         return None
     figure, axes = style.panels(3, width=10.2, height=4.3, gap=0.7)
-    source: Any = arrays.sources[0] if arrays.sources else None
-    chosen = source.at(grid) if asked and source is not None else None
+    chosen = arrays.sources[0].best(grid) if asked else None
     for ax, name in zip(axes, ("params", "tokens", "loss"), strict=True):
         for approach, line in reversed(lines.items()):
             _draw_line(ax, grid, line.get(name), style.APPROACHES[approach])

@@ -1,15 +1,14 @@
-"""The sections of the record that say what was read and what each approach gives."""
+"""What each approach gives: the surface, the minima of iso-FLOP profiles, the envelope."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from chinchilla_jax.scaling.approaches import Approaches
 from chinchilla_jax.scaling.arrays import Floats, known
 from chinchilla_jax.scaling.doubt import diagnosis
-from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws
 from chinchilla_jax.scaling.fits import (
     Bootstrap,
     BudgetMinimum,
@@ -22,68 +21,20 @@ from chinchilla_jax.scaling.fits import (
     MethodBias,
     MethodMinimum,
     Parametric,
-    Ranges,
     RunnerUp,
-    RunTable,
 )
 from chinchilla_jax.scaling.fitting.envelope import Envelope
 from chinchilla_jax.scaling.fitting.intervals import interval, standard_error
 from chinchilla_jax.scaling.fitting.isoflop import Bias, PowerLaws, Profile
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
-from chinchilla_jax.scaling.fitting.noise import Noise
-from chinchilla_jax.scaling.fitting.refusal import Refusal
-from chinchilla_jax.scaling.fitting.surface import PARAMETERS, FlopsModel, Surface, SurfaceFit
+from chinchilla_jax.scaling.fitting.surface import PARAMETERS, Surface
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.curves import Curve
-from chinchilla_jax.scaling.table.runs import Runs
-
-_ASIDE_SHOWN = 200
 
 
-def table(tried: Runs, runs: Runs, given: Runs, cost: FlopsModel) -> RunTable:
-    """Of all that was tried, of the runs fitted, and of these as the file counts them."""
-    columns = ("params", "tokens", "flops", "loss", "tokens_per_param")
-    ends = {c: (float(getattr(runs, c).min()), float(getattr(runs, c).max())) for c in columns}
-    return RunTable(
-        source=runs.source,
-        rows=len(tried) + len(runs.aside),
-        fitted=len(runs),
-        beaten=len(tried) - len(runs),
-        aside=dict(Counter(aside.status for aside in runs.aside)),
-        aside_rows=runs.aside[:_ASIDE_SHOWN],
-        params_convention=runs.params_convention,
-        flops_convention=runs.flops_convention,
-        budgets_from=runs.budgets_from,
-        axes=tuple(
-            name
-            for name, column in given.columns.items()
-            if name not in columns and len(np.unique(column[~np.isnan(column)])) > 1
-        ),
-        range=Ranges(**ends),
-        vocab_size=_vocab_size(given),
-        columns=tuple(runs.kinds.values()),
-        condition=dict(runs.picked),
-        flops_model=cost,
-    )
-
-
-def _vocab_size(runs: Runs) -> int | None:
-    """The vocabulary that all runs share: their embedding tables over their widths."""
-    tables, widths = (runs.columns.get(name) for name in ("params_embedding", "width"))
-    if tables is None or widths is None:
-        return None
-    sizes = np.unique(tables / widths)
-    return int(sizes[0]) if len(sizes) == 1 and np.isfinite(sizes[0]) else None
-
-
-def parametric(
-    fit: SurfaceFit | None,
-    draws: SurfaceDraws | None,
-    cost: FlopsModel,
-    refusal: Refusal | None,
-    settings: Settings,
-    runs: Runs,
-) -> Parametric:
+def parametric(each: Approaches, settings: Settings) -> Parametric:
+    """The surface on all runs, its interval and its certificate."""
+    runs, fit, draws, refusal = each.runs, each.fit, each.surface_draws, each.refusal
     certificate = ("objective", "gradient_norm", "starts", "starts_agreeing")
     refused = Parametric(
         status="refused",
@@ -111,12 +62,12 @@ def parametric(
     if draws is not None:
         columns = dict(zip(PARAMETERS, map(np.asarray, draws.surface.columns()), strict=True))
     if fit.identified:
-        a, b = (float(x) for x in surface.exponents(cost))
+        a, b = (float(x) for x in surface.exponents(each.flops_model))
         with np.errstate(divide="ignore", over="ignore"):
             ratio = np.float64(surface.alpha * surface.A) / np.float64(surface.beta * surface.B)
             scale = known(float(ratio ** (1 / (surface.alpha + surface.beta))))
         if draws is not None:
-            columns["a"], columns["b"] = draws.frontier.exponents(cost)
+            columns["a"], columns["b"] = draws.frontier.exponents(each.flops_model)
     given = "column" if "weight" in runs.columns else "noise"
     return replace(
         refused,
@@ -147,18 +98,6 @@ def parametric(
 
 def _parameters(surface: Surface) -> dict[str, Any]:
     return {name: float(x) for name, x in zip(PARAMETERS, surface.columns(), strict=True)}
-
-
-def drifts(found: Sequence[Profile], fit: MinimaFit) -> Floats:
-    """ln(minimum / geometric middle of the grid) of the budgets that have a minimum."""
-    middle = np.array([profile.log_params_S[[0, -1]].mean() for profile in found])
-    return np.asarray((np.log(fit.params_G) - middle)[fit.good_G])
-
-
-def noise_of_minimum(fit: MinimaFit) -> float:
-    """Typical standard error of ln loss at a minimum; 0 where it is not known."""
-    errors = fit.errors.log_loss_G[fit.good_G]
-    return float(np.median(errors)) if len(errors) else 0.0
 
 
 def _laws(fit: MinimaFit) -> FrontierLaws:
@@ -198,14 +137,10 @@ def _power_laws(laws: PowerLaws) -> dict[str, Any]:
     }
 
 
-def isoflop(
-    found: Sequence[Profile],
-    minima: dict[str, MinimaFit],
-    method: str,
-    noise: Noise,
-    bias: dict[str, Bias | None],
-) -> IsoFlop:
-    laws = {name: _laws(fit) for name, fit in minima.items()}
+def isoflop(each: Approaches, bias: Mapping[str, Bias | None]) -> IsoFlop:
+    """The minima of every budget by both methods, and the laws through them."""
+    method, noise = each.head.method, each.noise
+    laws = {name: _laws(fit) for name, fit in each.minima.items()}
     head = laws[method]
     return IsoFlop(
         status=head.status,
@@ -214,16 +149,16 @@ def isoflop(
         a=head.a,
         b=head.b,
         **laws,
-        budgets=tuple(_budget(profile, g, minima, method) for g, profile in enumerate(found)),
+        budgets=tuple(_budget(profile, g, each) for g, profile in enumerate(each.profiles)),
         expected_bias=None if all(b is None for b in bias.values()) else MethodBias(**bias),
         noise=LossNoise(noise.log_loss, noise.source, noise.freedom),
         interval=head.interval,
     )
 
 
-def _budget(profile: Profile, g: int, minima: dict[str, MinimaFit], method: str) -> BudgetMinimum:
+def _budget(profile: Profile, g: int, each: Approaches) -> BudgetMinimum:
     lowest = int(profile.loss_S.argmin())
-    each = {
+    found = {
         name: MethodMinimum(
             status="ok" if fit.reason_G[g] is None else "refused",
             reason=fit.reason_G[g],
@@ -233,9 +168,9 @@ def _budget(profile: Profile, g: int, minima: dict[str, MinimaFit], method: str)
             curvature=known(fit.curvature_G[g]),
             log_params_se=known(fit.errors.log_params_G[g]),
         )
-        for name, fit in minima.items()
+        for name, fit in each.minima.items()
     }
-    head = each[method]
+    head = found[each.head.method]
     middle = profile.log_params_S[[0, -1]].mean()
     return BudgetMinimum(
         flops=profile.flops,
@@ -252,14 +187,15 @@ def _budget(profile: Profile, g: int, minima: dict[str, MinimaFit], method: str)
             float(profile.loss_S[lowest]),
         ),
         grid_width=profile.width,
-        centre_drift=known(np.log(minima[method].params_G[g]) - middle),
-        **each,
+        centre_drift=known(np.log(each.head.params_G[g]) - middle),
+        **found,
     )
 
 
 def envelope(
     found: Envelope | None, drawn: PowerLaws | None, curves: Sequence[Curve]
 ) -> EnvelopeLaws:
+    """The laws along the lower envelope of training curves."""
     few = f"{len(curves)} curves: three sizes that overlap in FLOPs are needed on the envelope"
     refused = EnvelopeLaws(
         status="refused",

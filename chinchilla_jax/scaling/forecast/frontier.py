@@ -1,0 +1,103 @@
+"""A fitted or published law that can be asked: the compute-optimal run as a function of FLOPs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fits import FORMS, Fits
+from chinchilla_jax.scaling.fitting.optimum import Optima, Optimum
+from chinchilla_jax.scaling.fitting.surface import SIX_ND, FlopsModel, Surface
+from chinchilla_jax.scaling.forecast.source import Source
+from chinchilla_jax.scaling.laws.published import PublishedLaw
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """A law that can be asked.
+
+    Attributes:
+      title: what answers, in a sentence.
+      best: the compute-optimal run; draws: the same under every bootstrap draw, or None.
+      cost: FLOPs of a run.
+      surface: the law as E + A/N^alpha + B/D^beta; None where it is none.
+      loss: (params, tokens) -> loss of any run; None where the law has none.
+      largest: largest FLOPs of the runs behind it, and vocab_size: theirs, where they are known.
+    """
+
+    title: str
+    best: Optima
+    draws: Optima | None
+    cost: FlopsModel
+    surface: Surface | None = None
+    loss: Callable[[Floats, Floats], Floats] | None = None
+    largest: float | None = None
+    vocab_size: int | None = None
+
+
+def from_source(source: Source, title: str = "") -> Frontier:
+    """The law of a fit."""
+    surface = source.surface
+    loss = None if surface is None else surface.loss
+    return Frontier(title, source.best, source.drawn, source.cost, surface, loss)
+
+
+def from_fits(fits: Fits, form: str = "") -> Frontier:
+    """The law of a report's fits.json; `form` is surface, loss_law or "", what hold-out chose.
+
+    Raises:
+      UserError: there is no such form, or it was refused; the refusal is told.
+    """
+    if form and form not in FORMS:
+        raise UserError(f"--form={form} is none of {', '.join(FORMS)}")
+    table, cost = fits.table, fits.table.flops_model
+    surface = minima = None
+    if fits.sources.surface is not None:
+        surface = Source(fits.sources.surface, fits.draws.surface, cost)
+    if fits.sources.minima is not None:
+        minima = Source(fits.sources.minima, fits.draws.minima, cost)
+    form = form or fits.holdout.best.form
+    source = surface if form == "surface" else minima
+    if source is None:
+        section = fits.parametric if form == "surface" else fits.isoflop
+        limits = " ".join(refusal.sentence for refusal in fits.refusals)
+        raise UserError(f"{table.source}: {section.reason or limits or 'nothing was fitted'}")
+    if source.minima is None:
+        title = f"surface on runs: {source.forecaster.selection}"
+    else:
+        title = f"power laws and L(C) through the minima ({source.minima})"
+    # Beside the laws through minima the surface answers what they do not.
+    of_surface = None if surface is None else surface.surface
+    return Frontier(
+        title=f"{title}; {table.fitted} runs of {table.source}",
+        best=source.best,
+        draws=source.drawn,
+        cost=cost,
+        surface=of_surface,
+        loss=None if of_surface is None else of_surface.loss,
+        largest=table.range.flops[1],
+        vocab_size=table.vocab_size,
+    )
+
+
+def from_published(law: PublishedLaw, fixed: Mapping[str, float] | None = None) -> Frontier:
+    """A published law; `fixed` holds further columns (unique_tokens, sparsity, width, depth)."""
+    columns = dict(fixed or {})
+
+    def best(flops: Floats) -> Optimum:
+        return law.optimum(flops, **columns)
+
+    def loss(params: Floats, tokens: Floats) -> Floats:
+        return law.loss(params, tokens, **columns)
+
+    return Frontier(
+        title=f"{law.title} ({law.name}): {law.source}. {law.note}".strip(),
+        best=best,
+        draws=None,
+        cost=SIX_ND,
+        surface=law.surface,
+        loss=loss if law.has_loss else None,
+        largest=law.flops[1],
+    )

@@ -1,0 +1,110 @@
+"""What a forecast rests on: a fit and its bootstrap draws, as the record holds them.
+
+One way leads from them to the compute-optimal run, whether they were fitted a moment ago or read
+from a report's fits.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.doubt.holdout import MINIMA, Forecaster
+from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws
+from chinchilla_jax.scaling.fits import DrawTable, MinimaSource, SurfaceSource
+from chinchilla_jax.scaling.fitting.isoflop import PowerLaws
+from chinchilla_jax.scaling.fitting.minima import LossLaw, MinimaFit
+from chinchilla_jax.scaling.fitting.optimum import Optima, along, through
+from chinchilla_jax.scaling.fitting.surface import PARAMETERS, FlopsModel, Surface, SurfaceFit
+
+_LAWS = ("a", "ln_params_at_1", "b", "ln_tokens_at_1")
+_LOSS_LAW = ("E", "A", "exponent")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A form of law fitted to a selection of runs; `cost` is what a run of theirs costs."""
+
+    fit: SurfaceSource | MinimaSource
+    draws: DrawTable | None
+    cost: FlopsModel
+
+    @property
+    def forecaster(self) -> Forecaster:
+        """Its form and the runs it was fitted on."""
+        if isinstance(self.fit, MinimaSource):
+            return Forecaster("loss_law", MINIMA)
+        return Forecaster("surface", self.fit.selection)
+
+    @property
+    def minima(self) -> str | None:
+        """The method of the minima that the laws go through."""
+        return self.fit.method if isinstance(self.fit, MinimaSource) else None
+
+    @property
+    def surface(self) -> Surface | None:
+        """The loss of any run, where the form gives it."""
+        return _surface(vars(self.fit)) if isinstance(self.fit, SurfaceSource) else None
+
+    @property
+    def best(self) -> Optima:
+        """The best runs under the fit."""
+        return self._optima(vars(self.fit))
+
+    @property
+    def drawn(self) -> Optima | None:
+        """The best run of a budget under every draw; NaN where a draw has none."""
+        return None if self.draws is None else self._optima(self._columns(self.draws))
+
+    @property
+    def noise(self) -> Floats:
+        """Standard deviation of ln loss of one more run, of every draw or of all."""
+        if self.draws is None or "noise" not in self.draws.columns:
+            return np.asarray(self.fit.noise)
+        return self._columns(self.draws)["noise"]
+
+    def _optima(self, values: Mapping[str, Floats | float]) -> Optima:
+        if isinstance(self.fit, SurfaceSource):
+            return along(_surface(values), self.cost)
+        laws = PowerLaws(*(np.asarray(values[name]) for name in _LAWS))
+        return through(laws, LossLaw(*(np.asarray(values[name]) for name in _LOSS_LAW)))
+
+    @staticmethod
+    def _columns(table: DrawTable) -> dict[str, Floats]:
+        return dict(zip(table.columns, table.rows.T, strict=True))
+
+
+def _surface(values: Mapping[str, Floats | float]) -> Surface:
+    return Surface(*(values[name] for name in PARAMETERS))
+
+
+def of_surface(
+    selection: str, fit: SurfaceFit, draws: SurfaceDraws | None, cost: FlopsModel
+) -> Source:
+    """A surface fitted to the runs of `selection`."""
+    values = dict(zip(PARAMETERS, map(float, fit.surface.columns()), strict=True))
+    table = None
+    if draws is not None:
+        columns = [np.asarray(x) for x in (*draws.frontier.columns(), draws.noise)]
+        table = DrawTable((*PARAMETERS, "noise"), np.stack(columns, axis=1))
+    return Source(SurfaceSource(selection, **values, noise=fit.noise), table, cost)
+
+
+def of_minima(fit: MinimaFit, noise: float, cost: FlopsModel) -> Source | None:
+    """The laws through one method's minima; None where they were refused."""
+    if fit.laws is None or fit.loss_law is None:
+        return None
+    names, table = (*_LAWS, *_LOSS_LAW), None
+    columns = _laws_columns(fit.laws, fit.loss_law)
+    values = {name: float(column[0]) for name, column in zip(names, columns, strict=True)}
+    if fit.draws is not None and fit.draws.loss_law is not None:
+        drawn = _laws_columns(fit.draws.laws, fit.draws.loss_law)
+        table = DrawTable(names, np.stack(drawn, axis=1))
+    return Source(MinimaSource(fit.method, **values, noise=noise), table, cost)
+
+
+def _laws_columns(laws: PowerLaws, law: LossLaw) -> tuple[Floats, ...]:
+    return (laws.a, laws.log_params_1, laws.b, laws.log_tokens_1, law.E, law.A, law.exponent)

@@ -1,0 +1,1 @@
+"""From what was computed to the sections of the record, `fits.Fits`."""

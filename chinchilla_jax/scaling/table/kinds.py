@@ -41,17 +41,18 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
     ("condition", "techniques", r"techniques?|teacher|kd|loss weight"),
     ("outcome", "where it ran", (
         r"devices?|gpus?|tpus?|cpus?|nodes?|host|hostname|mesh|parallel|fsdp|workers?|threads?|"
-        r"hardware|accelerator|machine|world size|remat|compile|log every|eval every"
+        r"hardware|accelerator|machine|world size|remat|compile|log every|eval every|"
+        r"training layers|chunk tokens|divergence factor"
     )),
     ("identifier", "names of runs", (
         r"id|uuid|url|user|author|commit|git|sha|notes?|tags?|comments?|reason|status|state|"
         r"created|updated|date|timestamp|job|config fingerprint"
     )),
     ("setting", "hyper-parameters", (
-        r"lr|learning rates?|(base|peak|max|min|final) rate|warm ?ups?|cool ?downs?|decay|anneal|"
-        r"annealing|schedules?|scheduler|horizon|batch|bs|micro ?batch|accumulation|clip|clipping|"
-        r"beta ?[12]|betas|eps|epsilon|momentum|nesterov|dropout|wd|init std|init scale|"
-        r"initiali[sz]er|ema|z ?loss|label smoothing"
+        r"lr|learning rates?|(base|peak|max|min|final) rate|final fraction|base width|warm ?ups?|"
+        r"cool ?downs?|decay|anneal|annealing|schedules?|scheduler|horizon|batch|bs|micro ?batch|"
+        r"accumulation|clip|clipping|beta ?[12]|betas|eps|epsilon|momentum|nesterov|dropout|wd|"
+        r"init std|init scale|initiali[sz]er|ema|z ?loss|label smoothing"
     )),
     ("outcome", "measurements", (
         r"loss|losses|nll|cross entropy|ppl|perplexity|bpb|bpc|bits per (byte|char|character)|"

@@ -57,9 +57,13 @@ class Table:
         return f"{self.raw.source}, row {self.raw.line[i]}, column '{self.title[name]}'"
 
     def keep(self, index: Sequence[int]) -> "Table":
-        raw = replace(self.raw, line=[self.raw.line[i] for i in index])
-        cells = {name: [column[i] for i in index] for name, column in self.cells.items()}
-        return replace(self, raw=raw, cells=cells)
+        """The rows of `index`, in that order."""
+        columns, cells = (
+            {name: [column[i] for i in index] for name, column in of.items()}
+            for of in (self.raw.columns, self.cells)
+        )
+        line = [self.raw.line[i] for i in index]
+        return replace(self, raw=replace(self.raw, columns=columns, line=line), cells=cells)
 
 
 def _key(name: str) -> str:

@@ -25,7 +25,7 @@ def test_a_condition_is_the_table_of_its_rows_alone():
     """Also its budgets: FLOPs of the others do not group with these."""
     rows = [{k: v for k, v in row.items() if k != "flops"} for row in ROWS]
     for row in rows:
-        row["tokens"] *= {"adamw": 1.0, "muon": 1.07, "sgd": 1.0}[row["optimizer"]]
+        row["tokens"] *= {"adamw": 1.0, "muon": 1.5, "sgd": 1.05}[row["optimizer"]]
     for found in conditions.conditions(read_runs(rows)):
         alone = read_runs([row for row in rows if row["optimizer"] == found.values["optimizer"]])
         for ours, theirs in zip(numbers(found.runs), numbers(alone), strict=True):
@@ -152,3 +152,20 @@ def test_replicates_without_a_seed_are_told():
     said = read_runs(rows).doubts
     assert any("no column of seeds tells them apart" in warning for warning in said)
     assert not any("seeds" in warning for warning in read_runs(three_optimizers(seeds=3)).doubts)
+
+
+def test_curves_go_with_their_runs():
+    """Those of another condition, or of a run that lost its cell, make no envelope."""
+    rows = [
+        row | {"run": f"{i}-{lr}", "lr": lr, "step": s, "tokens": row["tokens"] * s / 20,
+               "flops": row["flops"] * s / 20,
+               "loss": row["loss"] * (20 / s) ** 0.1 * (1 + 5 * lr)}
+        for i, row in enumerate(ROWS)
+        for lr in (1e-3, 2e-3)
+        for s in range(1, 21)
+    ]  # fmt: skip
+    runs = read_runs(rows)
+    assert len(runs) == len(runs.curves) == 2 * len(ROWS)
+    picked = conditions.where(runs, {"optimizer": "muon"}).best()
+    assert [curve.run_id for curve in picked.curves] == list(picked.run_id_R)
+    assert len(picked) == len(ROWS) / 3 and set(picked.columns["lr"]) == {1e-3}

@@ -3,7 +3,8 @@
     python -m chinchilla_jax.evaluate --runs=runs/quickstart
     python -m chinchilla_jax.evaluate --runs=table.csv --columns=params=N,tokens=D --out=report
 
-A table is CSV, TSV, JSONL, JSON or Parquet with the loss and two of parameters, tokens and FLOPs.
+A table is CSV, TSV, JSONL, JSON or Parquet with the loss and two of parameters, tokens and FLOPs;
+its conditions (optimizers, corpora, ...) are compared: see --by and --where.
 Under --out: fits.json (unrounded), figures (PNG and SVG) and report.html, which opens offline.
 """
 
@@ -67,8 +68,7 @@ _FIGURES = flags.DEFINE_bool("figures", True, "Draw the figures.")
 
 
 def main(_: list[str]) -> None:
-    names = (_COLUMNS, _KINDS, _WHERE)
-    columns, kinds, picked = (program.pairs(flag.name, flag.value) for flag in names)
+    columns, kinds, picked = (program.pairs(f.name, f.value) for f in (_COLUMNS, _KINDS, _WHERE))
     settings = Settings(
         params=_PARAMS.value,
         flops=_FLOPS.value,
@@ -86,9 +86,9 @@ def main(_: list[str]) -> None:
     out = storage.path(_OUT.value or (source / "report" if source.is_dir() else "report"))
     runs = where(read_runs(source, columns, kinds), picked)
     if _BY.value or len(conditions(runs)) > 1:
-        several = compare(runs, settings, laws, _BY.value)
-        path = comparison.write(out, *several, overlays, figures=_FIGURES.value)
-        print(comparison.terminal(several[0], path))
+        found, drawn = compare(runs, settings, laws, _BY.value)
+        path = comparison.write(out, found, drawn, overlays, figures=_FIGURES.value)
+        print(comparison.terminal(found, path))
     else:
         fits, arrays = analyse(runs, settings, laws)
         path = report.write(out, fits, arrays, overlays, figures=_FIGURES.value)

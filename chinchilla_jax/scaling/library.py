@@ -95,8 +95,8 @@ class Result:
             )
         with style.styled():
             figure = FIGURES[name](self.fits, self.arrays, ())
-        if figure is None:
-            raise UserError(f"{name}: these runs give nothing to draw; {repr(self).lower()}")
+        if isinstance(figure, str):
+            raise UserError(f"{name}: these runs give nothing to draw: {figure}")
         return figure
 
     def report(self, folder: Path | str) -> Path:

@@ -91,8 +91,8 @@ def _faults(
 ) -> npt.NDArray[np.str_]:
     flat = 1e-9 * np.abs(loss)  # a bend below rounding is none
     return np.select(
-        [~(curvature > flat), vertex <= low, vertex >= high],
-        ["not convex", "below the smallest size", "above the largest size"],
+        [~(curvature > flat), vertex <= low, vertex >= high, ~(loss > 0)],
+        ["not convex", "below the smallest size", "above the largest size", "below zero"],
         default="",
     )
 

@@ -94,9 +94,9 @@ def minima_errors(found: Sequence[Profile], noise: Noise) -> MinimaErrors:
             continue
         losses = profile.loss_S * (1 + step * np.eye(len(profile.loss_S) + 1)[:, 1:])
         moved = parabola_minima(profile.log_params_S, losses)
-        at.append(
-            size * float(np.linalg.norm((moved.log_params_B[1:] - moved.log_params_B[0]) / step))
-        )
-        rise = (moved.loss_B[1:] - moved.loss_B[0]) / (step * abs(moved.loss_B[0]))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a flat profile has no vertex
+            shift = (moved.log_params_B[1:] - moved.log_params_B[0]) / step
+            rise = (moved.loss_B[1:] - moved.loss_B[0]) / (step * abs(moved.loss_B[0]))
+        at.append(size * float(np.linalg.norm(shift)))
         height.append(size * float(np.linalg.norm(rise)))
     return MinimaErrors(np.array(at), np.array(height))

@@ -42,6 +42,7 @@ def minimum_reason(method: str, profile: Profile, minimum: Minima | None) -> str
         "": None,
         "not convex": "the profile bends downward: no minimum among these sizes",
         "below the smallest size": f"still falling at the smallest size, {count(low)} params",
+        "below zero": f"the {method} through its losses has a minimum below zero",
         "above the largest size": f"still falling at the largest size, {count(high)} params",
     }[fault]
 

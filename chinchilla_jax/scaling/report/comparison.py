@@ -13,7 +13,7 @@ from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.comparison import Comparison
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import summary
-from chinchilla_jax.scaling.report.page import Picture, Section, page
+from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.report.summary import Rows, Table, estimate
 from chinchilla_jax.scaling.report.write import draw, name_of, published
 from chinchilla_jax.scaling.table.conditions import written
@@ -35,13 +35,13 @@ def write(
     """
     out = storage.path(out)
     record.write(out / "fits.json", found)
-    pictures = {}
+    drawn: dict[str, Picture | Absence] = {}
     if figures:
         from chinchilla_jax.scaling.report.plots.comparison import frontiers  # brings Matplotlib
 
-        pictures = draw(out, {"frontiers": lambda: frontiers(found, arrays, overlays)})
+        drawn = draw(out, {"frontiers": lambda: frontiers(found, arrays, overlays)})
     path = out / "report.html"
-    storage.write_text_atomic(path, html(found, list(pictures.values()), overlays))
+    storage.write_text_atomic(path, html(found, list(drawn.values()), overlays))
     return path
 
 
@@ -160,7 +160,7 @@ def doubts(found: Comparison) -> list[str]:
 
 
 def html(
-    found: Comparison, pictures: Sequence[Picture], overlays: Sequence[PublishedLaw] = ()
+    found: Comparison, pictures: Sequence[Picture | Absence], overlays: Sequence[PublishedLaw] = ()
 ) -> str:
     """The page as text."""
 

@@ -64,13 +64,24 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Absence:
+    """A figure for which there is nothing to draw, and why."""
+
+    title: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading with paragraphs, tables, figures and doubts, in that order."""
+    """A heading with paragraphs, doubts, tables and figures, in that order.
+
+    A text among the tables and an absence among the figures say what is not there.
+    """
 
     title: str
     paragraphs: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table | str] = ()
+    pictures: Sequence[Picture | Absence] = ()
     doubts: Sequence[str] = ()
 
 
@@ -96,14 +107,23 @@ def _section(section: Section, numbers: object) -> str:
     if section.doubts:
         items = "".join(f"<li>{escape(text)}</li>" for text in section.doubts)
         parts.append(f'<ul class="doubts">{items}</ul>')
-    parts += [_table(table) for table in section.tables]
+    parts += [_note(table) if isinstance(table, str) else _table(table) for table in section.tables]
+    absent: dict[str, list[str]] = {}
     for picture in section.pictures:
+        if isinstance(picture, Absence):
+            absent.setdefault(picture.reason, []).append(picture.title)
+            continue
         number = next(numbers)  # type: ignore[call-overload]
         parts.append(
             f'<figure id="{escape(picture.name)}">{_inline(picture)}'
             f"<figcaption><b>Figure {number}.</b>{escape(picture.caption)}</figcaption></figure>"
         )
+    parts += [_note(f"Not drawn: {', '.join(names)}: {why}.") for why, names in absent.items()]
     return "\n".join(part for part in parts if part)
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{escape(text)}</p>' if text else ""
 
 
 def _paragraphs(texts: Sequence[str]) -> str:
@@ -129,11 +149,10 @@ def _table(table: Table) -> str:
         for i, row in enumerate(table.rows)
     )
     tall = " tall" if len(table.rows) > 24 else ""
-    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     return (
         f'<div class="scroll{tall}"><table><caption hidden>{escape(table.title)}</caption>'
         f"<thead><tr>{cells('th', table.head)}</tr></thead><tbody>{rows}</tbody></table></div>"
-        f"{note}"
+        f"{_note(table.note)}"
     )
 
 

@@ -215,7 +215,7 @@ def surface(fits: Fits) -> Table:
                  certificate)  # fmt: skip
 
 
-def forecasts(fits: Fits) -> Table | None:
+def forecasts(fits: Fits) -> Table | str:
     """Every form and selection at every asked budget."""
     rows: Rows = []
     marks: dict[int, str] = {}
@@ -236,10 +236,11 @@ def forecasts(fits: Fits) -> Table | None:
                 )
             )
     head = ("FLOPs C", "form", "runs", "N*", "D*/N*", "loss")
-    return Table("Every forecast", head, rows, "", marks) if rows else None
+    table = Table("Every forecast", head, rows, "", marks)
+    return table if rows else "No forecast: neither the surface nor the minima give an optimum."
 
 
-def holdout(fits: Fits) -> Table | None:
+def holdout(fits: Fits) -> Table | str:
     """Error of every forecast on minima and cells that it had not seen."""
     best = fits.holdout.best
     rows: Rows = []
@@ -258,7 +259,9 @@ def holdout(fits: Fits) -> Table | None:
     note = (
         "Fitted up to a budget, compared with the minima and the runs beyond it; errors of ln loss."
     )
-    return Table("Which forecast to believe", head, rows, note, marks) if rows else None
+    if not rows:
+        return f"No forecast was checked on budgets that were held out: {fits.holdout.reason}."
+    return Table("Which forecast to believe", head, rows, note, marks)
 
 
 def check(fits: Fits) -> Table | None:
@@ -296,7 +299,7 @@ def _measured(row: Check, name: str, value: float, write: Callable[[float | None
     return write(value) + where
 
 
-def conventions(fits: Fits) -> Table | None:
+def conventions(fits: Fits) -> Table:
     """Exponent a under every way of counting."""
     rows: Rows = []
     marks: dict[int, str] = {}
@@ -311,7 +314,7 @@ def conventions(fits: Fits) -> Table | None:
             )
         )  # fmt: skip
     head = ("parameters", "FLOPs", "runs", "a, surface", "a, parabola", "a, Akima", "remark")
-    return Table("The same runs counted otherwise", head, rows, "", marks) if rows else None
+    return Table("The same runs counted otherwise", head, rows, "", marks)
 
 
 LAW_HEAD = ("law", "form", "parameters", "objective", "rms of ln loss", "runs", "remark")

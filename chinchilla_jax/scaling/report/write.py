@@ -13,7 +13,7 @@ from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.fits import write as write_fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import summary
-from chinchilla_jax.scaling.report.page import Picture, Section, page
+from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.table.conditions import written
 from chinchilla_jax.scaling.table.conventions import in_print
 
@@ -61,44 +61,50 @@ def write(
     """
     out = storage.path(out)
     write_fits(out / "fits.json", fits)
-    pictures = {}
+    drawn: dict[str, Picture | Absence] = {}
     if figures:
         from chinchilla_jax.scaling.report.plots import FIGURES  # brings Matplotlib
 
         drawers = {n: partial(figure, fits, arrays, overlays) for n, figure in FIGURES.items()}
-        pictures = draw(out, drawers)
+        drawn = draw(out, drawers)
     path = out / "report.html"
-    storage.write_text_atomic(path, html(fits, arrays, pictures, overlays))
+    storage.write_text_atomic(path, html(fits, arrays, drawn, overlays))
     return path
 
 
-def draw(out: Path, drawers: Mapping[str, Callable[[], Figure | None]]) -> dict[str, Picture]:
-    """Draws and writes the figures by name; those that have nothing to draw are left out."""
+def draw(
+    out: Path, drawers: Mapping[str, Callable[[], Figure | str]]
+) -> dict[str, Picture | Absence]:
+    """Draws and writes figures by name; where there is nothing to draw, why."""
     from chinchilla_jax.scaling.report.plots import style
 
-    pictures = {}
+    drawn: dict[str, Picture | Absence] = {}
     with style.styled():
         for name, drawer in drawers.items():
             figure = drawer()
-            if figure is None:
+            if isinstance(figure, str):
+                drawn[name] = Absence(CAPTIONS[name].split(".")[0], figure)
                 continue
             text = style.svg(figure)
             storage.write_bytes_atomic(out / f"{name}.png", style.png(figure))
             storage.write_text_atomic(out / f"{name}.svg", text)
-            pictures[name] = Picture(name, text, CAPTIONS[name])
-    return pictures
+            drawn[name] = Picture(name, text, CAPTIONS[name])
+    return drawn
 
 
 def html(
-    fits: Fits, arrays: Arrays, pictures: dict[str, Picture], overlays: Sequence[PublishedLaw] = ()
+    fits: Fits,
+    arrays: Arrays,
+    drawn: Mapping[str, Picture | Absence],
+    overlays: Sequence[PublishedLaw] = (),
 ) -> str:
     """The page as text."""
 
-    def some(*names: str) -> list[Picture]:
-        return [pictures[name] for name in names if name in pictures]
+    def some(*names: str) -> list[Picture | Absence]:
+        return [drawn[name] for name in names if name in drawn]
 
-    def present(*found: summary.Table | None) -> list[summary.Table]:
-        return [table for table in found if table is not None]
+    def present(*found: summary.Table | str | None) -> list[summary.Table | str]:
+        return [part for part in found if part is not None]
 
     sections = [
         Section("The optimum", (), [summary.optima(fits)], some("isoflop", "frontier")),
@@ -115,7 +121,7 @@ def html(
         Section(
             "Counting conventions",
             (_conventions(fits),),
-            present(summary.conventions(fits)),
+            [summary.conventions(fits)],
             some("conventions"),
         ),
         Section("Further laws", (), present(summary.further_laws(fits))),

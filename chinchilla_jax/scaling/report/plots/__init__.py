@@ -11,7 +11,7 @@ from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report.plots import doubts, frontier, profiles
 
-FIGURES: dict[str, Callable[[Fits, Arrays, Sequence[PublishedLaw]], Figure | None]] = {
+FIGURES: dict[str, Callable[[Fits, Arrays, Sequence[PublishedLaw]], Figure | str]] = {
     "isoflop": lambda fits, arrays, _: profiles.iso_flop(fits, arrays),
     "frontier": frontier.frontier,
     "surface": lambda fits, arrays, _: frontier.surface_contours(fits, arrays),
@@ -22,4 +22,4 @@ FIGURES: dict[str, Callable[[Fits, Arrays, Sequence[PublishedLaw]], Figure | Non
     "influence": lambda fits, arrays, _: doubts.influence(fits, arrays),
     "conventions": lambda fits, arrays, _: doubts.conventions(fits, arrays),
 }
-"""Every entry returns None where its part of the analysis was refused or is absent."""
+"""Every entry returns a sentence that says why where there is nothing to draw."""

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.comparison import Comparison, ConditionFits
@@ -17,10 +17,9 @@ from chinchilla_jax.scaling.fits import Forecast
 from chinchilla_jax.scaling.fitting.intervals import band
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report.plots import style
-from chinchilla_jax.scaling.report.plots.frontier import draw_overlays, overlay_handles
+from chinchilla_jax.scaling.report.plots.frontier import PANELS, draw_overlays, limit, overlay_keys
 
 SHOWN = 8  # conditions that a figure can tell apart
-_QUANTITIES = {"params": "parameters N*", "tokens": "tokens D*", "loss": "loss L*"}
 _POINTS = 32
 _PALETTE = (
     style.VERMILION, style.BLUE, style.GREEN, style.ORANGE, style.PURPLE, style.SKY, style.INK,
@@ -30,43 +29,39 @@ _PALETTE = (
 
 def frontiers(
     found: Comparison, arrays: Sequence[Arrays], overlays: Sequence[PublishedLaw] = ()
-) -> Figure | None:
+) -> Figure | str:
     """N*, D* and L* against FLOPs under each condition: the law its forecast rests on with its
     95 % band, the minima measured (diamonds) and the forecasts (stars, bars their intervals)."""
     fitted = [one for one in found.conditions if one.fits is not None]
     pairs = list(zip(fitted, arrays, strict=True))
     pairs = sorted(pairs, key=lambda pair: -pair[0].runs)[:SHOWN]
     if not pairs:
-        return None
+        return "no condition has enough runs to be fitted by itself"
     pairs = [pair for pair in zip(fitted, arrays, strict=True) if pair in pairs]
     flops = np.concatenate([each.runs.flops for _, each in pairs])
     low, high = style.padded(np.concatenate([flops, found.settings.budgets]), 1.6)
     figure, axes = style.panels(3, width=10.2, height=4.3, gap=0.7)
     colours = _colours([one for one, _ in pairs])
-    drawn: dict[str, list[Floats]] = {name: [] for name in _QUANTITIES}
+    values: dict[str, list[Floats]] = {name: [] for name in PANELS}
     for (one, each), colour in zip(pairs, colours, strict=True):
         assert one.fits is not None
-        for ax, name in zip(axes, _QUANTITIES, strict=True):
-            drawn[name].append(_line(ax, name, each, colour, high))
-            drawn[name].append(_minima(ax, name, each, found.settings.minima, colour))
-            drawn[name].append(_stars(ax, name, one.fits.forecast, colour))
-        axes[0].plot([], [], color=colour, label=one.title)
-    for ax, (name, title) in zip(axes, _QUANTITIES.items(), strict=True):
+        for ax, name in zip(axes, PANELS, strict=True):
+            values[name].append(_line(ax, name, each, colour, high))
+            values[name].append(_minima(ax, name, each, found.settings.minima, colour))
+            values[name].append(_stars(ax, name, one.fits.forecast, colour))
+    for ax, (name, title) in zip(axes, PANELS.items(), strict=True):
         style.log_axis(ax.xaxis, low, high)
-        if name == "loss":  # a loose band must not press the lines together
-            ends = np.nanmin(np.concatenate(drawn[name])), np.nanmax(np.concatenate(drawn[name]))
-            margin = 0.08 * (ends[1] - ends[0]) + 1e-3
-            ax.set_ylim(ends[0] - margin, ends[1] + margin)
-        else:
-            style.log_axis(ax.yaxis, *style.padded(np.concatenate(drawn[name]), 1.3), numbers.count)
+        limit(ax, name, np.concatenate(values[name]))
+        if name != "loss":
             draw_overlays(ax, name, np.geomspace(low, high, _POINTS), overlays)
         ax.set_xlabel("training FLOPs C")
         ax.set_title(title)
-    overlay_handles(axes[0], overlays)
+    keys = [style.key(one.title, color=c) for (one, _), c in zip(pairs, colours, strict=True)]
+    keys += overlay_keys(overlays)
     if len(pairs) < len(fitted):
         left = len(fitted) - len(pairs)
-        axes[0].plot([], [], ls="none", label=f"and {left} more with fewer runs, not drawn")
-    _key(figure, axes)
+        keys.append(style.key(f"and {left} more with fewer runs, not drawn", ls="none"))
+    _key(figure, keys)
     return figure
 
 
@@ -110,13 +105,12 @@ def _colours(shown: Sequence[ConditionFits]) -> list[str]:
     return list(_PALETTE[: len(shown)])
 
 
-def _key(figure: Figure, axes: Sequence[Axes]) -> None:
-    handles, labels = axes[0].get_legend_handles_labels()
-    columns = 3 if max(map(len, labels)) < 36 else 2
-    rows = -(-len(handles) // columns)
-    figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.06, 1.01), ncols=columns,
+def _key(figure: Figure, keys: Sequence[Line2D]) -> None:
+    """The legend above the panels, which make room for its rows."""
+    columns = 3 if max(len(str(key.get_label())) for key in keys) < 36 else 2
+    figure.legend(handles=keys, loc="upper left", bbox_to_anchor=(0.06, 1.01), ncols=columns,
                   columnspacing=1.4, handlelength=2.0)  # fmt: skip
-    lower = 0.02 + 0.045 * rows
-    for panel in axes:
+    lower = 0.02 + 0.045 * -(-len(keys) // columns)
+    for panel in figure.axes:
         box = panel.get_position()
         panel.set_position((box.x0, box.y0, box.width, box.height - lower))

@@ -3,118 +3,122 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fits import BudgetMinimum, Fits, Forecast
 from chinchilla_jax.scaling.fitting.intervals import band
+from chinchilla_jax.scaling.fitting.minima import MinimaFit
+from chinchilla_jax.scaling.fitting.optimum import Optima, along, through
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report.plots import style
 
 _POINTS = 48
+PANELS = {"params": "parameters N*", "tokens": "tokens D*", "loss": "loss L*"}
 _OVERLAYS = ((0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 
 
-def frontier(fits: Fits, arrays: Arrays, overlays: Sequence[PublishedLaw] = ()) -> Figure | None:
+def frontier(fits: Fits, arrays: Arrays, overlays: Sequence[PublishedLaw] = ()) -> Figure | str:
     """N*, D* and L* against FLOPs: every approach with its 95 % band, minima and forecasts."""
     rows = [row for row in fits.isoflop.budgets if row.status == "ok"]
     asked = [row for row in fits.forecast if row.params]
-    measured = arrays.runs.flops
-    flops = np.concatenate([measured, [row.flops for row in asked]])
+    flops = np.concatenate([arrays.runs.flops, [row.flops for row in asked]])
     low, high = style.padded(flops, 1.6)
     grid = np.geomspace(low, high, _POINTS)
     lines = _lines(fits, arrays, grid)
-    if not lines:
-        return None
+    if not lines and not rows:
+        return "no approach gives a compute-optimal size and no budget has a minimum"
     figure, axes = style.panels(3, width=10.2, height=4.3, gap=0.7)
     chosen = arrays.sources[0].best(grid) if asked else None
-    for ax, name in zip(axes, ("params", "tokens", "loss"), strict=True):
+    for ax, name in zip(axes, PANELS, strict=True):
         for approach, line in reversed(lines.items()):
-            _draw_line(ax, grid, line.get(name), style.APPROACHES[approach])
+            if name in line:
+                _draw_line(ax, grid, line[name], style.APPROACHES[approach])
         if chosen is not None:
             ax.plot(grid, getattr(chosen, name), color=style.INK, lw=1.1, ls=(0, (4, 2)), zorder=4)
         _draw_points(ax, name, rows, asked)
+        values = [getattr(row, name) for row in (*rows, *asked)]
+        central = [line[name].centre for line in lines.values() if name in line]
+        limit(ax, name, np.concatenate([np.array(values, float), *central]))
         style.log_axis(ax.xaxis, low, high)
         ax.set_xlabel("training FLOPs C")
-    for ax, name in zip(axes[:2], ("params", "tokens"), strict=True):
-        drawn = [line[name][0] for line in lines.values() if name in line]
-        drawn += [np.array([getattr(row, name) for row in (*rows, *asked)])]
-        style.log_axis(ax.yaxis, *style.padded(np.concatenate(drawn), 1.5), numbers.count)
+        ax.set_title(PANELS[name])
+    for ax, name in zip(axes, ("params", "tokens"), strict=False):
         draw_overlays(ax, name, grid, overlays)
-    axes[0].set_title("parameters N*")
-    axes[1].set_title("tokens D*")
-    axes[2].set_title("loss L*")
     _key(figure, fits, lines, asked, overlays)
     return figure
 
 
-Line = dict[str, tuple[Floats, Floats | None]]
+def limit(ax: Axes, name: str, values: Floats) -> None:
+    """The axis of a panel around its lines and points; bands may leave the frame."""
+    if not np.isfinite(values).any():  # an envelope alone has no loss
+        ax.set_yticks([])
+    elif name == "loss":
+        ax.set_ylim(style.limits(values, 0.12))
+    else:
+        style.log_axis(ax.yaxis, *style.padded(values, 1.5), numbers.count)
 
 
-def _lines(fits: Fits, arrays: Arrays, grid: Floats) -> dict[str, Line]:
-    """approach -> quantity -> (central line, [2, points] band or None)."""
-    found: dict[str, Line] = {}
-    cost = arrays.flops_model
-    if arrays.fit is not None and arrays.fit.identified:
-        surface, draws = arrays.fit.surface, arrays.surface_draws
-        params, tokens = surface.optimum(grid, cost)
-        central = {"params": params, "tokens": tokens, "loss": surface.loss(params, tokens)}
-        bands: dict[str, Floats] = {}
-        if draws is not None and len(draws):
-            columns = [np.asarray(x)[:, None] for x in draws.frontier.columns()]
-            drawn = type(surface)(*columns)
-            n, d = drawn.optimum(grid, cost)
-            bands = {"params": n, "tokens": d, "loss": drawn.loss(n, d)}
-        found["surface"] = {k: (v, _band(bands.get(k))) for k, v in central.items()}
-    law = fits.isoflop.by(fits.isoflop.minima)
-    if law.a is not None:
-        drawn_laws = arrays.minima[fits.isoflop.minima].draws
-        line: Line = {}
-        for name, intercept, slope in (
-            ("params", "params_at_1", "a"), ("tokens", "tokens_at_1", "b"),
-        ):  # fmt: skip
-            spread = None
-            if drawn_laws is not None:
-                at_1 = getattr(drawn_laws.laws, f"log_{intercept.replace('_at', '')}")
-                exponent = getattr(drawn_laws.laws, slope)
-                spread = np.exp(at_1[:, None] + exponent[:, None] * np.log(grid))
-            line[name] = (getattr(law, intercept) * grid ** getattr(law, slope), _band(spread))
-        if law.loss_law is not None:
-            q = law.loss_law
-            spread = None
-            if drawn_laws is not None and drawn_laws.loss_law is not None:
-                draw = drawn_laws.loss_law
-                spread = draw.E[:, None] + draw.A[:, None] * np.exp(
-                    -draw.exponent[:, None] * np.log(grid)
-                )
-            line["loss"] = (q.E + q.A * grid**-q.exponent, _band(spread))
-        found["isoflop"] = line
+@dataclass(frozen=True)
+class Line:
+    """A quantity at P budgets; with draws its 95 % band too, [2, P]."""
+
+    centre: Floats
+    band: Floats | None = None
+
+
+def _lines(fits: Fits, arrays: Arrays, grid: Floats) -> dict[str, dict[str, Line]]:
+    """approach -> quantity -> line, of the approaches that give an optimum."""
+    found = {
+        "surface": _along_surface(arrays, grid),
+        "isoflop": _along_minima(arrays.minima[fits.isoflop.minima], grid),
+    }
     if arrays.envelope is not None:
-        params, tokens = arrays.envelope.laws.at(grid[:, None])
-        found["envelope"] = {"params": (params[:, 0], None), "tokens": (tokens[:, 0], None)}
-    return found
+        params, tokens = arrays.envelope.laws.at(grid)
+        found["envelope"] = {"params": Line(params), "tokens": Line(tokens)}
+    return {approach: lines for approach, lines in found.items() if lines}
 
 
-def _band(draws: Floats | None) -> Floats | None:
-    return None if draws is None else band(draws)
+def _along_surface(arrays: Arrays, grid: Floats) -> dict[str, Line]:
+    fit, draws = arrays.fit, arrays.surface_draws
+    if fit is None or not fit.identified:
+        return {}
+    drawn = None if draws is None else along(draws.frontier, arrays.flops_model)
+    return _along(along(fit.surface, arrays.flops_model), drawn, grid)
 
 
-def _draw_line(
-    ax: Axes, grid: Floats, line: tuple[Floats, Floats | None] | None, colour: str
-) -> None:
-    if line is None:
-        return
-    central, band = line
-    if band is not None:
-        ax.fill_between(grid, band[0], band[1], color=colour, alpha=0.17, lw=0)
-    ax.plot(grid, central, color=colour, zorder=3)
+def _along_minima(fit: MinimaFit, grid: Floats) -> dict[str, Line]:
+    if fit.laws is None or fit.loss_law is None:
+        return {}
+    drawn = None
+    if fit.draws is not None and fit.draws.loss_law is not None:
+        drawn = through(fit.draws.laws, fit.draws.loss_law)
+    return _along(through(fit.laws, fit.loss_law), drawn, grid)
+
+
+def _along(best: Optima, drawn: Optima | None, grid: Floats) -> dict[str, Line]:
+    central = vars(best(grid))
+    bands: dict[str, Floats] = {}
+    if drawn is not None:
+        with np.errstate(over="ignore"):  # a wild draw runs away
+            many = vars(drawn(grid[:, None]))
+        bands = {name: band(many[name].T) for name in PANELS}
+    return {name: Line(central[name], bands.get(name)) for name in PANELS}
+
+
+def _draw_line(ax: Axes, grid: Floats, line: Line, colour: str) -> None:
+    if line.band is not None:
+        ax.fill_between(grid, line.band[0], line.band[1], color=colour, alpha=0.17, lw=0)
+    ax.plot(grid, line.centre, color=colour, zorder=3)
 
 
 def _draw_points(
@@ -136,34 +140,28 @@ def _draw_points(
 def _key(
     figure: Figure,
     fits: Fits,
-    lines: dict[str, Line],
+    lines: dict[str, dict[str, Line]],
     asked: Sequence[Forecast],
     overlays: Sequence[PublishedLaw],
 ) -> None:
     """Names of the lines above the panels, with the exponent of N* of each approach."""
-    ax = figure.axes[0]
     method = {"akima": "Akima"}.get(fits.isoflop.minima, fits.isoflop.minima)
-    names = {
-        "isoflop": f"iso-FLOP minima ({method})",
-        "surface": "surface E + A/N^α + B/D^β",
-        "envelope": "training-curve envelope",
-    }
-    exponents = {
-        "isoflop": fits.isoflop.a,
-        "surface": fits.parametric.a,
-        "envelope": fits.envelope.a,
+    approaches = {
+        "isoflop": (f"iso-FLOP minima ({method})", fits.isoflop.a),
+        "surface": ("surface E + A/N^α + B/D^β", fits.parametric.a),
+        "envelope": ("training-curve envelope", fits.envelope.a),
     }
     handles = [
-        ax.plot([], [], color=style.APPROACHES[k],
-                label=f"{names[k]}, a = {numbers.exponent(exponents[k])}")[0]
-        for k in lines
-    ]  # fmt: skip
+        style.key(f"{name}, a = {numbers.exponent(a)}", color=style.APPROACHES[approach])
+        for approach, (name, a) in approaches.items()
+        if approach in lines
+    ]
+    if not lines:
+        handles.append(style.key("iso-FLOP minimum", "D", ms=6, mfc="white", mec=style.INK))
     if asked:
-        handles += ax.plot(
-            [], [], "*", ls=(0, (4, 2)), lw=1.1, ms=12, color=style.INK, mfc=style.ORANGE,
-            label="forecast",
-        )  # fmt: skip
-    handles += overlay_handles(ax, overlays)
+        look = {"lw": 1.1, "ls": (0, (4, 2)), "ms": 12, "color": style.INK, "mfc": style.ORANGE}
+        handles.append(style.key("forecast", "*", **look))
+    handles += overlay_keys(overlays)
     rows = -(-len(handles) // 3)
     figure.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(0.06, 1.01), ncols=3, columnspacing=1.4,
@@ -178,30 +176,32 @@ def _key(
 def draw_overlays(ax: Axes, name: str, grid: Floats, overlays: Sequence[PublishedLaw]) -> None:
     """The params or tokens of published laws, each in dashes of its own."""
     for law, dashes in zip(overlays, _OVERLAYS * 9, strict=False):
-        best = law.optimum(grid) if law.has_optimum else None
-        if best is not None:
+        if law.has_optimum:
+            best = law.optimum(grid)
             ax.plot(grid, getattr(best, name), color=style.SOFT, lw=1.3, ls=dashes, zorder=2)
 
 
-def overlay_handles(ax: Axes, overlays: Sequence[PublishedLaw]) -> list[Any]:
-    """Their entries in a key."""
+def overlay_keys(overlays: Sequence[PublishedLaw]) -> list[Line2D]:
+    """Their entries in a legend."""
     return [
-        ax.plot([], [], color=style.SOFT, lw=1.3, ls=dashes, label=law.title)[0]
+        style.key(law.title, color=style.SOFT, lw=1.3, ls=dashes)
         for law, dashes in zip(overlays, _OVERLAYS * 9, strict=False)
     ]
 
 
-def surface_contours(fits: Fits, arrays: Arrays) -> Figure | None:
+def surface_contours(fits: Fits, arrays: Arrays) -> Figure | str:
     """Loss over FLOPs and parameters, the runs on it and the frontier through it (figure 4)."""
     if arrays.fit is None:
-        return None
+        return fits.parametric.reason or "no surface was fitted"
     runs, cost, surface = arrays.runs, arrays.flops_model, arrays.fit.surface
     (c_low, c_high), (n_low, n_high) = style.padded(runs.flops, 1.7), style.padded(runs.params, 1.6)
     flops, params = np.geomspace(c_low, c_high, 90), np.geomspace(n_low, n_high, 90)
     loss = surface.loss(params[:, None], cost.tokens(flops[None, :], params[:, None]))
+    levels = _levels(arrays, flops)
+    if len(levels) < 2:
+        return "the fitted loss is the same at every run"
     figure, (ax,) = style.panels(1, height=4.8)
     ax.set_position((0.105, 0.125, 0.74, 0.79))
-    levels = _levels(loss, surface, cost, flops)
     ax.contourf(
         flops, params, np.minimum(loss, levels[-1]), levels=levels, cmap=_paper(), extend="both"
     )
@@ -209,24 +209,22 @@ def surface_contours(fits: Fits, arrays: Arrays) -> Figure | None:
     style.log_axis(ax.xaxis, c_low, c_high)
     style.log_axis(ax.yaxis, n_low, n_high, numbers.count)
     ax.scatter(
-        runs.flops,
-        runs.params,
-        s=13,
-        color=style.INK,
-        alpha=0.75,
-        lw=0,
-        zorder=3,
-        label="run",
+        runs.flops, runs.params, s=13, color=style.INK, alpha=0.75, lw=0, zorder=3,
         rasterized=style.too_many(len(runs)),
-    )
-    best = [line for line in _lines(fits, arrays, flops).items() if line[0] == "surface"]
-    for _, line in best:
-        _draw_line(ax, flops, line["params"], style.VERMILION)
-    ax.plot([], [], color=style.VERMILION, label="compute-optimal frontier")
+    )  # fmt: skip
+    keys = [style.key("run", "o", ms=3.6, color=style.INK, alpha=0.75, mew=0)]
+    best = _along_surface(arrays, flops)
+    if best:
+        _draw_line(ax, flops, best["params"], style.VERMILION)
+        keys.append(style.key("compute-optimal frontier", color=style.VERMILION))
     rows = [row for row in fits.isoflop.budgets if row.status == "ok"]
-    _draw_points(ax, "params", rows, [])
-    ax.plot([], [], "D", ms=6, color="white", mec=style.INK, mew=1.3, label="iso-FLOP minimum")
-    ax.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, borderaxespad=0.2)
+    if rows:
+        _draw_points(ax, "params", rows, [])
+        look = {"ms": 6, "color": "white", "mec": style.INK, "mew": 1.3}
+        keys.append(style.key("iso-FLOP minimum", "D", **look))
+    ax.legend(
+        handles=keys, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, borderaxespad=0.2
+    )
     _label_levels(ax, lines, params, c_high, surface.loss, cost.tokens)
     ax.grid(False)
     ax.set_xlabel("training FLOPs C")
@@ -239,13 +237,22 @@ def _paper() -> Any:
     return LinearSegmentedColormap.from_list("tint", ["#bcd3e6", "#e3edf5", "#ffffff"])
 
 
-def _levels(loss: Floats, surface: Any, cost: Any, flops: Floats) -> Floats:
-    """Ten levels, evenly spaced in ln(loss - E) along the frontier and a little beyond."""
-    params, tokens = surface.optimum(flops[[0, -1]], cost)
-    worst, best = (float(x) for x in surface.loss(params, tokens))
-    floor = float(surface.E)
-    above = np.geomspace(max(best - floor, 1e-9) * 0.98, max(worst - floor, 1e-8) * 1.5, 11)
-    levels = floor + above
+def _levels(arrays: Arrays, flops: Floats) -> Floats:
+    """Ten levels, evenly spaced in ln(loss - E) along the frontier and a little beyond.
+
+    Along the runs where there is no frontier; none where the surface is flat.
+    """
+    assert arrays.fit is not None
+    surface = arrays.fit.surface
+    if arrays.fit.identified:
+        params, tokens = surface.optimum(flops[[0, -1]], arrays.flops_model)
+    else:
+        params, tokens = arrays.runs.params, arrays.runs.tokens
+    losses = surface.loss(params, tokens)
+    floor, worst, best = float(surface.E), float(losses.max()), float(losses.min())
+    if not worst - best > 1e-6 * worst:
+        return np.empty(0)
+    levels = floor + np.geomspace((best - floor) * 0.98, (worst - floor) * 1.5, 11)
     digits = max(0, int(np.ceil(-np.log10(np.diff(levels).min()))))
     return np.unique(np.round(levels, digits))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,9 +19,12 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.table.runs import Runs
@@ -34,6 +38,9 @@ ORDERED = LinearSegmentedColormap.from_list(
     "ordered", ["#f0a63c", "#e0653a", "#b8336a", "#6f2a8c", "#1f2a6b"]
 )
 APPROACHES = {"surface": VERMILION, "isoflop": BLUE, "envelope": GREEN}
+
+DPI = 160  # of PNGs
+_LABEL = 20.5  # points from an axis down to its label
 
 _RC: Any = {
     "font.family": "sans-serif",
@@ -96,6 +103,9 @@ def panels(
     for ax in axes:
         ax.grid(True, color=FAINT, linewidth=0.7)
         ax.set_axisbelow(True)
+        # Fixed, since to look for room under the ticks costs a third of drawing them.
+        below = ScaledTranslation(0, -_LABEL / 72, figure.dpi_scale_trans)
+        ax.xaxis.set_label_coords(0.5, 0.0, ax.transAxes + below)
     return figure, axes
 
 
@@ -104,7 +114,8 @@ def log_axis(
 ) -> None:
     """A logarithmic axis from `low` to `high`, few labelled ticks, their text by `write`."""
     name = "x" if axis is axis.axes.xaxis else "y"
-    axis.axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
+    # Limits first: of what lies in the axes, a single point perhaps, none may be taken.
+    axis.axes.set(**{f"{name}lim": (low, high), f"{name}scale": "log"})
     decades = math.log10(high / low)
     if decades >= 2.2:
         step = max(1, math.ceil(decades / 5.5))
@@ -125,10 +136,28 @@ def log_axis(
 def padded(
     values: Sequence[float] | np.ndarray[Any, Any], factor: float = 1.3
 ) -> tuple[float, float]:
-    """Limits of a logarithmic axis around positive finite values."""
+    """Limits of a logarithmic axis around the values that are positive and finite."""
     array = np.asarray(values, float)
     array = array[np.isfinite(array) & (array > 0)]
     return float(array.min()) / factor, float(array.max()) * factor
+
+
+def limits(
+    values: Sequence[float] | np.ndarray[Any, Any], margin: float = 0.06
+) -> tuple[float, float]:
+    """Limits of a linear axis around the values that are finite, with a margin also around one."""
+    array = np.asarray(values, float)
+    array = array[np.isfinite(array)]
+    low, high = float(array.min()), float(array.max())
+    span = high - low
+    if span <= 1e-9 * max(abs(low), abs(high)):
+        span = 0.1 * max(abs(low), abs(high)) or 1.0
+    return low - margin * span, high + margin * span
+
+
+def key(label: str, marker: str = "", **look: Any) -> Line2D:
+    """An entry of a legend; without a line unless `look` has its style `ls`."""
+    return Line2D([], [], marker=marker, label=label, **{"ls": "none" if marker else "-"} | look)
 
 
 def budget_colours(flops: Sequence[float]) -> list[str]:
@@ -149,7 +178,7 @@ def edge_labels(
     height = ax.get_position().height * figure.get_figheight() * 72
     low, high = ax.get_ylim()
     ordered = sorted(labels, key=lambda label: label[1])
-    wanted = [height * _share(y, low, high, ax.get_yscale() == "log") for _, y, _, _ in ordered]
+    wanted = [height * _fraction(y, low, high, ax.get_yscale() == "log") for _, y, _, _ in ordered]
     placed = list(wanted)
     for _ in range(200):
         for i in range(1, len(placed)):
@@ -158,18 +187,23 @@ def edge_labels(
                 placed[i - 1] -= overlap / 2
                 placed[i] += overlap / 2
         placed = [min(max(p, 5.0), height - 5.0) for p in placed]
-    edge = ax.transAxes
-    for (x, y, colour, text), position in zip(ordered, placed, strict=True):
-        share = position / height
-        ax.annotate(
-            "", (1.025, share), (x, y), xycoords=edge, textcoords="data", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.7, "alpha": 0.45, "shrinkA": 4,
-                        "shrinkB": 0},
-        )  # fmt: skip
-        ax.text(1.03, share, text, transform=edge, color=colour, fontsize=9.5, va="center")
+    width = ax.get_position().width * figure.get_figwidth() * 72
+    starts = [width * _fraction(x, *ax.get_xlim(), ax.get_xscale() == "log") for x, *_ in ordered]
+    leaders = []
+    for x, y, end, (_, _, colour, text) in zip(starts, wanted, placed, ordered, strict=True):
+        run, rise = 1.025 * width - x, end - y
+        gap = 4.0 / max(math.hypot(run, rise), 4.0)  # points between a marker and its line
+        begin = ((x + gap * run) / width, (y + gap * rise) / height)
+        leaders.append([begin, (1.025, end / height)])
+        ax.text(1.03, end / height, text, transform=ax.transAxes, color=colour, fontsize=9.5,
+                va="center")  # fmt: skip
+    colours = [colour for *_, colour, _ in ordered]
+    lines = LineCollection(leaders, colors=colours, lw=0.7, alpha=0.45, transform=ax.transAxes)
+    ax.add_collection(lines, autolim=False)
+    lines.set_clip_on(False)
 
 
-def _share(value: float, low: float, high: float, log: bool) -> float:
+def _fraction(value: float, low: float, high: float, log: bool) -> float:
     """Where `value` lies between `low` and `high`, 0 to 1."""
     if log:
         return math.log(value / low) / math.log(high / low)
@@ -186,11 +220,11 @@ def too_many(points: int) -> bool:
     return points > 3000
 
 
-def png(figure: Figure, dpi: int = 160) -> bytes:
+def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     # Level 1 of zlib: a tenth of the time of the default for a few per cent of size.
-    figure.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
+    figure.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
 
 
@@ -198,4 +232,5 @@ def svg(figure: Figure) -> str:
     buffer = io.StringIO()
     FigureCanvasSVG(figure)
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    # Images go by their content, so that two that are equal would have one id; nothing asks for it.
+    return re.sub(r' id="image\w+"', "", buffer.getvalue())

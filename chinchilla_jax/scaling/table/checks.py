@@ -3,6 +3,7 @@
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.table.runs import Runs
 
 # flops / (params * tokens): 2 for a forward pass, 6 for training, more where attention, embeddings
@@ -12,11 +13,11 @@ _UNITS = {3: "thousands", 6: "millions", 9: "billions", 12: "trillions"}
 
 
 def doubts(runs: Runs) -> tuple[str, ...]:
-    """Warnings about the runs that will be fitted; UserError for a wrong unit."""
+    """Warnings about the runs that will be fitted."""
     table, runs = runs, runs.best()
     said = []
-    if all(name in runs.given for name in ("params", "tokens", "flops")):
-        said += _ratio(runs)
+    if _counts_itself(runs):
+        said += _spread(runs)
     else:
         absent = next(name for name in ("params", "tokens", "flops") if name not in runs.given)
         said.append(f"the table has no {absent}: counted by flops = 6 params tokens")
@@ -57,11 +58,18 @@ def doubts(runs: Runs) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _ratio(runs: Runs) -> list[str]:
-    log_ratio = np.log(runs.flops) - np.log(runs.params) - np.log(runs.tokens)
-    with np.errstate(over="ignore"):
-        ratio = np.exp(log_ratio)
-    middle = float(np.median(ratio))
+def check_units(runs: Runs) -> None:
+    """Raises UserError where FLOPs, params and tokens cannot all be in the same unit.
+
+    Conditions may differ by far: experts cost little for all their parameters. A wrong unit is
+    wrong in each of them, and a wrong row is far from those of its own.
+    """
+    if not _counts_itself(runs):
+        return
+    ratio = _ratio(runs)
+    condition_R = runs.condition_R()
+    middle_C = np.array([np.median(ratio[condition_R == c]) for c in np.unique(condition_R)])
+    middle = float(middle_C[np.abs(np.log(middle_C / 6.0)).argmin()])
     if not _RATIO[0] < middle < _RATIO[1]:
         power = round(np.log10(middle / 6.0) / 3) * 3
         unit = _UNITS.get(abs(power))
@@ -71,13 +79,29 @@ def _ratio(runs: Runs) -> list[str]:
             f"{runs.source}, columns params, tokens, flops: flops / (params x tokens) is "
             f"{middle:.3g} in the median row where training costs about 6{guess}"
         )
-    far = np.abs(log_ratio - np.log(middle)) > np.log(30.0)
+    usual_R = middle_C[condition_R]
+    far = np.abs(np.log(ratio / usual_R)) > np.log(30.0)
     if far.any():
-        row = int(runs.row_R[np.flatnonzero(far)[0]])
+        i = int(np.flatnonzero(far)[0])
         raise UserError(
-            f"{runs.source}, row {row}, columns params, tokens, flops: flops / (params x tokens) "
-            f"is {ratio[far][0]:.3g} where the median row has {middle:.3g}; is a unit wrong?"
+            f"{runs.source}, row {runs.row_R[i]}, columns params, tokens, flops: "
+            f"flops / (params x tokens) is {ratio[i]:.3g} where the median row has "
+            f"{usual_R[i]:.3g}; is a unit wrong?"
         )
+
+
+def _counts_itself(runs: Runs) -> bool:
+    """Whether the table has all three of what C = 6ND ties together."""
+    return all(name in runs.given for name in ("params", "tokens", "flops"))
+
+
+def _ratio(runs: Runs) -> Floats:
+    with np.errstate(over="ignore"):
+        return np.asarray(np.exp(np.log(runs.flops) - np.log(runs.params) - np.log(runs.tokens)))
+
+
+def _spread(runs: Runs) -> list[str]:
+    ratio = _ratio(runs)
     low, high = float(ratio.min()), float(ratio.max())
     if high / low > 1.1:
         return [

@@ -103,7 +103,8 @@ def by(runs: Runs, names: Sequence[str]) -> Runs:
     """`runs` with the columns `names` among the conditions, whatever they were taken for.
 
     Raises:
-      UserError: no such column, one that is fitted, or runs that differ in another condition too.
+      UserError: no such column, one that is fitted, one that is the same in all runs, or runs that
+        differ in another condition too.
     """
     kinds = dict(runs.kinds)
     for name in names:
@@ -114,7 +115,10 @@ def by(runs: Runs, names: Sequence[str]) -> Runs:
             kinds[name] = replace(kinds[name], kind="condition", reason="asked for by --by")
     runs = replace(runs, kinds=kinds)
     runs = replace(runs, doubts=doubts(runs))
-    others = [name for name in distinguishing(runs, names) if name not in names]
+    needed = distinguishing(runs, names)
+    if names and not needed:
+        raise UserError(f"--by={','.join(names)}: the same in all runs, nothing to compare")
+    others = [name for name in needed if name not in names]
     if others:
         raise UserError(
             f"--by={','.join(names)}: the runs of one such condition also differ in "

@@ -20,7 +20,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.rows import columns as columns_of
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.table.cells import budgets
-from chinchilla_jax.scaling.table.checks import doubts
+from chinchilla_jax.scaling.table.checks import check_units, doubts
 from chinchilla_jax.scaling.table.columns import (
     ALIASES,
     Table,
@@ -189,6 +189,7 @@ def _runs(table: Table, kinds: Mapping[str, str] | None) -> Runs:
         flops=core["flops"],
         loss=core["loss"],
     )
+    check_units(runs)
     return replace(runs, doubts=doubts(runs))
 
 

@@ -72,6 +72,8 @@ def test_by_must_name_all_that_differs():
     both = conditions.conditions(conditions.by(runs, ["bits", "optimizer"]), ["bits", "optimizer"])
     assert [c.title for c in both[:2]] == ["bits=4, optimizer=adamw", "bits=4, optimizer=muon"]
     assert len(both) == 6
+    with pytest.raises(UserError, match="--by=lr: the same in all runs"):
+        conditions.by(conditions.where(runs, {"bits": "4", "optimizer": "sgd"}), ["lr"])
     with pytest.raises(UserError, match="--by=loss: it is fitted"):
         conditions.by(runs, ["loss"])
     with pytest.raises(UserError, match="no column 'bit'; did you mean bits"):
@@ -169,3 +171,21 @@ def test_curves_go_with_their_runs():
     picked = conditions.where(runs, {"optimizer": "muon"}).best()
     assert [curve.run_id for curve in picked.curves] == list(picked.run_id_R)
     assert len(picked) == len(ROWS) / 3 and set(picked.columns["lr"]) == {1e-3}
+
+
+def test_conditions_may_cost_differently_and_a_unit_is_still_found():
+    """All parameters of 64 experts: FLOPs a parameter are a fortieth of the dense model's."""
+    rows = [
+        row | {"experts": experts, "params": row["params"] * (1 if experts == 1 else 40)}
+        for row in ROWS
+        for experts in (1, 64)
+        if row["optimizer"] == "sgd"
+    ]
+    runs = read_runs(rows)
+    assert len(conditions.conditions(runs)) == 2
+    wrong = [dict(row) for row in rows]
+    wrong[4]["flops"] *= 1e3
+    with pytest.raises(
+        UserError, match=r"row 5, .* is 6e\+03 where the median row has 6; is a unit"
+    ):
+        read_runs(wrong)

@@ -35,17 +35,20 @@ class Condition:
 def distinguishing(runs: Runs, first: Sequence[str] = ()) -> list[str]:
     """The condition columns that are needed to tell the conditions of `runs` apart.
 
-    A column that says what others say already is left out: the columns `first` are asked first, a
-    fingerprint last.
+    The columns `first` are asked first, then always the one that tells most apart, a fingerprint
+    after a name that says as much; those that add nothing are left out.
     """
     others = [name for name in runs.names("condition") if name not in first]
+    others.sort(key=lambda name: _FINGERPRINT in name)
+    code_R = {name: codes(runs.condition_labels(name)) for name in (*first, *others)}
     kept: list[str] = []
     seen_R = joint(np.zeros(len(runs), np.int64))
-    for name in (*first, *sorted(others, key=lambda name: _FINGERPRINT in name)):
-        finer_R = joint(seen_R, codes(runs.condition_labels(name)))
-        if finer_R.max() > seen_R.max():
-            kept.append(name)
-            seen_R = finer_R
+    for names in (*([name] for name in first), *[others] * len(others)):
+        finer = {name: joint(seen_R, code_R[name]) for name in names}
+        best = max(names, key=lambda name: finer[name].max())
+        if finer[best].max() > seen_R.max():
+            kept.append(best)
+            seen_R = finer[best]
     return kept
 
 

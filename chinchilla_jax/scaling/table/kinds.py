@@ -34,7 +34,8 @@ KINDS = {
 CHOICES = ("condition", "setting", "seed", "count", "outcome", "identifier")
 
 # Words of a name; the first pattern that matches counts. A "shape" (or its steps) and an "amount"
-# are counts unless they differ inside a cell: see `kinds_of`.
+# are counts unless they differ inside a cell (`_settled`); a "topic" in words is a condition, in
+# numbers what it behaves as: `data_ratio` is no corpus.
 _NAMES: tuple[tuple[str, str, str], ...] = (
     ("amount", "what a run holds and costs", r"^((params|flops|inference) .+|bytes at rest)$"),
     ("seed", "seeds", r"seeds?|replicas?|replicates?|rng"),
@@ -61,13 +62,12 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
         r"per (second|sec|s)|mfu|hfu|utili[sz]ation|grad norm|gradient norm|gnorm|memory|mem|"
         r"energy|joules?|kwh|watts?|power|carbon|co2|cost|usd|input share|spikes?"
     )),
-    ("condition", "data, and what the loss means", (
-        r"corpus|corpora|datasets?|data|mixtures?|mix|domains?|languages?|tokeni[sz]ers?|vocab|"
-        r"vocabulary|metrics?|benchmarks?|tasks?|sequence|seq|context|objective|curriculum|"
-        r"split|sources?"
+    ("topic", "data, and what the loss means", (
+        r"corpus|corpora|datasets?|data|mixtures?|mix|domains?|languages?|metrics?|benchmarks?|"
+        r"tasks?|sequence|seq|context|objective|curriculum|split|sources?"
     )),
     ("condition", "techniques", (
-        r"optimi[sz]ers?|opt|precision|dtype|quanti[sz]ed|quanti[sz]ation|quant|bits?|fp8|int8|"
+        r"tokeni[sz]ers?|vocab|vocabulary|optimi[sz]ers?|opt|precision|dtype|quanti[sz]ed|quanti[sz]ation|quant|bits?|fp8|int8|"
         r"int4|sparsity|sparse|pruning|pruned|density|distill?ed|distill?ation|students?|"
         r"temperature|experts?|moe|routers?|routing|top k|granularity|lora|repetitions?|"
         r"pretrained"
@@ -85,6 +85,7 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
         r"n embd|steps?|iterations?|updates?"
     )),
     ("amount", "counts", r"sizes?|n|d|c|x c|mult|budgets?|examples|sequences|documents"),
+    ("outcome", "measurements", r"^(eval|evaluation|val|validation|test|downstream)|len norm"),
 )  # fmt: skip
 _PATTERNS = tuple((kind, why, re.compile(rf"\b({p})\b")) for kind, why, p in _NAMES)
 # Our own names, whatever the table calls them.
@@ -97,6 +98,7 @@ _OURS = {
 _UNIQUE = re.compile(r"\bunique tokens\b|\btokens unique\b")
 _PARAMS = re.compile(r"\b(params?|parameters?|n ne)\b")
 _ONCE = "once"  # the label of a run that sees every token once
+_CHOICES = 12  # numbers that somebody chose; more are measured
 _SAME = 0.01  # counts this close are one: rounding to whole steps and sequences
 
 
@@ -160,7 +162,7 @@ def kinds_of(
         elif _UNIQUE.search(words(name)):
             found[name] = _repetition(name, label_R, sizes)
         else:
-            found[name] = _by_name(name, values) or _by_behaviour(name, label_R, sizes)
+            found[name] = _by_name(name, label_R) or _by_behaviour(name, label_R, sizes)
     return _settled(found, labels, sizes.cell_R)
 
 
@@ -205,10 +207,16 @@ def _check(name: str, kind: str, labels: Mapping[str, Labels], ours: Mapping[str
         )
 
 
-def _by_name(name: str, values: int) -> Column | None:
-    spoken = words(name)
+def _by_name(name: str, label_R: Labels) -> Column | None:
+    spoken, values = words(name), len(set(label_R))
     for kind, why, pattern in _PATTERNS:
         if pattern.search(spoken):
+            if kind == "topic":
+                return (
+                    None
+                    if is_numeric(label_R)
+                    else Column(name, "condition", f"by name: {why}", values)
+                )
             return Column(name, kind, f"by name: {why}", values)
     return None
 
@@ -230,7 +238,7 @@ def _amount(column: Column, label_R: Labels, cell_R: Codes, beside_R: Codes) -> 
         return replace(column, kind="count")
     if _PARAMS.search(words(column.name)) or _few(column.values, len(label_R)):
         return replace(column, kind="condition", reason="differs at equal params and tokens")
-    return replace(column, kind="outcome", reason="about as many values as runs")
+    return replace(column, kind="outcome", reason="more values than a choice has")
 
 
 def _by_behaviour(name: str, label_R: Labels, sizes: Sizes) -> Column:
@@ -239,11 +247,11 @@ def _by_behaviour(name: str, label_R: Labels, sizes: Sizes) -> Column:
     values, numeric = int(value_R.max()) + 1, is_numeric(label_R)
     inside = differs(value_R, cell_R)
     replicated = _repeated(cell_R)
-    if not _few(values, len(label_R)):
+    if not _few(values, len(label_R)) or (numeric and values > _CHOICES):
         if replicated and not inside:
             return Column(name, "count", "one value a cell", values)
         kind = "outcome" if numeric else "identifier"
-        return Column(name, kind, "about as many values as runs", values)
+        return Column(name, kind, "more values than a choice has", values)
     if inside:
         return Column(name, "condition", "differs inside a cell", values)
     axes = {

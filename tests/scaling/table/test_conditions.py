@@ -104,6 +104,13 @@ def test_a_column_that_says_the_same_is_not_named_twice():
     ]  # fmt: skip
 
 
+def test_one_column_that_tells_all_apart_suffices():
+    rows = [row | {"recipe": f"{row['optimizer']}, {row['bits']} bits"} for row in crossed()]
+    assert conditions.distinguishing(read_runs(rows)) == ["recipe"]
+    runs = read_runs(rows)
+    assert conditions.distinguishing(runs, ["bits", "optimizer"]) == ["bits", "optimizer"]
+
+
 def test_the_choice_is_one_line_with_columns_values_and_both_flags():
     line = conditions.choice(read_runs(crossed()))
     assert "\n" not in line

@@ -48,6 +48,9 @@ def kinds(rows, **asked):
         ("experiment", ["a", "b"], "condition"),
         ("something", ["p", "q"], "condition"),
         ("something", [0.1, 0.2], "condition"),
+        ("sequence_length", [512, 2048], "condition"),
+        ("eval/downstream/hellaswag_len_norm", [0.25, 0.5], "outcome"),
+        ("eval_dataset", ["c4", "pile"], "condition"),
         ("lr", [1e-3, 2e-3], "setting"),
         ("config.optimizer.learningRate", [1e-3, 2e-3], "setting"),
         ("warmup_steps", [100, 400], "setting"),
@@ -86,6 +89,7 @@ def test_two_values_in_every_cell(name, values, kind):
         ("unique_tokens", lambda r: min(r["tokens"], 5e9), "count"),
         ("unique_tokens", lambda r: 2 * r["tokens"], "count"),
         ("whatever", lambda r: RNG.uniform(), "outcome"),
+        ("data_ratio", lambda r: r["tokens"] / r["params"], "outcome"),
         ("who", lambda r: f"run {RNG.uniform()}", "identifier"),
     ],
 )
@@ -118,6 +122,13 @@ def test_what_a_run_holds_and_costs_makes_no_condition():
     assert {name: kind for name, kind in kinds(rows).items() if kind == "condition"} == {
         "sparsity": "condition"
     }
+
+
+def test_an_outcome_that_was_rounded_is_no_condition():
+    """An accuracy of two digits under a name that says nothing recurs in many runs."""
+    rows = [row | {"arc": round(RNG.uniform(0.2, 0.8), 2)} for row in table(seed=list(range(20)))]
+    assert 12 < len({row["arc"] for row in rows}) < len(rows) / 3
+    assert kinds(rows)["arc"] == "outcome"
 
 
 def test_repetition_is_a_condition_and_once_is_once():

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.data import corpora, overlap, tokenizers
-from chinchilla_jax.data.progress import progress
-from chinchilla_jax.data.store import (
+from chinchilla_jax.data.layout import (
     META,
     MODEL,
     TOKEN_BYTES,
@@ -29,6 +28,7 @@ from chinchilla_jax.data.store import (
     PartMeta,
     alone,
 )
+from chinchilla_jax.data.progress import progress
 from chinchilla_jax.data.tokenizers import SEPARATOR, Tokenizer
 from chinchilla_jax.experiment.config import DataConfig
 from chinchilla_jax.experiment.errors import UserError

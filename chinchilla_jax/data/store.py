@@ -1,34 +1,31 @@
 """The token store: a corpus tokenised once into flat files that training maps into memory.
 
-    <cache>/corpora/<builder>-<key>/                the documents, a TFDS data set
-    <cache>/corpora/<builder>-<tokenizer>-<key>/    train.bin, validation.bin, meta.json, ...
-
-A key names the configuration and what can be told of the source without reading it: names, sizes
-and times of files, or the versions of installed packages. A folder appears by one rename when all
-of it is written, so that a build interrupted at any moment leaves nothing that can be opened.
-
-Documents are ordered by a hash of their text. The first of them, `validation_fraction` of the
-text, are validation; the next, up to `max_megabytes`, are training. So position and file names
-decide nothing, copies of one document are never on both sides, and a smaller `max_megabytes` is a
-subset with the same validation.
-
-Opening checks the files and takes well under a tenth of a second; only a build imports
-tensorflow_datasets, array_record or sentencepiece.
+Its files are those of `layout.py`. Opening checks them and takes well under a tenth of a second;
+only a build imports tensorflow_datasets, array_record or sentencepiece.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from chinchilla_jax.data import overlap, python_source, sources, tokenizers
+from chinchilla_jax.data.layout import (
+    META,
+    MODEL,
+    TOKEN_BYTES,
+    TRAIN,
+    VALIDATION,
+    VERSION,
+    CorpusMeta,
+    PartMeta,
+    alone,
+)
 from chinchilla_jax.data.progress import say
 from chinchilla_jax.data.sampler import Sampler, validation_windows
 from chinchilla_jax.data.tokenizers import Tokenizer
@@ -37,38 +34,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import from_json
 from chinchilla_jax.experiment.storage import is_remote
 
-VERSION = 1  # of these files and of what is kept of a source; a new one builds anew
-TRAIN, VALIDATION = "train", "validation"
 CHECKED_BYTES = 256 << 20  # files up to here are checked whole at every opening, else by size
-META, MODEL, TOKEN_BYTES = "meta.json", "tokenizer.model", "token_bytes.npy"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartMeta:
-    """What one flat file holds."""
-
-    tokens: int
-    bytes: int  # of text in UTF-8; separators are not text
-    documents: int
-    crc32: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorpusMeta:
-    """The content of meta.json: where tokens come from, how many there are, what was left out."""
-
-    version: int
-    builder: str
-    path: str
-    tokenizer: str
-    vocab_size: int
-    data_fingerprint: str  # of the documents and their split, whatever the tokenizer
-    tokenizer_fingerprint: str
-    train: PartMeta
-    validation: PartMeta
-    overlap_windows: int  # passages of validation looked up in training, `overlap.WINDOW` tokens
-    overlap_shared: int  # those of them found there
-    skipped: dict[str, int]  # by reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,19 +183,6 @@ def _look(config: DataConfig) -> tuple[list[Path], Counter[str], str]:
 
 def _key(*parts: object) -> str:
     return hashlib.sha256(json.dumps([VERSION, *parts]).encode()).hexdigest()[:12]
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Holds the lock of `folder`, waiting for it; it is freed however the process ends."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another process is preparing {folder.name}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _load(folder: Path) -> Corpus:

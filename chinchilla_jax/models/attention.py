@@ -22,7 +22,7 @@ def rotary_angles(sequence: int, head_size: int) -> jax.Array:
     Su et al. 2021, equation 15.
     """
     rates = 10_000.0 ** (-jnp.arange(0, head_size, 2) / head_size)
-    return jnp.arange(sequence)[:, None] * rates
+    return jnp.arange(sequence)[:, None] * rates[None]
 
 
 def rotate(x_BxSxHxK: jax.Array, angles_SxK: jax.Array) -> jax.Array:
@@ -31,9 +31,9 @@ def rotate(x_BxSxHxK: jax.Array, angles_SxK: jax.Array) -> jax.Array:
     Su et al. 2021, equation 34, with the halves as pairs, as in GPT-NeoX and Llama.
     """
     cos, sin = jnp.cos(angles_SxK), jnp.sin(angles_SxK)
-    heads = tuple(range(1, x_BxSxHxK.ndim - 2))
+    beside = (0, *range(2, x_BxSxHxK.ndim - 1))  # B, and H where it is there
     cos, sin = (
-        jnp.expand_dims(jnp.concatenate(halves, axis=-1), heads)
+        jnp.expand_dims(jnp.concatenate(halves, axis=-1), beside)
         for halves in ((cos, cos), (-sin, sin))
     )
     # A roll, since concatenated halves come out as slow scalar code on CPU.
@@ -47,7 +47,7 @@ def distance_waves(sequence: int, width: int) -> jax.Array:
     Dai et al. 2019, section 3.3: the matrix R, with the frequencies of Vaswani et al. 2017.
     """
     rates = 10_000.0 ** (-jnp.arange(0, width, 2) / width)
-    angles = jnp.arange(sequence, -1, -1)[:, None] * rates
+    angles = jnp.arange(sequence, -1, -1)[:, None] * rates[None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
@@ -82,6 +82,7 @@ def attend(scores_BxHxSxS: jax.Array, v_BxHxSxK: jax.Array) -> jax.Array:
 def _attend_forward(scores_BxHxSxS: jax.Array, v_BxHxSxK: jax.Array) -> tuple[jax.Array, Any]:
     sequence = scores_BxHxSxS.shape[-1]
     causal = jnp.tril(jnp.ones((sequence, sequence), bool))
+    causal = jax.lax.broadcast_to_rank(causal, scores_BxHxSxS.ndim)
     weights = jax.nn.softmax(jnp.where(causal, scores_BxHxSxS, -jnp.inf), axis=-1)
     weights = weights.astype(v_BxHxSxK.dtype)
     y = jnp.einsum("...st,...tk->...sk", weights, v_BxHxSxK)
@@ -173,7 +174,8 @@ class RelativeAttention(Attention):
         q, k, v = (self.heads(name, x_TxD, distances - 1) for name in ("query", "key", "value"))
         r_1xS1xHxK = self.heads("positions", waves_S1xD.astype(self.dtype), distances)
         by_key, by_distance = (
-            (q + self.weight(name)).astype(self.dtype) for name in ("content_bias", "position_bias")
+            (q + self.weight(name)[None, None]).astype(self.dtype)
+            for name in ("content_bias", "position_bias")
         )
 
         r_HxS1xK = jnp.moveaxis(r_1xS1xHxK[0], 0, 1)

@@ -33,7 +33,7 @@ class TokenLoss:
 
 def _chosen(targets: jax.Array, vocab_size: int) -> jax.Array:
     # A comparison instead of a gather: its gradient is no scatter, and it fuses and shards.
-    return targets[..., None] == jnp.arange(vocab_size)
+    return targets[..., None] == jax.lax.broadcast_to_rank(jnp.arange(vocab_size), targets.ndim + 1)
 
 
 def _nats(logits: jax.Array, targets: jax.Array, _: Any) -> jax.Array:

@@ -16,7 +16,8 @@ def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
     """
     x32 = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + EPS)
-    return (x32 * inverse * scale).astype(x.dtype)
+    gain = jax.lax.broadcast_to_rank(scale, x.ndim)
+    return (x32 * inverse * gain).astype(x.dtype)
 
 
 class RMSNorm(ParameterModule):

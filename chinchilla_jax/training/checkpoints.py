@@ -27,6 +27,7 @@ from absl import logging
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.training import distributed
+from chinchilla_jax.training.transfers import fetch, unguarded
 
 State = TypeVar("State")
 T = TypeVar("T")
@@ -102,7 +103,7 @@ class Checkpoints:
             "layout": {path: _layout(leaf) for path, leaf in leaves.items()},
         }
         digests = _shares_of_digests(leaves)
-        with storage.told(self._folder / str(step), "written"):
+        with storage.told(self._folder / str(step), "written"), unguarded():
             self._manager.save(step, args=ocp.args.StandardSave(leaves))
         if self._asynchronous:
             self._unrecorded = self._thread.submit(self._record, record, digests)
@@ -236,7 +237,8 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         # Its files are sound: what fails now is not damage, and is not skipped.
-        restored = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        with unguarded():
+            restored = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
         return {path: restored[path] for path in abstract}
 
     def _put_aside(self, step: int) -> str:
@@ -273,7 +275,7 @@ def _shares_of_digests(leaves: Mapping[str, jax.Array]) -> dict[str, int]:
 
     def share(leaf: jax.Array) -> int:
         shards = (shard for shard in leaf.addressable_shards if shard.replica_id == 0)
-        return sum(_weighted_sum(np.asarray(s.data), s.index) for s in shards) % 2**64
+        return sum(_weighted_sum(fetch(s.data), s.index) for s in shards) % 2**64
 
     return dict(zip(leaves, _threaded_map(share, leaves.values()), strict=True))
 

@@ -348,9 +348,10 @@ class Ballot:
         """
         if _group is None:
             return wishes
-        import jax
         import numpy as np
         from jax.sharding import NamedSharding, PartitionSpec
+
+        from chinchilla_jax.training import transfers
 
         late = self._pending
         where = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
@@ -359,9 +360,9 @@ class Ballot:
         def own(_: Any) -> np.ndarray:  # the row of one device
             return np.array([wishes], np.int32)
 
-        votes = jax.make_array_from_callback(shape, where, own)
+        votes = transfers.from_shards(shape, where, own)
         self._pending = _maximum(self._mesh)(votes)
-        return tuple(int(wish) for wish in np.asarray(self._pending if late is None else late))
+        return tuple(int(wish) for wish in transfers.fetch(self._pending if late is None else late))
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import NamedSharding
 
-from chinchilla_jax.training import sharding
+from chinchilla_jax.training import sharding, transfers
 from chinchilla_jax.training.compiled import Compiled
 
 BATCH = 32  # windows at once
@@ -29,10 +29,12 @@ def evaluate(
     padded = np.concatenate([windows, np.repeat(windows[:1], padding, axis=0)])
     where = NamedSharding(compiled.mesh, sharding.EVAL_BATCH)
     losses = [
-        compiled.evaluate(params, sharding.place(part, where))
+        compiled.evaluate(params, transfers.place(part, where))
         for part in padded.reshape(-1, batch, padded.shape[1])
     ]
-    nats = np.concatenate([np.asarray(part, np.float64) for part in losses])[: len(windows)]
+    nats = np.concatenate([transfers.fetch(part).astype(np.float64) for part in losses])[
+        : len(windows)
+    ]
     loss = float(nats.mean())
     return {
         "loss": loss,

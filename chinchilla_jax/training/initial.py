@@ -20,16 +20,19 @@ from chinchilla_jax.experiment.parameters import parameter, shape
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.models.layout import Layout
 from chinchilla_jax.models.module import path_name
-from chinchilla_jax.training.sharding import place
 from chinchilla_jax.training.step import TrainState
+from chinchilla_jax.training.transfers import from_shards, place
 
 
 def abstract_state(model: Decoder, tx: optax.GradientTransformation) -> Any:
     """Shapes and dtypes of the TrainState; nothing is allocated."""
-    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     # Kernels have no parameters, and two tokens are neither theirs nor to be split over devices.
     plain = model.clone(fused=None, layout=Layout())
-    params = jax.eval_shape(plain.init, jax.random.key(0), tokens)["params"]
+
+    def variables() -> Any:
+        return plain.init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
+
+    params = jax.eval_shape(variables)["params"]
     scalar: Any = functools.partial(jax.ShapeDtypeStruct, ())
     return TrainState(
         step=scalar(jnp.int32),
@@ -79,4 +82,4 @@ def _draw(model: Decoder, seed: int, path: tuple[Any, ...], leaf: Any, sharding:
         layers = range(leaf.shape[0])[index[0]]
         return np.stack([matrix(i)[index[1:]] for i in layers])
 
-    return jax.make_array_from_callback(leaf.shape, sharding, shard)
+    return from_shards(leaf.shape, sharding, shard)

@@ -1,24 +1,22 @@
 """One run, from its configuration to its result: begin or resume, train, evaluate, record."""
 
-import functools
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import NamedSharding
 
 from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment.config import RunConfig
-from chinchilla_jax.experiment.counting import flops_per_step
 from chinchilla_jax.experiment.epochs import unique_tokens
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.models import decoder
-from chinchilla_jax.training import devices, distributed, sharding
+from chinchilla_jax.training import devices, distributed
 from chinchilla_jax.training.announce import announce
+from chinchilla_jax.training.batches import Batches
 from chinchilla_jax.training.checkpoints import Checkpoints, Meta
 from chinchilla_jax.training.compiled import Compiled, compiled_for
 from chinchilla_jax.training.evaluation import evaluate
@@ -26,8 +24,9 @@ from chinchilla_jax.training.heartbeat import Heartbeat
 from chinchilla_jax.training.initial import initial_state
 from chinchilla_jax.training.metrics import MetricsWriter, divergence
 from chinchilla_jax.training.profiling import NO_STEPS, Profiler
-from chinchilla_jax.training.schedules import learning_rates
+from chinchilla_jax.training.speed import Speed
 from chinchilla_jax.training.step import TrainState
+from chinchilla_jax.training.transfers import fetch, guards
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +75,7 @@ def train(
         "fingerprint": fingerprint(run),
     }
     with (
+        guards(),
         jax.set_mesh(compiled.mesh),
         Checkpoints(
             directory.checkpoints,
@@ -96,10 +96,13 @@ def train(
         before = max((row["seconds"] for row in directory.metrics()), default=0.0)
         log.info("%s: %s at step %d", run.run_id, "resumed" if restored else "begun", step)
         profiler.begin_at(step)
-        origin = started - before
-        loop = _Loop(run, corpus, compiled, directory, checkpoints, origin, heartbeat, profiler)
-        state, reason = loop.advance(state, step, should_stop, on_progress)
-        measured: dict[str, Any] = loop.speed() | {
+        writer = (
+            MetricsWriter(run, directory, started - before) if distributed.is_writer() else None
+        )
+        loop = _Loop(run, compiled, Batches(run, corpus, compiled), checkpoints, writer, heartbeat,
+                     profiler, on_progress)  # fmt: skip
+        state, reason = loop.advance(state, step, should_stop)
+        measured: dict[str, Any] = loop.speed.columns(run, compiled.mesh) | {
             "unique_tokens": min(
                 run.tokens, unique_tokens(corpus.train_tokens, run.sequence_length)
             ),
@@ -109,7 +112,7 @@ def train(
         if not reason:
             heartbeat.doing("evaluating")
             measured |= evaluate(compiled, state.params, *held_out)
-            measured["train_loss"] = float(state.smoothed_loss)
+            measured["train_loss"] = float(fetch(state.smoothed_loss))
             if run.execution.save_final:
                 checkpoints.save(run.steps, state)
     measured["wall_seconds"] = before + time.perf_counter() - started
@@ -121,145 +124,113 @@ def train(
     return result
 
 
+@dataclass(frozen=True)
+class _Dispatch:
+    """Updates that the devices were given and whose metrics nobody has read yet."""
+
+    first: int  # updates before them
+    count: int
+    metrics: dict[str, Any]  # arrays [most of a dispatch], of each
+
+
 class _Loop:
-    """The loop over dispatches and what it needs to know."""
+    """The dispatches of a run, from one to the next."""
 
     def __init__(
         self,
         run: RunConfig,
-        corpus: Corpus,
         compiled: Compiled,
-        directory: RunDirectory,
+        batches: Batches,
         checkpoints: Checkpoints,
-        origin: float,  # when the run would have started, had it not been interrupted
+        writer: MetricsWriter | None,
         heartbeat: Heartbeat,
         profiler: Profiler,
+        on_progress: Callable[[int, float], None],
     ) -> None:
+        self.speed = Speed()
         self._run = run
-        self._corpus = corpus
         self._compiled = compiled
+        self._batches = batches
         self._checkpoints = checkpoints
-        self._writer = MetricsWriter(run, directory) if distributed.is_writer() else None
-        self._origin = origin
+        self._writer = writer
         self._heartbeat = heartbeat
         self._profiler = profiler
-        self._timed_steps = 0
-        self._timed_seconds = 0.0
-        self._last_read: float | None = None
-        self._input_seconds = 0.0  # in which a device may have waited for its next batch
+        self._on_progress = on_progress
+        self._saved = time.perf_counter()  # when, or when this process began
+        self._ballot = distributed.Ballot(compiled.mesh)
 
     def advance(
-        self,
-        state: TrainState,
-        step: int,
-        should_stop: Callable[[], bool],
-        on_progress: Callable[[int, float], None],
+        self, state: TrainState, step: int, should_stop: Callable[[], bool]
     ) -> tuple[TrainState, str]:
-        """Trains from `step` to the end; the second result says why the run diverged, if so."""
-        run = self._run
-        most = devices.steps_per_dispatch(run.execution)
-        decay = np.float32(run.optimizer.weight_decay)
-        count, reason, saved = 1, "", time.perf_counter()
-        pending: tuple[int, int, dict[str, Any]] | None = None
-        ballot = distributed.Ballot(self._compiled.mesh)
+        """Trains from `step` to the end; the second result says why the run diverged, if so.
+
+        The host gathers and sends a dispatch while the devices do the one before, and reads that
+        one's metrics while they do the next. So no device waits for the host, and a run that has
+        diverged is stopped one dispatch late:
+
+            host      gather n | send n | read n-1 | vote | (read n, save) | gather n+1 | send n+1
+            devices   n-1 . . . . . . . . n . . . . . . . . . . . . . . . . . . . . . . . n+1 . . .
+        """
+        run, unread, count, reason = self._run, None, 1, ""
         while step < run.steps and not reason:
             self._profiler.at(step, state)
-            count = min(count, most, run.steps - step, self._profiler.room(step))
-            begun = time.perf_counter()
-            tokens, rates = self._inputs(step, count, most)
-            # Idle already? Then it waited for its input, at most since we began to gather it.
-            if pending and self._timed_steps and pending[2]["loss"].is_ready():
-                self._input_seconds += time.perf_counter() - begun
-            dispatched = self._compiled.train(state, tokens, rates, decay, np.int32(count))
-            # Metrics are read one dispatch late: the device never waits for the host.
-            if pending:
-                reason = self._read(*pending, on_progress)
-            state, pending = dispatched[0], (step, count, dispatched[1])
-            step += count
-            # Any process may be told to stop; the clock of process 0 is that of all.
-            due = time.perf_counter() - saved > run.execution.checkpoint_seconds
-            clock = (due, self._next_count(count)) if distributed.is_writer() else (0, 0)
-            stop, save, count = ballot(should_stop(), *clock)
+            count = min(count, self._batches.most, run.steps - step, self._profiler.room(step))
+            batch = self._gather(step, count, unread)
+            state, metrics = self._compiled.train(state, *batch)
+            reason = self._read(unread)
+            unread, step = _Dispatch(step, count, metrics), step + count
+            stop, save, count = self._vote(should_stop(), count)
             if stop or save:
-                reason, pending = reason or self._read(*pending, on_progress), None
+                reason, unread = reason or self._read(unread), None
                 if not reason and step < run.steps:
-                    self._heartbeat.doing("saving")
-                    if self._writer:
-                        self._writer.flush()
-                    self._checkpoints.save(step, state)
-                    saved = time.perf_counter()
-                    ballot = distributed.Ballot(self._compiled.mesh)  # of what led to this
+                    self._save(step, state)
                 if stop and not reason:
                     raise Interrupted(run.run_id)
         self._profiler.at(step, state)
-        if pending and not reason:
-            reason = self._read(*pending, on_progress)
+        reason = reason or self._read(unread)
         if self._writer:
             self._writer.close()
         return state, reason
 
-    def speed(self) -> dict[str, Any]:
-        """Tokens per second, and model FLOP/s over the devices' peak where that is known."""
-        run, mesh = self._run, self._compiled.mesh
-        kind = mesh.devices.flat[0].device_kind
-        peak = devices.peak_flops(kind)
-        rate = self._timed_steps / self._timed_seconds if self._timed_seconds else None
-        matmul = flops_per_step(run.model, run.batch_size, run.sequence_length, "matmul")
-        return {
-            "tokens_per_second": rate and rate * run.batch_size * run.sequence_length,
-            "mfu": rate and peak and rate * matmul / (peak * mesh.size),
-            "input_share": rate and self._input_seconds / self._timed_seconds,
-            "device_kind": kind,
-            "device_count": mesh.size,
-        }
+    def _gather(self, step: int, count: int, unread: _Dispatch | None) -> tuple[jax.Array, ...]:
+        """What `Compiled.train` takes beside the state for updates `step` .. `step + count - 1`."""
+        begun = time.perf_counter()
+        batch = self._batches.of(step, count)
+        # Idle already? Then a device waited for its input, at most since we began to gather it.
+        if unread and unread.metrics["loss"].is_ready():
+            self.speed.waited(time.perf_counter() - begun)
+        return batch
 
-    def _inputs(self, step: int, count: int, most: int) -> tuple[jax.Array, np.ndarray]:
-        """Tokens [most, B, S + 1], on their way to the devices, and rates [most] of updates `step`
-        .. `step + count - 1`."""
-        run = self._run
-        rates = np.zeros(most, np.float32)
-        rates[:count] = learning_rates(run.optimizer, run.steps, step, count)
-        shape = (most, run.batch_size, run.sequence_length + 1)
-        where = NamedSharding(self._compiled.mesh, sharding.TRAIN_BATCH)
-
-        @functools.cache  # devices that share rows, along the tensor axis
-        def rows(first: int, last: int) -> np.ndarray:
-            """Examples `first` .. `last - 1` of each batch, zeros after the last update."""
-            batch = np.arange(first, last)
-            examples = (step + np.arange(count))[:, None] * run.batch_size + batch
-            windows = np.zeros((most, len(batch), shape[2]), np.int32)
-            windows[:count] = self._corpus.examples(run.seed, examples, run.sequence_length)
-            return windows
-
-        # Called for the devices of this process alone: nobody reads the rows of another.
-        def part(index: Any) -> np.ndarray:
-            return rows(*index[1].indices(run.batch_size)[:2])
-
-        return jax.make_array_from_callback(shape, where, part), rates
-
-    def _read(
-        self,
-        first: int,
-        count: int,
-        metrics: dict[str, jax.Array],
-        on_progress: Callable[[int, float], None],
-    ) -> str:
-        """Waits for a dispatch, logs it and judges it."""
-        values = {name: np.asarray(value)[:count] for name, value in metrics.items()}
-        now = time.perf_counter()
-        if self._last_read is not None:  # the first dispatch of a process compiles
-            self._timed_seconds += now - self._last_read
-            self._timed_steps += count
-        self._last_read = now
-        rate = self._timed_steps / self._timed_seconds if self._timed_seconds else 0.0
+    def _read(self, unread: _Dispatch | None) -> str:
+        """Waits for a dispatch, logs it and judges it: why the run has diverged, or nothing."""
+        if unread is None:
+            return ""
+        first, count = unread.first, unread.count
+        values = {name: fetch(array)[:count] for name, array in unread.metrics.items()}
+        now, loss = time.perf_counter(), float(values["loss"][-1])
+        self.speed.read(count, now)
         if self._writer:
-            self._writer.write(first, values, now - self._origin, rate)
-        self._heartbeat.beat(first + count, loss=float(values["loss"][-1]))
-        on_progress(first + count, float(values["loss"][-1]))
+            self._writer.write(first, values, now, self.speed.steps_per_second or 0.0)
+        self._heartbeat.beat(first + count, loss=loss)
+        self._on_progress(first + count, loss)
         return divergence(first, values, self._run.measurement.divergence_factor)
 
-    def _next_count(self, count: int) -> int:
-        """Steps of the next dispatch, by the speed so far."""
-        if not self._timed_steps:
-            return 2 * count
-        return max(1, int(DISPATCH_SECONDS * self._timed_steps / self._timed_seconds))
+    def _vote(self, stop: bool, count: int) -> tuple[int, ...]:
+        """(whether to stop, whether to save, steps of the next dispatch), of all processes.
+
+        Any of them may be told to stop; the clock of process 0 is that of all.
+        """
+        if not distributed.is_writer():
+            return self._ballot(stop, 0, 0)
+        due = time.perf_counter() - self._saved > self._run.execution.checkpoint_seconds
+        rate = self.speed.steps_per_second
+        following = max(1, int(DISPATCH_SECONDS * rate)) if rate else 2 * count
+        return self._ballot(stop, due, following)
+
+    def _save(self, step: int, state: TrainState) -> None:
+        self._heartbeat.doing("saving")
+        if self._writer:
+            self._writer.flush()
+        self._checkpoints.save(step, state)
+        self._saved = time.perf_counter()
+        self._ballot = distributed.Ballot(self._compiled.mesh)  # without the votes that led to this

@@ -13,10 +13,15 @@ from chinchilla_jax.training.schedules import learning_rates
 
 
 class MetricsWriter:
-    """Lines of `metrics.jsonl` (and TensorBoard events, where asked for) of one run."""
+    """Lines of `metrics.jsonl` (and TensorBoard events, where asked for) of one run.
 
-    def __init__(self, run: RunConfig, directory: RunDirectory) -> None:
+    Args:
+      begun: when the run would have begun, had it not been interrupted, by `time.perf_counter`.
+    """
+
+    def __init__(self, run: RunConfig, directory: RunDirectory, begun: float) -> None:
         self._run = run
+        self._begun = begun
         self._file = directory.metrics_writer()
         self._flops = flops_per_step(
             run.model, run.batch_size, run.sequence_length, run.flops_convention
@@ -24,14 +29,14 @@ class MetricsWriter:
         self._board = _tensorboard(directory) if run.execution.tensorboard else None
 
     def write(
-        self, first: int, metrics: dict[str, np.ndarray], seconds: float, steps_per_second: float
+        self, first: int, metrics: dict[str, np.ndarray], now: float, steps_per_second: float
     ) -> None:
         """Logs every `log_every`-th update, and the last one, of a dispatch.
 
         Args:
           first: updates done before it.
           metrics: loss, grad_norm, smoothed_loss of each update, [count].
-          seconds: wall time of the run so far, over all its processes.
+          now: the time, by the clock of `begun`.
         """
         run = self._run
         count = len(metrics["loss"])
@@ -51,7 +56,7 @@ class MetricsWriter:
                     "learning_rate": float(rates[i]),
                     "grad_norm": float(metrics["grad_norm"][i]),
                     "tokens_per_second": steps_per_second * run.batch_size * run.sequence_length,
-                    "seconds": seconds,
+                    "seconds": now - self._begun,
                 }
             )
         self._file.append(rows)

@@ -11,7 +11,6 @@ import re
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -108,19 +107,6 @@ def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
                 f"{name} {list(shape)}; choose a divisor"
             )
     return P(*split)
-
-
-def place(value: np.ndarray | np.generic, where: NamedSharding) -> jax.Array:
-    """`value` on the devices of `where`, each process serving its own.
-
-    With several processes `device_put` would first send it around to compare all copies.
-    """
-    whole = np.asarray(value)
-
-    def part(index: Any) -> np.ndarray:
-        return whole[index]
-
-    return jax.make_array_from_callback(whole.shape, where, part)
 
 
 def layout(mesh: Mesh) -> Layout:

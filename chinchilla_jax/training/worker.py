@@ -74,7 +74,7 @@ def locked(directory: RunDirectory, patient: bool) -> Iterator[Lock | None]:
 
 
 def prepare_jax(cache: Path) -> None:
-    """Turns on the persistent cache of compiled programs and the transfer guard."""
+    """Turns on the persistent cache of compiled programs."""
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))

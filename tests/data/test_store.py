@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chinchilla_jax.data import build, store
+from chinchilla_jax.data import build, layout, store
 from chinchilla_jax.experiment.errors import UserError
 
 
@@ -239,7 +239,7 @@ def test_killed_at_any_moment_the_next_build_is_whole(folder, tmp_path, opened):
 def test_of_two_processes_one_builds_and_the_other_waits(folder, tmp_path, opened):
     name = opened(folder).folder.name
     other = tmp_path / "other"
-    with store.alone(other / "corpora" / name):
+    with layout.alone(other / "corpora" / name):
         process = subprocess.Popen(
             [sys.executable, "-c", f"{OPEN}\nprint('opened')", str(folder), str(other)],
             stdout=subprocess.PIPE,

@@ -17,6 +17,7 @@ from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.report.summary import Rows, Table, estimate
 from chinchilla_jax.scaling.report.write import draw, name_of, published
 from chinchilla_jax.scaling.table.conditions import written
+from chinchilla_jax.scaling.table.kinds import OTHER_LOSS
 
 _LISTED = 8  # conditions without a fit that the terminal lists
 
@@ -147,6 +148,12 @@ def doubts(found: Comparison) -> list[str]:
     said = Counter(text for texts in each for text in texts)
     common = [text for text in said if said[text] == len(fitted)]
     common += [text for text in found.warnings if text not in common]
+    units = [c.name for c in found.columns if c.name in found.by and OTHER_LOSS in c.reason]
+    if units:
+        common.append(
+            f"losses under different {', '.join(units)} may be of different texts or units: sizes "
+            "and exponents compare, losses may not"
+        )
     return [
         *([found.choice] if found.choice else []),
         *common,

@@ -33,6 +33,8 @@ KINDS = {
 }
 CHOICES = ("condition", "setting", "seed", "count", "outcome", "identifier")
 
+OTHER_LOSS = "data, and what the loss means"  # losses under two values need no common unit
+
 # Words of a name; the first pattern that matches counts. A "shape" (or its steps) and an "amount"
 # are counts unless they differ inside a cell (`_settled`); a "topic" in words is a condition, in
 # numbers what it behaves as: `data_ratio` is no corpus.
@@ -62,12 +64,13 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
         r"per (second|sec|s)|mfu|hfu|utili[sz]ation|grad norm|gradient norm|gnorm|memory|mem|"
         r"energy|joules?|kwh|watts?|power|carbon|co2|cost|usd|input share|spikes?"
     )),
-    ("topic", "data, and what the loss means", (
+    ("condition", OTHER_LOSS, r"tokeni[sz]ers?|vocab|vocabulary"),
+    ("topic", OTHER_LOSS, (
         r"corpus|corpora|datasets?|data|mixtures?|mix|domains?|languages?|metrics?|benchmarks?|"
         r"tasks?|sequence|seq|context|objective|curriculum|split|sources?"
     )),
     ("condition", "techniques", (
-        r"tokeni[sz]ers?|vocab|vocabulary|optimi[sz]ers?|opt|precision|dtype|quanti[sz]ed|quanti[sz]ation|quant|bits?|fp8|int8|"
+        r"optimi[sz]ers?|opt|precision|dtype|quanti[sz]ed|quanti[sz]ation|quant|bits?|fp8|int8|"
         r"int4|sparsity|sparse|pruning|pruned|density|distill?ed|distill?ation|students?|"
         r"temperature|experts?|moe|routers?|routing|top k|granularity|lora|repetitions?|"
         r"pretrained"

@@ -19,6 +19,16 @@ def test_from_a_report(tmp_path):
     assert f"{tmp_path}" in done.stdout  # what answers is named
 
 
+def test_after_a_refused_fit_the_refusal_is_told(tmp_path):
+    rows = "".join(f"{n:g},{1e17 / 6 / n},{2 + 1e4 / n}\n" for n in (1e6, 2e6, 4e6, 8e6, 16e6))
+    (tmp_path / "one.csv").write_text(f"params,tokens,loss\n{rows}")
+    out = f"--out={tmp_path}/report"
+    assert call("evaluate", f"--runs={tmp_path}/one.csv", out, "--nofigures").returncode == 0
+    done = call("forecast", f"--fits={tmp_path}/report", "--flops=1e18")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "5 different runs for 5 parameters" in done.stderr and "--form" not in done.stderr
+
+
 def test_published_laws():
     done = call("forecast", "--law=replication_huber", "--flops=5.76e23")
     assert "73.2B" in done.stdout and "1.31T" in done.stdout

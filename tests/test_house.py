@@ -61,6 +61,16 @@ def test_the_evaluator_is_walked_in_one_direction():
                 assert ROOMS.index(other) <= ROOMS.index(room), f"{path} imports {name}"
 
 
+def test_no_two_classes_of_the_evaluator_share_a_name():
+    found = [
+        node.name
+        for path in (PACKAGE / "scaling").rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert len(found) > 80 and sorted(found) == sorted(set(found))
+
+
 def test_no_wall_clock_is_read():
     """So that hosts whose clocks differ cannot disagree: durations by monotonic clocks, and the
     one time stamp of a file, of `sources.stamp`, is only ever compared for being the same."""

@@ -45,7 +45,7 @@ _EMPTY = {"", "nan", "null", "none", "na", "n/a", "-"}
 
 
 @dataclass(frozen=True)
-class Table:
+class NamedTable:
     """Canonical names over raw cells, and the file's own name of each, for messages."""
 
     raw: Raw
@@ -56,7 +56,7 @@ class Table:
     def where(self, i: int, name: str) -> str:
         return f"{self.raw.source}, row {self.raw.line[i]}, column '{self.title[name]}'"
 
-    def keep(self, index: Sequence[int]) -> "Table":
+    def keep(self, index: Sequence[int]) -> "NamedTable":
         """The rows of `index`, in that order."""
         columns, cells = (
             {name: [column[i] for i in index] for name, column in of.items()}
@@ -70,7 +70,7 @@ def _key(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())
 
 
-def named(raw: Raw, columns: Mapping[str, str]) -> Table:
+def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     """The columns that `columns` names, then those with usual names; UserError where one lacks."""
     cells, title, said = dict(raw.columns), {name: name for name in raw.columns}, []
     by_key: dict[str, str] = {}
@@ -109,7 +109,7 @@ def named(raw: Raw, columns: Mapping[str, str]) -> Table:
             f"{raw.source}: no column for {need} among {', '.join(raw.columns)}; "
             "name them with --columns=params=N,loss=..."
         )
-    return Table(raw, cells, title, tuple(said))
+    return NamedTable(raw, cells, title, tuple(said))
 
 
 def _is_empty(cell: Cell) -> bool:
@@ -125,7 +125,7 @@ def _number(cell: Cell) -> float:
     return float(cell)  # type: ignore[arg-type]
 
 
-def numbers(table: Table, name: str, rows: Iterable[int] | None = None) -> Floats:
+def numbers(table: NamedTable, name: str, rows: Iterable[int] | None = None) -> Floats:
     """The column as float64; only cells of `rows` must be numbers, others may be NaN."""
     must = range(len(table.raw.line)) if rows is None else set(rows)
     values = np.full(len(table.raw.line), math.nan)
@@ -148,12 +148,12 @@ def is_numeric(cells: list[Cell]) -> bool:
         return False
 
 
-def texts(table: Table, name: str) -> list[str]:
+def texts(table: NamedTable, name: str) -> list[str]:
     cells = table.cells.get(name, [None] * len(table.raw.line))
     return ["" if cell is None else str(cell) for cell in cells]
 
 
-def labels(table: Table, name: str, rows: Sequence[int]) -> npt.NDArray[np.str_]:
+def labels(table: NamedTable, name: str, rows: Sequence[int]) -> npt.NDArray[np.str_]:
     """The cells of a column of the file as text, in `rows`: see `label`."""
     cells = table.raw.columns[name]
     return np.array([label(cells[i]) for i in rows], np.str_)

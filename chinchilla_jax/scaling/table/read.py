@@ -23,7 +23,7 @@ from chinchilla_jax.scaling.table.cells import budgets
 from chinchilla_jax.scaling.table.checks import check_units, doubts
 from chinchilla_jax.scaling.table.columns import (
     ALIASES,
-    Table,
+    NamedTable,
     is_numeric,
     labels,
     named,
@@ -74,7 +74,7 @@ def read_runs(
     return _runs_of(named(read_raw(path), columns or {}), kinds)
 
 
-def _runs_of(table: Table, kinds: Mapping[str, str] | None) -> Runs:
+def _runs_of(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
     """Runs of a table with a row per run, or a row per logged step."""
     if not _is_long(table):
         return _runs(table, kinds)
@@ -96,14 +96,14 @@ def _sweep(folder: Path) -> Raw:
     return Raw(str(folder), found, list(range(2, len(rows) + 2)))  # as in results.csv
 
 
-def _is_long(table: Table) -> bool:
+def _is_long(table: NamedTable) -> bool:
     """Whether a run has many rows, one per logged step."""
     if "run_id" not in table.cells or "step" not in table.cells:
         return False
     return len(set(table.cells["run_id"])) < len(table.cells["run_id"])
 
 
-def _ends_of(table: Table) -> tuple[Table, tuple[Curve, ...]]:
+def _ends_of(table: NamedTable) -> tuple[NamedTable, tuple[Curve, ...]]:
     rows: dict[str, list[int]] = {}
     for i, name in enumerate(table.cells["run_id"]):
         rows.setdefault(str(name), []).append(i)
@@ -136,7 +136,7 @@ def complete(core: dict[str, Floats]) -> dict[str, Floats]:
     return core
 
 
-def _runs(table: Table, kinds: Mapping[str, str] | None) -> Runs:
+def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
     """Splits finished from unfinished rows, checks every number that will be fitted."""
     ids, aside = texts(table, "run_id"), _unfinished(table)
     kept = [i for i in range(len(ids)) if i not in aside]
@@ -193,7 +193,7 @@ def _runs(table: Table, kinds: Mapping[str, str] | None) -> Runs:
     return replace(runs, doubts=doubts(runs))
 
 
-def _unfinished(table: Table) -> dict[int, tuple[str, str]]:
+def _unfinished(table: NamedTable) -> dict[int, tuple[str, str]]:
     status, reason = texts(table, "status"), texts(table, "reason")
     return {
         i: (word.lower(), reason[i])
@@ -202,7 +202,7 @@ def _unfinished(table: Table) -> dict[int, tuple[str, str]]:
     }
 
 
-def _repeated(table: Table, kept: list[int]) -> dict[int, int]:
+def _repeated(table: NamedTable, kept: list[int]) -> dict[int, int]:
     """Rows equal to an earlier row in every cell, and that row's line."""
     first: dict[tuple[Cell, ...], int] = {}
     again = {}
@@ -215,7 +215,7 @@ def _repeated(table: Table, kept: list[int]) -> dict[int, int]:
     return again
 
 
-def _repeated_names(table: Table, kept: list[int]) -> tuple[str, ...]:
+def _repeated_names(table: NamedTable, kept: list[int]) -> tuple[str, ...]:
     if table.title.get("run_id") not in ("run_id", "run", "id"):
         return ()
     ids = texts(table, "run_id")
@@ -232,7 +232,7 @@ def _mixed(conventions: list[str]) -> tuple[str, ...]:
     return (f"column 'flops_convention' mixes {', '.join(conventions[:4])} in one fit",)
 
 
-def _must_be_positive(table: Table, columns: Mapping[str, Floats], kept: list[int]) -> None:
+def _must_be_positive(table: NamedTable, columns: Mapping[str, Floats], kept: list[int]) -> None:
     for name in _POSITIVE:
         values = columns.get(name)
         for i in kept if values is not None else ():

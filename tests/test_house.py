@@ -1,6 +1,7 @@
 """The house keeps its walls: who may import whom, what is light, how long a program may be."""
 
 import ast
+import graphlib
 import os
 import shutil
 import subprocess
@@ -69,6 +70,20 @@ def test_no_two_classes_of_the_evaluator_share_a_name():
         if isinstance(node, ast.ClassDef)
     ]
     assert len(found) > 80 and sorted(found) == sorted(set(found))
+
+
+def test_no_files_import_each_other_in_a_circle():
+    modules = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    below = {
+        name: {part for full in imports(path) for part in (full, full.rpartition(".")[0])}
+        & modules.keys() - {name}
+        for name, path in modules.items()
+    }
+    assert sum(map(len, below.values())) > len(modules)  # an empty graph has no circle either
+    graphlib.TopologicalSorter(below).prepare()  # raises CycleError, which names the circle
 
 
 def test_no_wall_clock_is_read():

@@ -391,7 +391,8 @@ def columns(found: Sequence[Column]) -> Table | None:
         for column in sorted(found, key=lambda column: order.index(column.kind))
     ]
     note = (
-        f"{'; '.join(f'{kind}: {KINDS[kind]}' for kind in KINDS)}. --kinds=COLUMN=KIND overrules."
+        f"{'; '.join(f'{kind}: {KINDS[kind]}' for kind in KINDS)}. "
+        "--kinds=COLUMN=KIND overrules; --by=COLUMN compares the values of any, a shape's too."
     )
     head = ("column", "taken for", "because", "values")
     return Table("Columns", head, rows, note) if rows else None

@@ -274,9 +274,8 @@ def _derivatives(
     hessian = (jacobian * bend[:, None]) @ jacobian.transpose(0, 2, 1)
     for k in range(terms):
         c, g = 1 + k, terms + 1 + k
-        mixed, twice = -np.moveaxis(jacobian[:, [c, g]] @ (rows.z_KxR[k] * pull)[..., None], 0, 2)[
-            :, 0
-        ]
+        pair = jacobian[:, c : g + 1 : terms]  # of c and g, without a copy
+        mixed, twice = -(pair @ (rows.z_KxR[k] * pull)[..., None])[..., 0].T
         hessian[:, c, g] += mixed
         hessian[:, g, c] += mixed
         hessian[:, g, g] += twice

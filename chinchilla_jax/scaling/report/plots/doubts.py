@@ -136,7 +136,8 @@ def _middle(values: Floats, log: bool = False) -> tuple[float, float]:
     """Limits that hold 99 % of the draws and a margin."""
     data = np.log(values) if log else values
     low, high = np.quantile(data, [0.005, 0.995])
-    margin = 0.18 * ((high - low) or abs(high) or 1.0)
+    spread = high - low if high - low > 1e-6 * abs(high) else abs(high) or 1.0  # rounding is none
+    margin = 0.18 * spread
     ends = np.array([low - margin, high + margin])
     return tuple(np.exp(ends)) if log else tuple(ends)
 
@@ -175,7 +176,7 @@ def influence(fits: Fits, arrays: Arrays) -> Figure | str:
     parts = [part for part in parts if len(part[0]) > 1 and any(a is not None for _, a in part[0])]
     if not parts:
         return "no variant of the surface gives an exponent of the frontier"
-    figure, axes = style.panels(len(parts), width=3.4 * len(parts), height=3.5, gap=0.3)
+    figure, axes = style.panels(len(parts), width=max(3.4 * len(parts), 5.2), height=3.5, gap=0.3)
     central, spread = fits.parametric.a, fits.parametric.interval.get("a")
     values = [a for rows, *_ in parts for _, a in rows if a is not None]
     values += [*(spread or ()), *(() if central is None else (central,))]

@@ -11,13 +11,19 @@ from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.schema import to_json
 
+# What the group `training` of version 1 had.
+TRAINING = (
+    "data_parallel", "fsdp", "tensor", "dtype", "layers", "remat", "loss_chunk_tokens",
+    "microbatch", "steps_per_dispatch", "log_every", "eval_windows", "checkpoint_seconds",
+    "keep_checkpoints", "async_checkpoints", "save_final", "divergence_factor", "tensorboard",
+)  # fmt: skip
+
 
 def moved_back(config):
     """JSON of this version as version 1 had it: what `earlier.upgraded` undoes."""
-    for old, now in earlier.MOVED.items():
-        if "." in old:
-            (group, name), (target, field) = old.split("."), now.split(".")
-            config[group][name] = config[target].pop(field)
+    for name in TRAINING:
+        group = next(g for g in ("training", "measurement", "execution") if name in config[g])
+        config["training"][name] = config[group].pop(name)
     if "vary" in config:  # an experiment
         vary, seed = config.pop("vary"), config.pop("seed")
         multiplier = config["recipe"].pop("lr_multiplier")
@@ -61,6 +67,7 @@ def test_it_is_read_as_the_same_experiment_and_cells(old):
     text = {"train_tokens": 69_000_000, "data_fingerprint": "8bb985637522e08e"}
     facts = {"corpora": {fingerprint(source.data): text}}
     assert records.read_plan(folder) == (source, plan(source), facts)
+    assert list(records.read_plan(folder)[0].vary) == list(source.vary)
     ids = [cell.run.run_id for cell in plan(source)]
     assert ids[:2] == (
         ["1e11-8x2-lr0.5-s0", "1e11-8x2-lr0.5-s3"]

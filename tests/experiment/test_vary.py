@@ -21,7 +21,7 @@ from chinchilla_jax.experiment.vary import variants
 # Of every kind: whole, real, text and missing; of the run, of its rate, its text and its shape.
 AXES = {
     "seed": (0, 1, 2, 7),
-    "recipe.base_lr": (0.004, 0.006, 1 / 3, 1e-08),
+    "recipe.base_lr": (0.004, 0.333333, 1 / 3, 1e-08),
     "recipe.lr_multiplier": (0.5, 1.0, 2.0),
     "recipe.optimizer": ("adamw", "muon"),
     "recipe.definition": ("modern", "chinchilla"),

@@ -1,6 +1,7 @@
 """The schema refuses what is wrong, in one line that helps, and survives JSON."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -84,6 +85,25 @@ def test_types_are_checked_in_python_too():
         experiment(budgets=(1e11, "3e11"))
     with pytest.raises(UserError, match=r"expected LadderConfig"):
         experiment(ladder={"widths": (8,)})
+
+
+@dataclass(frozen=True)
+class _Record:
+    from_: str
+    ends: tuple[float, float]
+    whole: int | None
+
+
+def test_pairs_have_their_length_and_keywords_their_name():
+    data = {"from": "seeds", "ends": [1, 2.5], "whole": None}
+    record = from_json(_Record, data, "record")
+    assert record == _Record("seeds", (1.0, 2.5), None) and to_json(record) == data
+    for ends, words in (([1.0], "a list of 2"), ([1.0, 2.0, 3.0], "a list of 2"),
+                        ([1.0, "2"], r"ends\[1\]"), ([1.0, 10**400], "finite")):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            from_json(_Record, data | {"ends": ends}, "record")
+    with pytest.raises(UserError, match="the field from is missing"):
+        from_json(_Record, {"ends": [1.0, 2.0], "whole": 1}, "record")
 
 
 def test_unknown_and_missing_fields_in_json_are_named():

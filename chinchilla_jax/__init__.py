@@ -14,6 +14,7 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from chinchilla_jax.experiment.errors import UserError as UserError
+    from chinchilla_jax.scaling.library import compare as compare
     from chinchilla_jax.scaling.library import fit as fit
     from chinchilla_jax.scaling.library import published as published
     from chinchilla_jax.scaling.library import read as read
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 # Imported when they are first asked for: the programs of training need none of it.
 _LAZY = {
     "UserError": "chinchilla_jax.experiment.errors",
+    "compare": "chinchilla_jax.scaling.library",
     "fit": "chinchilla_jax.scaling.library",
     "published": "chinchilla_jax.scaling.library",
     "read": "chinchilla_jax.scaling.library",
 }
-__all__ = ["UserError", "__version__", "fit", "published", "read"]
+__all__ = ["UserError", "__version__", "compare", "fit", "published", "read"]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,13 +28,14 @@ What cannot be known is refused in a sentence, as on the report's page:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.scaling import comparison
 from chinchilla_jax.scaling.analysis import Arrays, analyse
 from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.forecast.frontier import Frontier, from_fits, from_published
@@ -168,13 +169,61 @@ def fit(table: Any, **settings: Any) -> Result:
         setting that does not exist.
     """
     runs = table if isinstance(table, Runs) else read(table)
+    return Result(*analyse(runs, _settings(settings)))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Conditions side by side, by their title: `optimizer=adamw`."""
+
+    results: dict[str, Result]
+    refused: dict[str, str]  # why a condition was not fitted
+
+    def __repr__(self) -> str:
+        fitted = [f"{title}: {result!r}" for title, result in self.results.items()]
+        return "\n\n".join(
+            [*fitted, *(f"{t}: not fitted: {why}" for t, why in self.refused.items())]
+        )
+
+
+def compare(table: Any, by: Sequence[str] = (), **settings: Any) -> Compared:
+    """Fits every condition of a table by itself, as `evaluate --by` does.
+
+    Args:
+      by: the columns that make the conditions; by default all that were taken for one.
+      settings: as in `fit`.
+    Raises:
+      UserError: runs of one such condition differ in another one, or a column lacks.
+
+    >>> import chinchilla_jax as cj
+    >>> table = [
+    ...     {"optimizer": o, "params": n, "flops": c, "loss": loss}
+    ...     for o, e in (("adamw", 1.7), ("muon", 1.6))
+    ...     for c in (1e18, 1e19, 1e20)
+    ...     for n in ((c / 120) ** 0.5 * 2**k for k in range(-2, 3))
+    ...     for loss in (e + 406.4 / n**0.34 + 410.7 / (c / 6 / n) ** 0.28,)
+    ... ]
+    >>> found = cj.compare(table, by=["optimizer"], bootstrap=0)
+    >>> {title: round(result.fits.parametric.E, 3) for title, result in found.results.items()}
+    {'optimizer=adamw': 1.7, 'optimizer=muon': 1.6}
+    """
+    runs = table if isinstance(table, Runs) else read(table)
+    found, arrays = comparison.compare(runs, _settings(settings), by=by)
+    fitted = [(one.title, one.fits) for one in found.conditions if one.fits is not None]
+    return Compared(
+        {title: Result(fits, each) for (title, fits), each in zip(fitted, arrays, strict=True)},
+        {one.title: str(one.reason) for one in found.conditions if one.fits is None},
+    )
+
+
+def _settings(given: Mapping[str, Any]) -> Settings:
     names = list(Settings.__dataclass_fields__)
-    for name in settings:
+    for name in given:
         if name not in names:
             raise UserError(
                 f"{name}: no such setting; {nearest(name, names)}there are {', '.join(names)}"
             )
-    return Result(*analyse(runs, Settings(**settings)))
+    return Settings(**given)
 
 
 def published(name: str, **columns: float) -> Published:

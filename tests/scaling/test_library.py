@@ -58,6 +58,21 @@ def test_mistakes_are_one_line():
         cj.fitt  # noqa: B018
 
 
+def test_conditions_are_compared_or_picked_and_never_fitted_as_one():
+    both = {name: np.tile(column, 2) for name, column in TABLE.items()}
+    both["optimizer"] = np.repeat(["adamw", "muon"], len(PARAMS))
+    both["loss"] = both["loss"] - 0.1 * (both["optimizer"] == "muon")
+    with pytest.raises(cj.UserError, match=r"column optimizer \(adamw, muon\)"):
+        cj.fit(both, bootstrap=0)
+    picked = cj.fit(cj.read(both, where={"optimizer": "muon"}), bootstrap=0)
+    compared = cj.compare(both, bootstrap=0)
+    assert picked.fits.parametric == compared.results["optimizer=muon"].fits.parametric
+    few = {name: column[: len(PARAMS) + 3] for name, column in both.items()}
+    found = cj.compare(few, bootstrap=0)
+    assert list(found.results) == ["optimizer=adamw"] and list(found.refused) == ["optimizer=muon"]
+    assert "optimizer=muon: not fitted: " in repr(found)
+
+
 def test_fit_takes_what_read_returned(result):
     runs = cj.read(TABLE)
     again = cj.fit(runs, bootstrap=50)

@@ -57,7 +57,7 @@ def main(_: list[str]) -> None:
         print(status.text(workdir))
         return
     several = _JOIN()
-    sys.exit(distributed.together(lambda: _run(workdir, several)))
+    sys.exit(distributed.in_all_processes(lambda: _run(workdir, several)))
 
 
 def _chosen(workdir: Path) -> list[int]:
@@ -75,9 +75,9 @@ def _run(workdir: Path, several: bool) -> int:
     cells = {cell.index: cell for cell in read_plan(workdir)[1]}
     chosen = [cells[index] for index in indices]
     if several:
-        from chinchilla_jax.training.worker import work_together
+        from chinchilla_jax.training.worker import work_jointly
 
-        rows = work_together(workdir, chosen)
+        rows = work_jointly(workdir, chosen)
     else:
         division = _DEVICES.value, _SHARE.value, _WORKERS.value
         with tables.ProgressBar() as bar:

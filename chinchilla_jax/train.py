@@ -68,12 +68,12 @@ def _train(workdir: Path) -> dict[str, Any]:
             done, total = step * step_flops, run.steps * step_flops
             bar.show(done, total, f"step {step}, loss {loss:.4f}")
 
-    with worker.locked(directory, patient=True) as mine, tables.ProgressBar() as bar:
-        if mine is None:
+    with worker.locked(directory, patient=True) as lock, tables.ProgressBar() as bar:
+        if lock is None:
             raise UserError(f"{run.run_id}: is being run by {directory.owner()}; left alone")
         distributed.on_writer(directory.forget_failure)
         try:
-            should_stop = mine.guard(worker.stop_requested())
+            should_stop = lock.guard(worker.stop_requested())
             row = train(run, corpus, directory, should_stop, show, profiled)
         except Interrupted:
             raise KeyboardInterrupt from None
@@ -84,7 +84,7 @@ def _train(workdir: Path) -> dict[str, Any]:
 
 def main(_: list[str]) -> None:
     _JOIN()
-    row = distributed.together(lambda: _train(storage.path(_WORKDIR.value)))
+    row = distributed.in_all_processes(lambda: _train(storage.path(_WORKDIR.value)))
     if distributed.is_writer():
         print(tables.results([row]))
     if row["status"] != "done":

@@ -145,9 +145,9 @@ def describe(meta: CorpusMeta) -> str:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in meta.skipped.items())
         lines.append(f"left out: {reasons}")
     if meta.overlap_windows:
-        share = meta.overlap_shared / meta.overlap_windows
+        fraction = meta.overlap_shared / meta.overlap_windows
         lines.append(
-            f"{share:.1%} of the passages of {overlap.WINDOW} tokens held out occur word for "
+            f"{fraction:.1%} of the passages of {overlap.WINDOW} tokens held out occur word for "
             "word in training; no document does"
         )
     return "\n".join(lines)

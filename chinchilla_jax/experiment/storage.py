@@ -288,7 +288,7 @@ def attempt(place: Path, done: str, action: Callable[[], Result]) -> Result:
 
 
 @contextlib.contextmanager
-def told(place: Path, done: str) -> Iterator[None]:
+def faults_of(place: Path, done: str) -> Iterator[None]:
     """Whatever a library that writes or reads by itself raises, as a `StorageError`.
 
     Orbax logs the traceback of each of its threads through absl, and asyncio that of each future

@@ -103,7 +103,7 @@ class Checkpoints:
             "layout": {path: _layout(leaf) for path, leaf in leaves.items()},
         }
         digests = _shares_of_digests(leaves)
-        with storage.told(self._folder / str(step), "written"), unguarded():
+        with storage.faults_of(self._folder / str(step), "written"), unguarded():
             self._manager.save(step, args=ocp.args.StandardSave(leaves))
         if self._asynchronous:
             self._unrecorded = self._thread.submit(self._record, record, digests)
@@ -176,12 +176,12 @@ class Checkpoints:
     def _record(self, record: dict[str, Any], digests: dict[str, int]) -> None:
         """Waits until all processes have written, then makes the save count by its record."""
         folder = self._folder / str(record["step"])
-        with storage.told(folder, "written"):
+        with storage.faults_of(folder, "written"):
             self._manager.wait_until_finished()
         # Threads of several processes talk here: under names of their own.
         names = distributed.agree(storage.files(folder), "files of a checkpoint")
         shares = distributed.collect(
-            (digests, _file_digests(folder, distributed.share(names))), "digests of a checkpoint"
+            (digests, _file_digests(folder, distributed.part(names))), "digests of a checkpoint"
         )
         if distributed.is_writer():
             record["leaves"] = _add([leaves for leaves, _ in shares])
@@ -229,7 +229,7 @@ class Checkpoints:
 
     def _damaged_file(self, step: int, recorded: Mapping[str, str]) -> str:
         """What is wrong with the files of a step; each process looks at its part."""
-        names = distributed.share(sorted(recorded))
+        names = distributed.part(sorted(recorded))
         found = _file_digests(self._folder / str(step), names)
         return next(filter(None, distributed.gather(_difference("file", recorded, found))), "")
 
@@ -273,11 +273,11 @@ def _shares_of_digests(leaves: Mapping[str, jax.Array]) -> dict[str, int]:
     2**-33 at worst (sign bits alone).
     """
 
-    def share(leaf: jax.Array) -> int:
+    def sum_here(leaf: jax.Array) -> int:
         shards = (shard for shard in leaf.addressable_shards if shard.replica_id == 0)
         return sum(_weighted_sum(fetch(s.data), s.index) for s in shards) % 2**64
 
-    return dict(zip(leaves, _threaded_map(share, leaves.values()), strict=True))
+    return dict(zip(leaves, _threaded_map(sum_here, leaves.values()), strict=True))
 
 
 def _weighted_sum(array: np.ndarray, index: tuple[slice, ...]) -> int:

@@ -215,7 +215,7 @@ def process_count() -> int:
     return _group.num_processes if _group else 1
 
 
-def share(items: list[T]) -> list[T]:
+def part(items: list[T]) -> list[T]:
     """The part of a common list that is this process's work."""
     return items[_group.process_id :: _group.num_processes] if _group else items
 
@@ -235,10 +235,10 @@ def collect(value: Any, name: str = "collect") -> list[Any]:
         _put(f"{name}/{number}/{_group.process_id}", value)
         return []
     values = [value]
-    own = [f"{name}/{number}/{i}" for i in range(1, _group.num_processes)]
-    values += [_get(key) for key in own]
+    keys = [f"{name}/{number}/{i}" for i in range(1, _group.num_processes)]
+    values += [_get(key) for key in keys]
     # Who came here has read what was agreed before. So the store does not grow with the run.
-    for key in own + _published.__dict__.pop("keys", []):
+    for key in keys + _published.__dict__.pop("keys", []):
         _group.client.key_value_delete(_PREFIX + key)
     return values
 
@@ -266,7 +266,7 @@ def any_process(flag: bool) -> bool:
     return any(gather(flag))
 
 
-def together(function: Callable[[], T]) -> T:
+def in_all_processes(function: Callable[[], T]) -> T:
     """Calls `function` in all processes; what fails in one of them fails in all.
 
     A process in which it fails waits for the others. Where they wait for it in turn, in the
@@ -283,10 +283,10 @@ def together(function: Callable[[], T]) -> T:
         result = function()
     except Exception as error:
         _trouble = _one_line(error)
-        gather(_trouble, "together")
+        gather(_trouble, "in_all_processes")
         _trouble = ""
         raise
-    for number, trouble in enumerate(gather("", "together")):
+    for number, trouble in enumerate(gather("", "in_all_processes")):
         if trouble:
             raise UserError(f"process {number}: {trouble}")
     return result
@@ -357,10 +357,10 @@ class Ballot:
         where = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
         shape = (self._mesh.size, len(wishes))
 
-        def own(_: Any) -> np.ndarray:  # the row of one device
+        def row(_: Any) -> np.ndarray:  # of one device
             return np.array([wishes], np.int32)
 
-        votes = transfers.from_shards(shape, where, own)
+        votes = transfers.from_shards(shape, where, row)
         self._pending = _maximum(self._mesh)(votes)
         return tuple(int(wish) for wish in transfers.fetch(self._pending if late is None else late))
 

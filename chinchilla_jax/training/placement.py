@@ -168,14 +168,14 @@ def fixed_devices(run: RunConfig) -> int:
     return max(1, execution.data_parallel) * execution.fsdp * execution.tensor
 
 
-def places(host: Host, size: int, share: int = 1, most: int | None = None) -> list[Place]:
-    """The host cut into groups of `size` devices, each given out `share` times.
+def places(host: Host, size: int, at_once: int = 1, most: int | None = None) -> list[Place]:
+    """The host cut into groups of `size` devices, each given out `at_once` times.
 
     Devices left over stay idle, but for a CPU's: they are names for parts of its cores, and all
     cores are shared out, also where there are fewer cells than devices.
 
     Args:
-      share: processes on one device at once, for models that cannot fill it.
+      at_once: processes on one device at once, for models that cannot fill it.
       most: places that are needed.
     Raises:
       UserError: more devices than the host has, or a division its platform does not know.
@@ -184,9 +184,9 @@ def places(host: Host, size: int, share: int = 1, most: int | None = None) -> li
         raise UserError(
             f"--devices_per_cell={size}: this host has {len(host.devices)} ({host.platform})"
         )
-    if share > 1 and host.platform in ("tpu", "other"):
-        raise UserError(f"--cells_per_device={share}: a {host.platform} device has one process")
-    times = share if size == 1 else 1  # cells that take several devices fill them
+    if at_once > 1 and host.platform in ("tpu", "other"):
+        raise UserError(f"--cells_per_device={at_once}: a {host.platform} device has one process")
+    times = at_once if size == 1 else 1  # cells that take several devices fill them
     count, width = len(host.devices) // size, size
     if host.platform == "cpu":
         count = min(count, most or count)
@@ -197,7 +197,7 @@ def places(host: Host, size: int, share: int = 1, most: int | None = None) -> li
     ]
 
 
-def _place(host: Host, start: int, width: int, size: int, share: int) -> Place:
+def _place(host: Host, start: int, width: int, size: int, at_once: int) -> Place:
     """Of the devices from `start`, `width` are held and `size` are seen."""
     devices = host.devices[start : start + width]
     names = ",".join(devices)
@@ -212,8 +212,8 @@ def _place(host: Host, start: int, width: int, size: int, share: int) -> Place:
             environment["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
         return Place(devices, environment, tuple(sorted(cores)))
     if host.platform == "gpu":
-        memory = {"XLA_CLIENT_MEM_FRACTION": f"{GPU_MEMORY / share:.3f}"}
-        return Place(devices, {"CUDA_VISIBLE_DEVICES": names} | (memory if share > 1 else {}))
+        memory = {"XLA_CLIENT_MEM_FRACTION": f"{GPU_MEMORY / at_once:.3f}"}
+        return Place(devices, {"CUDA_VISIBLE_DEVICES": names} | (memory if at_once > 1 else {}))
     if size == len(host.devices):
         return Place(devices)
     if size not in TPU_BOUNDS:
@@ -238,7 +238,7 @@ def _cores_of(device: int, devices: int, cores: Sequence[int]) -> Sequence[int]:
 
 
 def groups(
-    host: Host, cells: Sequence[Cell], size_of: Callable[[RunConfig], int], share: int = 1
+    host: Host, cells: Sequence[Cell], size_of: Callable[[RunConfig], int], at_once: int = 1
 ) -> list[Group]:
     """The workers that run `cells`, class after class, no more of a class than it has cells.
 
@@ -251,7 +251,7 @@ def groups(
     return [
         Group(place, tuple(members))
         for size, members in classes.items()
-        for place in places(host, size, share, len(members))
+        for place in places(host, size, at_once, len(members))
     ]
 
 
@@ -265,7 +265,7 @@ def environment(place: Place, environ: Mapping[str, str]) -> dict[str, str]:
 
 def may_start(group: Group, before: Sequence[Group]) -> bool:
     """Whether no group of another class, running or due earlier, holds a device of `group`."""
-    mine = set(group.place.devices)
+    devices = set(group.place.devices)
     return all(
-        other.cells == group.cells or mine.isdisjoint(other.place.devices) for other in before
+        other.cells == group.cells or devices.isdisjoint(other.place.devices) for other in before
     )

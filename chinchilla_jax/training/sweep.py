@@ -218,7 +218,7 @@ def _supervise(
     """
     waiting = dict(enumerate(groups))
     alive: dict[int, subprocess.Popen[bytes]] = {}
-    told, complaint = False, ""
+    stopping, complaint = False, ""
     next_look, remote = 0.0, storage.is_remote(workdir)
     while alive or waiting:
         for number, group in list(waiting.items()):
@@ -227,11 +227,11 @@ def _supervise(
                 alive[number] = _spawn(workdir, group, number)
                 del waiting[number]
         time.sleep(POLL_SECONDS)
-        if interrupted and not told:
+        if interrupted and not stopping:
             waiting.clear()
             for process in alive.values():
                 process.terminate()
-            told = True
+            stopping = True
         for number, process in list(alive.items()):
             status = process.poll()
             if status is None:
@@ -298,8 +298,8 @@ def _blame(workdir: Path, cells: Sequence[Cell], pid: int, status: int) -> bool:
     """Notes the death of a worker in the cell it was at; whether there was one."""
     for cell in cells:
         directory = run_directory(workdir, cell.run.run_id)
-        mine = directory.owner() == lock.process(pid)
-        if mine and directory.result() is None:
+        was_there = directory.owner() == lock.process(pid)
+        if was_there and directory.result() is None:
             what = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
             if status == -signal.SIGKILL:
                 what += ", as where memory runs out (--config.execution.microbatch=1 takes least)"

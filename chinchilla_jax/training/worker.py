@@ -54,7 +54,7 @@ def open_planned_corpus(workdir: Path, run: RunConfig) -> Corpus:
         expected = planned_text(facts, run.data)
         return open_corpus(run.data, cache_folder(run.data.cache), expected)
 
-    corpus = distributed.together(opened)
+    corpus = distributed.in_all_processes(opened)
     distributed.agree_that_same("the data fingerprint", corpus.data_fingerprint)
     return corpus
 
@@ -69,8 +69,8 @@ def locked(directory: RunDirectory, patient: bool) -> Iterator[Lock | None]:
             held.append(stack.enter_context(directory.lock(patient)))
             return held[0] is not None
 
-        mine = distributed.on_writer(take)
-        yield (held[0] if held else Lock()) if mine else None
+        taken = distributed.on_writer(take)
+        yield (held[0] if held else Lock()) if taken else None
 
 
 def prepare_jax(cache: Path) -> None:
@@ -98,7 +98,7 @@ def work(workdir: Path, indices: Sequence[int], pinned_to: Sequence[int] = ()) -
     _work(workdir, [cells[index].run for index in indices], should_stop)
 
 
-def work_together(workdir: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def work_jointly(workdir: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """What `sweep.run` does, by the processes of one job that train each cell together.
 
     Raises:
@@ -154,13 +154,13 @@ def _attempt(
     over = distributed.on_writer(lambda: bool(directory.result() or directory.failure()))
     if distributed.any_process(should_stop()) or over:
         return False
-    with locked(directory, patient) as mine:
-        if mine is None:
+    with locked(directory, patient) as lock:
+        if lock is None:
             log.info("%s: is being run by %s; left alone", run.run_id, directory.owner())
             return False
         # Each process has its own view of a failure; that of process 0 counts.
         trained, failure = distributed.agree(
-            _outcome(run, corpus, directory, mine.guard(should_stop))
+            _outcome(run, corpus, directory, lock.guard(should_stop))
         )
         if failure:
             distributed.on_writer(lambda: directory.fail(failure))
@@ -174,7 +174,7 @@ def _outcome(
     from chinchilla_jax.training.loop import Interrupted, train
 
     try:
-        distributed.together(lambda: train(run, corpus, directory, should_stop))
+        distributed.in_all_processes(lambda: train(run, corpus, directory, should_stop))
     except Interrupted:
         log.info("%s: interrupted; its state is saved", run.run_id)
         return False, ""

@@ -299,8 +299,8 @@ def test_one_process_is_alone(environment):
     assert distributed.find("", None, None, environment) is None
     assert distributed.find("", 1, 0, environment) is None
     assert distributed.agree(3) == 3 and distributed.gather(3) == [3]
-    assert distributed.on_writer(lambda: 3) == distributed.together(lambda: 3) == 3
-    assert distributed.is_writer() and distributed.share([1, 2]) == [1, 2]
+    assert distributed.on_writer(lambda: 3) == distributed.in_all_processes(lambda: 3) == 3
+    assert distributed.is_writer() and distributed.part([1, 2]) == [1, 2]
     assert distributed.Ballot(None)(1, 2) == (1, 2)
 
 

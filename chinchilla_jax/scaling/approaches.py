@@ -15,8 +15,9 @@ from chinchilla_jax.scaling.fitting.minima import MinimaFit, fit_minima
 from chinchilla_jax.scaling.fitting.noise import Noise, noise_model, run_weights
 from chinchilla_jax.scaling.fitting.refusal import Refusal
 from chinchilla_jax.scaling.fitting.separable import Objective
-from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit, fit_surface
+from chinchilla_jax.scaling.fitting.surface import SurfaceFit, fit_surface
 from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.runs import Runs
 
 Streams = Callable[[int], np.random.Generator]

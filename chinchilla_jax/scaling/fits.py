@@ -26,9 +26,9 @@ from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval, Intervals
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias
 from chinchilla_jax.scaling.fitting.refusal import Refusal
-from chinchilla_jax.scaling.fitting.surface import FlopsModel
 from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.kinds import Column
 from chinchilla_jax.scaling.table.runs import Aside
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.scaling.fitting.surface import SIX_ND, Surface
+from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.table.cost import SIX_ND
 from tests.scaling.known import TRUE, grid
 
 Columns = dict[str, np.ndarray]

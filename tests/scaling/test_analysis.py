@@ -11,11 +11,12 @@ from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.doubt.uncertainty import surface_draws
 from chinchilla_jax.scaling.fits import Draws, read, write
-from chinchilla_jax.scaling.fitting.surface import SIX_ND, fit_surface
+from chinchilla_jax.scaling.fitting.surface import fit_surface
 from chinchilla_jax.scaling.forecast.source import of_surface
 from chinchilla_jax.scaling.sections import outlook
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import where
+from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.conditions import NOISE, SURFACES, three_optimizers
 from tests.scaling.known import DATA, TRUE, grid

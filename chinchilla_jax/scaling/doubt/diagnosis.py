@@ -15,8 +15,9 @@ from chinchilla_jax.scaling.fitting.intervals import Interval, open_ends
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias, Profile
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.refusal import LEAST_BUDGETS, LEAST_SIZES, Refusal
-from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit
+from chinchilla_jax.scaling.fitting.surface import SurfaceFit
 from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.runs import Runs
 
 _LEAST_RUNS = {False: 7, True: 6}  # the parameters and two more, tied or not

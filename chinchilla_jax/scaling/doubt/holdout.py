@@ -14,7 +14,8 @@ import numpy.typing as npt
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fitting.isoflop import Profile
 from chinchilla_jax.scaling.fitting.minima import MinimaFit, fit_loss_law
-from chinchilla_jax.scaling.fitting.surface import FlopsModel, SurfaceFit, refit_searched
+from chinchilla_jax.scaling.fitting.surface import SurfaceFit, refit_searched
+from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.runs import Runs
 
 Mask = npt.NDArray[np.bool_]

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from chinchilla_jax.scaling.arrays import Floats, known
-from chinchilla_jax.scaling.fitting.surface import FlopsModel, Surface
+from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.table.cost import FlopsModel
 
 METHODS = ("parabola", "akima")
 

@@ -30,7 +30,8 @@ from chinchilla_jax.scaling.fitting.refusal import (
 )
 from chinchilla_jax.scaling.fitting.separable import Objective, Rows, polish
 from chinchilla_jax.scaling.fitting.starts import starts
-from chinchilla_jax.scaling.fitting.surface import FlopsModel, Surface
+from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.table.cost import FlopsModel
 
 _SQUARED = Objective("squared")
 

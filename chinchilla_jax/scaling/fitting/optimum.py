@@ -10,7 +10,8 @@ import numpy as np
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fitting.isoflop import PowerLaws
 from chinchilla_jax.scaling.fitting.minima import LossLaw
-from chinchilla_jax.scaling.fitting.surface import FlopsModel, Surface
+from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.table.cost import FlopsModel
 
 
 @dataclass(frozen=True)

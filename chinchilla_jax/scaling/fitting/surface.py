@@ -18,45 +18,13 @@ from chinchilla_jax.scaling.fitting.separable import (
     polish,
 )
 from chinchilla_jax.scaling.fitting.starts import starts
+from chinchilla_jax.scaling.table.cost import SIX_ND, FlopsModel
 
 PARAMETERS = ("E", "A", "B", "alpha", "beta")
 STARTS = 32
 _MANY_ROWS = 4096
 _NO_OPTIMUM = 300.0  # ln params beyond which the optimum is at no size or at infinite size
 _SAME_OBJECTIVE = 1e-6  # relative: starts this close have found the same optimum
-
-
-@dataclass(frozen=True)
-class FlopsModel:
-    """FLOPs of a run: kappa * params^exponent * tokens; 6 and 1 for C = 6ND (Kaplan 2001.08361)."""
-
-    kappa: float = 6.0
-    exponent: float = 1.0
-    spread: float = 0.0  # rms of ln(flops / model) over the table
-
-    @classmethod
-    def of(cls, params_R: Floats, tokens_R: Floats, flops_R: Floats) -> "FlopsModel":
-        """The constant that fits the table, or a power of params where no constant does (2 %)."""
-        log_ratio = np.log(flops_R / (params_R * tokens_R))
-        kappa = float(np.exp(np.median(log_ratio)))
-        spread = float(np.sqrt(np.mean((log_ratio - np.log(kappa)) ** 2)))
-        if spread < 0.02 or np.ptp(np.log(params_R)) < np.log(2.0):
-            return cls(6.0 if abs(kappa / 6.0 - 1.0) < 1e-6 else kappa, 1.0, spread)
-        slope, intercept = np.polyfit(np.log(params_R), log_ratio, 1)
-        residual = log_ratio - intercept - slope * np.log(params_R)
-        return cls(
-            float(np.exp(intercept)), 1.0 + float(slope), float(np.sqrt(np.mean(residual**2)))
-        )
-
-    def tokens(self, flops: Floats | float, params: Floats | float) -> Floats:
-        """Tokens that `flops` buy for models of `params`."""
-        return np.asarray(flops / (self.kappa * np.asarray(params) ** self.exponent))
-
-    def flops(self, params: Floats | float, tokens: Floats | float) -> Floats:
-        return np.asarray(self.kappa * np.asarray(params) ** self.exponent * tokens)
-
-
-SIX_ND = FlopsModel()
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fits import FORMS, Fits
 from chinchilla_jax.scaling.fitting.optimum import Optima, Optimum
-from chinchilla_jax.scaling.fitting.surface import SIX_ND, FlopsModel, Surface
+from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.forecast.source import Source
 from chinchilla_jax.scaling.laws.published import PublishedLaw
+from chinchilla_jax.scaling.table.cost import SIX_ND, FlopsModel
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from chinchilla_jax.scaling.fits import DrawTable, MinimaSource, SurfaceSource
 from chinchilla_jax.scaling.fitting.isoflop import PowerLaws
 from chinchilla_jax.scaling.fitting.minima import LossLaw, MinimaFit
 from chinchilla_jax.scaling.fitting.optimum import Optima, along, through
-from chinchilla_jax.scaling.fitting.surface import PARAMETERS, FlopsModel, Surface, SurfaceFit
+from chinchilla_jax.scaling.fitting.surface import PARAMETERS, Surface, SurfaceFit
+from chinchilla_jax.scaling.table.cost import FlopsModel
 
 _LAWS = ("a", "ln_params_at_1", "b", "ln_tokens_at_1")
 _LOSS_LAW = ("E", "A", "exponent")

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.techniques.law import Array, Law, Values, power_terms
 
 
 def _terms(eta: Array, x: Values) -> tuple[Array, Array]:
-    flops = 6 * x["params"] * x["tokens"]
+    flops = SIX_ND.flops(x["params"], x["tokens"])
     ratio = x["tokens"] / x["params"]
     return (ratio / flops) ** eta, (ratio * flops) ** -eta
 

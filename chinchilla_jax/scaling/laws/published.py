@@ -18,8 +18,9 @@ import numpy as np
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.fitting.optimum import Optimum, along
-from chinchilla_jax.scaling.fitting.surface import SIX_ND, Surface
+from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.laws import LAWS
+from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.techniques.law import Array
 
 TABLE = Path(__file__).resolve().parents[2] / "third_party" / "published_laws.json"
@@ -54,7 +55,7 @@ class PublishedLaw:
         if self.law == "chinchilla":
             return Surface(**p)
         if self.law == "over_training":  # C = 6 N D and M = D/N in E + (a M^eta + b M^-eta) C^-eta
-            shrink = 6.0 ** -p["eta"]
+            shrink = SIX_ND.kappa ** -p["eta"]
             return Surface(p["E"], p["a"] * shrink, p["b"] * shrink, 2 * p["eta"], 2 * p["eta"])
         return None
 
@@ -76,7 +77,7 @@ class PublishedLaw:
         """
         if not self.has_loss:
             raise UserError(f"law {self.name} gives sizes, not a loss; {_with_loss()} give one")
-        values = {"params": params, "tokens": tokens, "flops": 6 * np.asarray(params) * tokens}
+        values = {"params": params, "tokens": tokens, "flops": SIX_ND.flops(params, tokens)}
         defaults = {"unique_tokens": tokens, "sparsity": 0.0, "nonzero_params": params}
         return LAWS[self.law].predict(self.parameters, **{**values, **defaults, **columns})
 
@@ -110,11 +111,11 @@ class PublishedLaw:
 
         def loss(log_params: Array) -> Array:
             params = np.exp(log_params)
-            return self.loss(params, budget / (6 * params), **columns)
+            return self.loss(params, SIX_ND.tokens(budget, params), **columns)
 
-        log_params = minimise(loss, np.full(flops.shape, 0.0), np.log(flops / 6))
+        log_params = minimise(loss, np.full(flops.shape, 0.0), np.log(SIX_ND.params(flops, 1.0)))
         params = np.exp(log_params)
-        return Optimum(flops, params, budget / (6 * params), loss(log_params))
+        return Optimum(flops, params, SIX_ND.tokens(budget, params), loss(log_params))
 
 
 def _power_law(flops: Array, p: Mapping[str, float]) -> Optimum:
@@ -123,8 +124,8 @@ def _power_law(flops: Array, p: Mapping[str, float]) -> Optimum:
     tokens = p["tokens_at_1"] * flops ** p["b"] if "b" in p else None
     if params is None:
         assert tokens is not None
-        return Optimum(flops, flops / (6 * tokens), tokens, None)
-    return Optimum(flops, params, flops / (6 * params) if tokens is None else tokens, None)
+        return Optimum(flops, SIX_ND.params(flops, tokens), tokens, None)
+    return Optimum(flops, params, SIX_ND.tokens(flops, params) if tokens is None else tokens, None)
 
 
 def _interpolate(x: Array, grid: Array, values: Array) -> Array:

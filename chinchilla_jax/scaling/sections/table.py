@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from chinchilla_jax.scaling.fits import Ranges, RunTable
-from chinchilla_jax.scaling.fitting.surface import FlopsModel
+from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.runs import Runs
 
 _ASIDE_SHOWN = 200

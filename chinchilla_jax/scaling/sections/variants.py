@@ -20,9 +20,10 @@ from chinchilla_jax.scaling.fitting.isoflop import METHODS, profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
 from chinchilla_jax.scaling.fitting.noise import noise_model
 from chinchilla_jax.scaling.fitting.separable import Objective
-from chinchilla_jax.scaling.fitting.surface import PARAMETERS, FlopsModel, fit_surface
+from chinchilla_jax.scaling.fitting.surface import PARAMETERS, fit_surface
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conventions import available
+from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.runs import Runs
 
 _DRAWS = 400  # of another convention

@@ -4,6 +4,7 @@ import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.scaling.table.runs import Runs
 
 # flops / (params * tokens): 2 for a forward pass, 6 for training, more where attention, embeddings
@@ -69,9 +70,9 @@ def check_units(runs: Runs) -> None:
     ratio = _ratio(runs)
     condition_R = runs.condition_R()
     middle_C = np.array([np.median(ratio[condition_R == c]) for c in np.unique(condition_R)])
-    middle = float(middle_C[np.abs(np.log(middle_C / 6.0)).argmin()])
+    middle = float(middle_C[np.abs(np.log(middle_C / SIX_ND.kappa)).argmin()])
     if not _RATIO[0] < middle < _RATIO[1]:
-        power = round(np.log10(middle / 6.0) / 3) * 3
+        power = round(np.log10(middle / SIX_ND.kappa) / 3) * 3
         unit = _UNITS.get(abs(power))
         guess = f"; are params or tokens in {unit}?" if unit and power > 0 else ""
         guess = f"; are flops in {unit}?" if unit and power < 0 else guess

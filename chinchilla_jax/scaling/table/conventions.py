@@ -12,6 +12,7 @@ import numpy as np
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.table.cells import group_flops
+from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.scaling.table.curves import Curve
 from chinchilla_jax.scaling.table.runs import Runs
 
@@ -51,7 +52,7 @@ def flops_of(runs: Runs, convention: str, params: Floats) -> Floats | None:
     if convention in (runs.flops_convention, "as_given"):
         return runs.flops
     if convention == "six_nd":
-        return 6 * params * runs.tokens
+        return SIX_ND.flops(params, runs.tokens)
     column = runs.columns.get(f"flops_{convention}")
     return None if column is None or np.any(np.isnan(column)) else column
 

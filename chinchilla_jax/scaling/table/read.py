@@ -30,6 +30,7 @@ from chinchilla_jax.scaling.table.columns import (
     numbers,
     texts,
 )
+from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.scaling.table.curves import Curve, curves_of_rows, curves_of_sweep
 from chinchilla_jax.scaling.table.kinds import Sizes, kinds_of
 from chinchilla_jax.scaling.table.readers import Cell, Raw, in_memory, read_raw
@@ -128,11 +129,11 @@ def _ends_of(table: NamedTable) -> tuple[NamedTable, tuple[Curve, ...]]:
 def complete(core: dict[str, Floats]) -> dict[str, Floats]:
     """Fills the third of params, tokens, flops by C = 6ND."""
     if "params" not in core:
-        core = {**core, "params": core["flops"] / (6 * core["tokens"])}
+        core = {**core, "params": SIX_ND.params(core["flops"], core["tokens"])}
     if "tokens" not in core:
-        core = {**core, "tokens": core["flops"] / (6 * core["params"])}
+        core = {**core, "tokens": SIX_ND.tokens(core["flops"], core["params"])}
     if "flops" not in core:
-        core = {**core, "flops": 6 * core["params"] * core["tokens"]}
+        core = {**core, "flops": SIX_ND.flops(core["params"], core["tokens"])}
     return core
 
 

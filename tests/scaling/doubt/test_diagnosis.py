@@ -8,9 +8,10 @@ import pytest
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.doubt import diagnosis
-from chinchilla_jax.scaling.fitting.surface import SIX_ND, LocalOptimum, fit_surface
+from chinchilla_jax.scaling.fitting.surface import LocalOptimum, fit_surface
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cells import group_flops
+from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.scaling.table.runs import Runs
 from tests.scaling.known import TRUE, grid, loose
 

@@ -8,8 +8,9 @@ import pytest
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.doubt import holdout
 from chinchilla_jax.scaling.doubt.holdout import ALL, FORECASTERS, Forecaster, Score, best, scores
-from chinchilla_jax.scaling.fitting.surface import SIX_ND, fit_surface
+from chinchilla_jax.scaling.fitting.surface import fit_surface
 from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.scaling.table.runs import Runs
 from tests.scaling.known import TRUE, grid
 

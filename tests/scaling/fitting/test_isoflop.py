@@ -15,8 +15,9 @@ from chinchilla_jax.scaling.fitting.isoflop import (
 )
 from chinchilla_jax.scaling.fitting.minima import fit_loss_law, fit_minima
 from chinchilla_jax.scaling.fitting.noise import noise_model
-from chinchilla_jax.scaling.fitting.surface import SIX_ND, Surface
+from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.table.cells import group_flops
+from chinchilla_jax.scaling.table.cost import SIX_ND
 from tests.scaling.known import TRUE, grid, published
 
 FIVE = 10.0 ** np.arange(17, 22)

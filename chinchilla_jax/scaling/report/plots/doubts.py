@@ -16,9 +16,10 @@ from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fits import Convention, Fits
 from chinchilla_jax.scaling.fitting.intervals import interval
-from chinchilla_jax.scaling.fitting.surface import FlopsModel, Surface
+from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.report.plots import style
 from chinchilla_jax.scaling.table.conventions import in_print
+from chinchilla_jax.scaling.table.cost import FlopsModel
 
 _SHOWN_DRAWS = 2000
 _LEAST_DRAWS = 20

@@ -6,9 +6,14 @@ is missing or not finite is `-`.
 
 import functools
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec
 
+# 1.23M, 16.4 GB, 75 s, 0.51 (0.46 to 0.57), 33 (interval open)
+_NUMBER = re.compile(
+    r"|-|[-+\u2212]?[\d.]+(e[-+]?\d+)?( ?([kMBT%]|[kMGT]?B|ms|s|min|h))?( \(.*\)| to .*)?"
+)
 MISSING = "-"
 _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _BYTES = ((1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB"), (1.0, " B"))
@@ -141,3 +146,12 @@ def _plain(value: float, digits: int) -> str:
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     text = f"{value:.{places}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell of a table is a number with or without unit and interval, or missing.
+
+    >>> [is_number(text) for text in ("", "-", "1.23M", "75 s", "0.51 (0.46 to 0.57)", "1e11-8x2")]
+    [True, True, True, True, True, False]
+    """
+    return bool(_NUMBER.fullmatch(text))

@@ -9,7 +9,14 @@ from tqdm import tqdm
 
 from chinchilla_jax.experiment.estimate import Estimate
 from chinchilla_jax.experiment.grid import Cell
-from chinchilla_jax.experiment.numbers import MISSING, count, data_size, duration, fixed, flops
+from chinchilla_jax.experiment.numbers import (
+    count,
+    data_size,
+    duration,
+    fixed,
+    flops,
+    is_number,
+)
 
 LOG_SECONDS = 10.0  # between lines of progress where there is no terminal
 
@@ -17,10 +24,8 @@ LOG_SECONDS = 10.0  # between lines of progress where there is no terminal
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their longest entry, numbers to the right, texts to the left."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    numeric = [
-        all(cell[:1].isdigit() or cell in (MISSING, "") for cell in column)
-        for column in zip(*rows, strict=True)
-    ] or [False] * len(header)
+    columns = zip(*rows, strict=True)
+    numeric = [all(map(is_number, column)) for column in columns] or [False] * len(header)
 
     def line(cells: Sequence[str]) -> str:
         padded = (

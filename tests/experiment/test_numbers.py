@@ -53,3 +53,9 @@ def test_intervals():
     assert numbers.between(None, numbers.exponent) == ""
     assert numbers.with_interval(0.51, [0.456, 0.571], numbers.exponent) == "0.510 (0.456 to 0.571)"
     assert numbers.with_interval(0.51, None, numbers.exponent) == "0.510"
+
+
+def test_tables_tell_numbers_from_names_that_begin_with_a_digit():
+    cells = "", "-", "1.23M", "16.4 GB", "75 s", "0.51 (0.46 to 0.57)", "1.49e+03", "+0.4 %"
+    assert all(map(numbers.is_number, cells))
+    assert not any(map(numbers.is_number, ("1e11-8x2-s0", "1x1x2", "planned", "7 sizes")))

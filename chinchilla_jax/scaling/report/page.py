@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from chinchilla_jax.experiment.numbers import is_number
 from chinchilla_jax.scaling.report.summary import Table
 
 _STYLE = """
@@ -49,9 +50,6 @@ ul.doubts li { margin: .35rem 0; }
 @media print { body { padding: 0; font-size: 11pt; } h2 { break-after: avoid; }
   figure, table { break-inside: avoid; } .tall { max-height: none; } nav { display: none; } }
 """
-
-
-_NUMBER = re.compile(r"|-|[-+\u2212]?[\d.]+(e-?\d+|[kMBT%]| %)?( [(\d].*| to .*)?")
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def _table(table: Table) -> str:
         return ""
     table = table.without_empty_columns()
     columns = zip(*table.rows, strict=True)
-    kind = ["n" if all(map(_NUMBER.fullmatch, cells)) else "" for cells in columns]
+    kind = ["n" if all(map(is_number, cells)) else "" for cells in columns]
 
     def cells(tag: str, texts: Sequence[str]) -> str:
         return "".join(

@@ -6,9 +6,14 @@ import pytest
 from hypothesis import settings
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Programs here run a few steps: LLVM took longer to optimise them than they to run. What XLA makes
-# of them is the same. Sweeps that tests start compile as people's do.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# Programs here run a few steps, and took far longer to compile: a quarter of that is left with the
+# older of XLA's two code generators and without LLVM's optimiser. What they are made from, the HLO,
+# is the same. Sweeps that tests start compile as people's do.
+QUICK_TO_COMPILE = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+}
+os.environ |= QUICK_TO_COMPILE
 
 # New examples at every run here; the same ones in CI, whose verdict must not depend on chance.
 settings.register_profile("here", deadline=None)

@@ -99,45 +99,58 @@ def test_no_logit_depends_on_a_later_token(config):
         assert (moved[position:] > 1e-4).all()
 
 
+@functools.cache
+def traced_gradient(config, scan, remat="none"):
+    """That of the mean loss, and the weights for it: the same, scanned or not."""
+    model, params = Decoder(config, scan=scan, remat=remat), noisy_params(Decoder(config))
+    params = stacked(params, config.depth) if scan else params
+    return jax.jit(jax.grad(lambda p: mean_loss(model, p, tokens()))).trace(params), params
+
+
+@functools.cache
+def gradient(config, scan, remat="none"):
+    traced, params = traced_gradient(config, scan, remat)
+    return traced.lower().compile()(params)
+
+
 @BOTH
 def test_a_scan_over_layers_has_the_gradients_of_the_unrolled_model(config):
-    unrolled, scanned = Decoder(config), Decoder(config, scan=True)
-    params = noisy_params(unrolled)
-    gradient = lambda model: jax.jit(jax.grad(lambda p: mean_loss(model, p, tokens())))  # noqa: E731
-    expected = gradient(unrolled)(params)
-    actual = gradient(scanned)(stacked(params, config.depth))
-    assert_trees_close(actual, stacked(expected, config.depth), rtol=1e-4, atol=1e-6)
+    expected = stacked(gradient(config, scan=False), config.depth)
+    assert_trees_close(gradient(config, scan=True), expected, rtol=1e-4, atol=1e-6)
 
 
 @BOTH
 @pytest.mark.parametrize("scan", [False, True])
-def test_remat_computes_products_again_and_changes_no_number(config, scan):
-    params = noisy_params(Decoder(config, scan=scan))
-    products, gradients = {}, {}
-    for remat in ("none", "attention", "dots", "full"):
-        model = Decoder(config, scan=scan, remat=remat)
-        grad = jax.grad(lambda p, model=model: mean_loss(model, p, tokens()))
-        traced = jax.jit(grad).trace(params)
-        products[remat] = str(traced.jaxpr).count("dot_general")
-        gradients[remat] = traced.lower().compile()(params)
+def test_remat_computes_products_again(config, scan):
+    none, attention, dots, full = (
+        str(traced_gradient(config, scan, remat)[0].jaxpr).count("dot_general")
+        for remat in ("none", "attention", "dots", "full")
+    )
     # The scores and what they weigh again; those of batched products; all.
-    assert products["none"] < products["attention"] <= products["dots"] < products["full"]
-    for remat in ("attention", "dots", "full"):
-        assert_trees_close(gradients[remat], gradients["none"], rtol=1e-5, atol=1e-6)
+    assert none < attention <= dots < full
+
+
+@pytest.mark.parametrize("config,scan", [(MODERN, True), (CHINCHILLA, False)])
+@pytest.mark.parametrize("remat", ["attention", "dots", "full"])
+def test_remat_changes_no_number(config, scan, remat):
+    again = gradient(config, scan, remat)
+    assert_trees_close(again, gradient(config, scan), rtol=1e-5, atol=1e-6)
 
 
 @BOTH
 def test_parameters_and_loss_are_float32_while_compute_is_bfloat16(config):
     exact, model = Decoder(config), Decoder(config, dtype=jnp.bfloat16)
-    params = jax.jit(model.init)(jax.random.key(0), tokens())["params"]
-    assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    drawn = jax.eval_shape(model.init, jax.random.key(0), tokens())["params"]
+    assert {p.dtype for p in jax.tree.leaves(drawn)} == {jnp.dtype("float32")}
+    params = noisy_params(exact)
     hidden = jax.eval_shape(lambda p: model.apply({"params": p}, tokens(), method="hidden"), params)
     assert hidden.dtype == jnp.bfloat16
-    run = jax.jit(jax.value_and_grad(lambda p, m: mean_loss(m, p, tokens())), static_argnums=1)
-    value, grads = run(params, model)
+    run = jax.jit(lambda p, m: mean_loss(m, p, tokens()), static_argnums=1)
+    value, grads = jax.eval_shape(jax.value_and_grad(lambda p: run(p, model)), params)
     assert value.dtype == jnp.float32
     assert {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
-    np.testing.assert_allclose(value, run(params, exact)[0], rtol=2e-2)
+    np.testing.assert_allclose(run(params, model), run(params, exact), rtol=2e-2)
+    assert run(params, model) != run(params, exact)
     jaxpr = str(jax.make_jaxpr(lambda p: model.apply({"params": p}, tokens()))(params))
     softmax = [line for line in jaxpr.splitlines() if " exp " in line or "reduce_max" in line]
     assert softmax

@@ -1,5 +1,7 @@
 """Muon: which parameters it takes, that it orthogonalises them, and that it is exact elsewhere."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -26,7 +28,8 @@ def flat(tree):
     return {path_name(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
-def one_update(optimizer, layers="unrolled", definition="modern", **recipe):
+@functools.cache
+def one_update(optimizer, layers, definition, **recipe):
     """The run's update at rate 1 from gradients of full rank, by path, and its initial state."""
     run = small_run(
         model={"definition": definition},
@@ -79,13 +82,13 @@ def test_each_expert_is_a_matrix_of_its_own(monkeypatch):
 
 
 def test_scanned_layers_are_matrices_of_their_own():
-    _, unrolled = one_update("muon")
-    _, scanned = one_update("muon", "scan")
+    _, unrolled = one_update("muon", "unrolled", "modern", parametrization="standard")
+    _, scanned = one_update("muon", "scan", "modern", parametrization="standard")
     for path, stack in scanned.items():
         if path.startswith("layers/"):
             for i, matrix in enumerate(stack):
                 expected = unrolled[path.replace("layers/", f"layers_{i}/")]
-                np.testing.assert_allclose(matrix, expected, rtol=1e-4, atol=1e-6, err_msg=path)
+                np.testing.assert_allclose(matrix, expected, rtol=1e-4, atol=1e-5, err_msg=path)
 
 
 @pytest.mark.parametrize("name", sorted(HIDDEN))

@@ -21,6 +21,13 @@ EXACT = {
     "cos", "div", "scatter-add",
 }  # fmt: skip
 BOTH = pytest.mark.parametrize("definition", ["modern", "chinchilla"])
+# Any two of the three in all combinations, the other half only with -m slow.
+CASES = [
+    pytest.param(definition, layers, remat, marks=[pytest.mark.slow] * ((i + j + k) % 2))
+    for i, definition in enumerate(("modern", "chinchilla"))
+    for j, layers in enumerate(("scan", "unrolled"))
+    for k, remat in enumerate(("none", "attention", "dots", "full"))
+]
 
 
 def run_of(definition, kv_heads=8, dtype="bfloat16", **training):
@@ -39,9 +46,7 @@ def traced(run):
         return compiled.train.trace(compiled.abstract_state, tokens, rates, scalar, count)
 
 
-@BOTH
-@pytest.mark.parametrize("layers", ["scan", "unrolled"])
-@pytest.mark.parametrize("remat", ["none", "attention", "dots", "full"])
+@pytest.mark.parametrize("definition,layers,remat", CASES)
 def test_products_are_16_bit_and_all_sums_float32(definition, layers, remat):
     products = collections.Counter()
     kv_heads = 4 if definition == "modern" else 8

@@ -14,6 +14,12 @@ from tests.experiment import experts
 from tests.training.helpers import small_run
 
 MESHES = {(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8)}
+# Each mesh once, and both definitions where all axes are.
+CASES = [
+    ("modern", (8, 1, 1)), ("modern", (1, 1, 8)), ("modern", (2, 2, 2)),
+    ("chinchilla", (2, 4, 1)), ("chinchilla", (2, 2, 2)),
+]
+MORE = [("modern", (2, 4, 1)), ("chinchilla", (8, 1, 1)), ("chinchilla", (1, 1, 8))]
 
 
 def on(mesh):
@@ -27,7 +33,7 @@ def losses(path, run, corpus):
     return np.array([*curve, row["loss"]])
 
 
-@pytest.fixture(scope="module", params=["modern", "chinchilla"])
+@pytest.fixture(scope="module")
 def definition(request):
     return request.param
 
@@ -38,8 +44,12 @@ def single(definition, text_corpus, tmp_path_factory):
     return losses(tmp_path_factory.mktemp("single"), run, text_corpus)
 
 
-@pytest.mark.parametrize("mesh", sorted(MESHES))
-def test_the_loss_curve_is_that_of_one_device(mesh, definition, single, text_corpus, tmp_path):
+@pytest.mark.parametrize(
+    "definition,mesh",
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)],
+    indirect=["definition"],
+)
+def test_the_loss_curve_is_that_of_one_device(definition, mesh, single, text_corpus, tmp_path):
     run = small_run(model={"definition": definition}, training=on(mesh))
     np.testing.assert_allclose(losses(tmp_path, run, text_corpus), single, rtol=1e-5)
 
@@ -66,25 +76,6 @@ def test_the_batch_is_split_over_data_and_fsdp():
     compiled = compiled_for(small_run(training=on((2, 2, 2))))
     spec = jax.sharding.NamedSharding(compiled.mesh, sharding.TRAIN_BATCH)
     assert spec.shard_shape((4, 8, 17)) == (4, 2, 17)
-
-
-def test_fsdp_gathers_weights_and_scatters_or_reduces_gradients():
-    """The compiled step of a sharded mesh talks; that of one device does not."""
-    words = ("all-gather", "all-reduce")
-    for mesh, present in (((2, 4, 1), True), ((1, 1, 1), False)):
-        text = compiled_text(small_run(training=on(mesh)))
-        assert [word in text for word in words] == [present] * 2
-
-
-def compiled_text(run):
-    compiled = compiled_for(run)
-    with jax.set_mesh(compiled.mesh):
-        tokens = jax.ShapeDtypeStruct((1, run.batch_size, run.sequence_length + 1), np.int32)
-        scalar = jax.ShapeDtypeStruct((), np.float32)
-        count = jax.ShapeDtypeStruct((), np.int32)
-        rates = jax.ShapeDtypeStruct((1,), np.float32)
-        lowered = compiled.train.lower(compiled.abstract_state, tokens, rates, scalar, count)
-        return lowered.compile().as_text()
 
 
 def test_a_parameter_without_a_rule_is_an_error():

@@ -25,7 +25,7 @@ from chinchilla_jax.experiment.records import read_plan, run_directory
 from chinchilla_jax.training import worker
 from chinchilla_jax.training.placement import mesh_devices
 from chinchilla_jax.training.sweep import _blame, freeze_plan, select
-from tests.conftest import write_sentences
+from tests.conftest import QUICK_TO_COMPILE, write_sentences
 
 TIMES = {"wall_seconds", "tokens_per_second", "input_share"}
 CONFIG = """
@@ -145,12 +145,11 @@ def place(tmp_path_factory):
 
 def start(place, workdir, *arguments, program="sweep", **variables):
     environment = (
-        os.environ
+        {name: value for name, value in os.environ.items() if name not in QUICK_TO_COMPILE}
         | variables
         | {
             "CHINCHILLA_JAX_CACHE": str(place / "cache"),
             "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
         }
     )
     command = [sys.executable, "-m", f"chinchilla_jax.{program}", f"--workdir={workdir}"]
@@ -165,7 +164,11 @@ def start(place, workdir, *arguments, program="sweep", **variables):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=200)
+    try:
+        out, err = process.communicate(timeout=200)
+    except subprocess.TimeoutExpired:
+        process.kill()  # its workers see it and end
+        raise
     return process.returncode, out, err
 
 

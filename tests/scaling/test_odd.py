@@ -98,7 +98,7 @@ class _Page(HTMLParser):
 
 
 def evaluated(odd, folder):
-    """What `evaluate` does, any warning an error; the report is checked."""
+    """What `evaluate` does, any warning an error, and checks of the report."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fits, arrays = analyse(read_runs(odd.table()), Settings(**{"bootstrap": 0, **odd.settings}))
@@ -120,7 +120,11 @@ def evaluated(odd, folder):
         assert drawn != bool(re.search(rf"Not drawn: [^:]*{title}", page.text)), name
         if drawn:
             _readable(folder / f"{name}.png", folder / f"{name}.svg")
-    return fits, page.text
+    known = [each.a is not None for each in (fits.parametric, fits.isoflop, fits.envelope)]
+    known += [row.status == "ok" for row in fits.isoflop.budgets]
+    assert (folder / "frontier.png").exists() == any(known)  # never an empty one
+    if fits.parametric.status == "ok" and odd.loss.startswith("no term"):  # no frontier
+        assert (folder / "surface.png").exists()
 
 
 def _readable(png, svg):

@@ -52,6 +52,8 @@ NAMED = [
     Odd("grid", "random", ("costly small models",), {"objective": "least_absolute", **DRAWN}),
     Odd("small", "thousandths", settings={"objective": "huber", **DRAWN}),
     Odd("large", "fifteen", ("budgets", "one unfinished"), DRAWN),
+    Odd("small", "random", ("one unfinished",), DRAWN),
+    Odd("grid", "one run that failed", settings={"objective": "least_absolute"}),
     Odd("seven runs", "one run that failed", settings=DRAWN),
 ]  # fmt: skip
 

@@ -16,8 +16,11 @@ from tests.training.helpers import small_run
 MESHES = {(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8)}
 # Each mesh once, and both definitions where all axes are.
 CASES = [
-    ("modern", (8, 1, 1)), ("modern", (1, 1, 8)), ("modern", (2, 2, 2)),
-    ("chinchilla", (2, 4, 1)), ("chinchilla", (2, 2, 2)),
+    ("modern", (8, 1, 1)),
+    ("modern", (1, 1, 8)),
+    ("modern", (2, 2, 2)),
+    ("chinchilla", (2, 4, 1)),
+    ("chinchilla", (2, 2, 2)),
 ]
 MORE = [("modern", (2, 4, 1)), ("chinchilla", (8, 1, 1)), ("chinchilla", (1, 1, 8))]
 

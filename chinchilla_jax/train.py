@@ -16,8 +16,8 @@ from absl import flags
 from chinchilla_jax import program
 from chinchilla_jax.experiment import records, storage, tables
 from chinchilla_jax.experiment.config import RunConfig
-from chinchilla_jax.experiment.counting import flops_per_step
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.training import distributed
 from chinchilla_jax.training.sweep import freeze_plan, select
@@ -59,14 +59,11 @@ def _train(workdir: Path) -> dict[str, Any]:
     worker.prepare_jax(cache_folder(run.data.cache))
     corpus = worker.open_planned_corpus(workdir, run)
     directory = records.run_directory(workdir, run.run_id)
-    step_flops = flops_per_step(
-        run.model, run.batch_size, run.sequence_length, run.flops_convention
-    )
+    total = ledger(run).training_flops(run.flops_convention)
 
     def show(step: int, loss: float) -> None:
         if distributed.is_writer():
-            done, total = step * step_flops, run.steps * step_flops
-            bar.show(done, total, f"step {step}, loss {loss:.4f}")
+            bar.show(total * step // run.steps, total, f"step {step}, loss {loss:.4f}")
 
     with worker.locked(directory, patient=True) as lock, tables.ProgressBar() as bar:
         if lock is None:

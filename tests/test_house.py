@@ -20,6 +20,8 @@ MAY_IMPORT = {
     "training": {"models", "data", "experiment", "techniques"},
     "scaling": {"experiment", "techniques"},
 }
+# A technique knows what a model is and how it is counted, and of runs what it is told.
+TECHNIQUES_MAY_IMPORT = {"errors", "schema", "model", "parameters", "counting"}
 # The way of the data through the evaluator: a room imports only those before it.
 ROOMS = ("arrays", "table", "fitting", "settings", "laws", "fits", "doubt", "approaches",
          "forecast", "sections", "analysis", "comparison", "report", "library")  # fmt: skip
@@ -48,6 +50,13 @@ def test_a_wing_imports_only_those_below_it(wing):
             if wing in ("experiment", "techniques", "scaling"):
                 assert top not in JAX, f"{path} imports {name}"
             assert top != "tensorflow", f"{path} imports {name}"
+
+
+def test_techniques_know_of_experiments_only_what_a_model_is():
+    for path in (PACKAGE / "techniques").rglob("*.py"):
+        for name in imports(path):
+            if name.startswith("chinchilla_jax.experiment"):
+                assert name.split(".")[2] in TECHNIQUES_MAY_IMPORT, f"{path} imports {name}"
 
 
 def test_the_evaluator_is_walked_in_one_direction():

@@ -49,7 +49,7 @@ class Corpus:
 
     @property
     def train_tokens(self) -> int:
-        return self.meta.train.tokens
+        return len(self.train)
 
     @property
     def data_fingerprint(self) -> str:

@@ -13,7 +13,15 @@ from chinchilla_jax.experiment import vary
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.fingerprint import LABEL, OPERATION
 from chinchilla_jax.experiment.model import DEFINITIONS, ModelConfig
-from chinchilla_jax.experiment.schema import BY_PATH, check_types, one_of, positive, require
+from chinchilla_jax.experiment.schema import (
+    BY_PATH,
+    UNLESS_DEFAULT,
+    check_types,
+    one_of,
+    positive,
+    require,
+)
+from chinchilla_jax.techniques import Techniques
 
 CONVENTIONS = ("matmul", "chinchilla", "six_nd")
 BUILDERS = ("python_source", "local_text", "array_record")
@@ -272,6 +280,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     measurement: Measurement = field(default_factory=Measurement)
     execution: Execution = field(default_factory=Execution, metadata=OPERATION)
+    techniques: Techniques = field(default_factory=Techniques, metadata=UNLESS_DEFAULT)
     batch_size: int  # sequences
     sequence_length: int  # tokens
     steps: int  # optimizer updates, exactly
@@ -313,6 +322,7 @@ class Experiment:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     measurement: Measurement = field(default_factory=Measurement)
     execution: Execution = field(default_factory=Execution, metadata=OPERATION)
+    techniques: Techniques = field(default_factory=Techniques, metadata=UNLESS_DEFAULT)
 
     def __post_init__(self) -> None:
         check_types(self, "config")

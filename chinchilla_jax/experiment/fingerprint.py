@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from chinchilla_jax.experiment.schema import to_json
+from chinchilla_jax.experiment.schema import is_written, to_json
 
 OPERATION = {"decides": "operation"}
 LABEL = {"decides": "label"}
@@ -30,11 +30,14 @@ class Leaf:
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[Leaf]:
-    """The fields of a tree of dataclasses, in their order, without those of OPERATION."""
+    """The fields of a tree of dataclasses, in their order, without those of OPERATION.
+
+    What `to_json` leaves out is left out here: groups that are not in use.
+    """
     for field in dataclasses.fields(config):
         decides = field.metadata.get("decides")
         value = getattr(config, field.name)
-        if decides == "operation":
+        if decides == "operation" or not is_written(field, config):
             continue
         if dataclasses.is_dataclass(value):
             yield from leaves(value, f"{prefix}{field.name}.")

@@ -1,7 +1,9 @@
 """From budgets and a ladder of sizes to cells: N, D, steps.
 
 D is solved first, from the exact FLOPs per token of the shape; batch follows from D, and whole
-steps from the budget. A cell outside the sensible range stays in the plan with its reason.
+steps from the budget. A budget buys the passes of the trained model itself: what a technique spends
+besides, on a teacher say, comes on top, in `flops`. A cell outside the sensible range stays in the
+plan with its reason.
 """
 
 import csv
@@ -11,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from chinchilla_jax import techniques
 from chinchilla_jax.experiment import recipe as rules
 from chinchilla_jax.experiment import vary
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
@@ -18,6 +21,7 @@ from chinchilla_jax.experiment.counting import count_params, flops_per_step, flo
 from chinchilla_jax.experiment.epochs import epochs
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
+from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.experiment.vary import Variant
@@ -73,7 +77,7 @@ def plan(
                             reason=reason,
                             params=size.params,
                             tokens=run.tokens,
-                            flops=size.flops,
+                            flops=ledger(run).training_flops(run.flops_convention),
                             run=run,
                         )
                     )
@@ -90,7 +94,8 @@ def ladder(experiment: Experiment) -> list[ModelConfig]:
     """The shapes of the experiment, in order of total parameters.
 
     Raises:
-      UserError: an unknown table, or a width that cannot be split into heads.
+      UserError: an unknown table, a width that cannot be split into heads, or a shape that a
+        technique cannot have.
     """
     spec, recipe, vocab = experiment.ladder, experiment.recipe, experiment.data.vocab_size
     if spec.table:
@@ -104,6 +109,7 @@ def ladder(experiment: Experiment) -> list[ModelConfig]:
         shapes = [rules.shape_for_width(width, recipe, vocab) for width in spec.widths]
     if len(set(shapes)) < len(shapes):
         raise UserError("ladder: a shape is given twice")
+    shapes = [techniques.trained_shape(shape, experiment.techniques) for shape in shapes]
     return sorted(shapes, key=lambda shape: count_params(shape).total)
 
 
@@ -238,6 +244,7 @@ def _run(variant: Variant[Experiment], budget: float, size: _Size) -> RunConfig:
         training=experiment.training,
         measurement=experiment.measurement,
         execution=experiment.execution,
+        techniques=experiment.techniques,
         batch_size=size.batch,
         sequence_length=recipe.sequence_length,
         steps=size.steps,

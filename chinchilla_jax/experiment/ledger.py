@@ -1,5 +1,6 @@
 """What a run holds and costs, from its configuration: the ledger, each figure a column."""
 
+from chinchilla_jax import techniques
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.counting import (
     attention_flops,
@@ -22,7 +23,8 @@ from chinchilla_jax.techniques.technique import Facts, Ledger, Weights
 
 def ledger(run: RunConfig) -> Ledger:
     """The ledger of a run, exactly."""
-    return dense(facts(run))
+    known = facts(run)
+    return techniques.changed_ledger(dense(known), run.techniques, known)
 
 
 def facts(run: RunConfig) -> Facts:

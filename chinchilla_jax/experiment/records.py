@@ -28,7 +28,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.lock import Lock
-from chinchilla_jax.experiment.rows import columns, row_of
+from chinchilla_jax.experiment.rows import columns, completed, row_of
 from chinchilla_jax.experiment.schema import from_json, to_json
 from chinchilla_jax.experiment.storage import LineFile, read_json, write_text_atomic
 
@@ -271,7 +271,7 @@ def collect(workdir: Path) -> list[dict[str, Any]]:
         elif (failure := directory.failure()) is not None:
             row |= {"status": "failed", "reason": failure}
         rows.append(row)
-    return rows
+    return completed(rows)
 
 
 def write_results(workdir: Path) -> list[dict[str, Any]]:
@@ -314,8 +314,8 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
 def _first_difference(old: Any, new: Any, where: str = "") -> str:
     """Where two JSON values differ first, as `path: old, now new`; empty when they do not."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in old:
-            found = _first_difference(old[key], new.get(key), f"{where}.{key}".lstrip("."))
+        for key in old | new:
+            found = _first_difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
             if found and key not in ("run_id", "experiment"):
                 return found
         return ""

@@ -2,14 +2,15 @@
 
 The columns of results.csv follow from the types: a field of the configuration is a column
 `group_field` (COLUMNS has those of other names) unless it says only how the run is carried out
-(`fingerprint.OPERATION`), and a row has each.
+(`fingerprint.OPERATION`), and a row has each. Techniques have columns where they are in use.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chinchilla_jax import techniques
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.fingerprint import fingerprint, leaves
 from chinchilla_jax.experiment.ledger import ledger
@@ -69,7 +70,17 @@ def row_of(run: RunConfig) -> dict[str, Any]:
 
 def column(path: str) -> str:
     """The column of the field at a path of a run."""
-    return COLUMNS.get(path, path.replace(".", "_"))
+    return COLUMNS.get(path, path.removeprefix("techniques.").replace(".", "_"))
+
+
+def completed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that all have the columns of the techniques which some of them use.
+
+    A run without a technique has the value that means so, and is no run of which it is missing.
+    """
+    dense = techniques.dense_columns()
+    used = [name for name in dense if any(name in row for row in rows)]
+    return [row | {name: dense[name] for name in used if name not in row} for row in rows]
 
 
 def columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:

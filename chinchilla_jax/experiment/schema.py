@@ -21,6 +21,9 @@ from chinchilla_jax.experiment.errors import UserError
 T = TypeVar("T")
 
 BY_PATH = {"by_path": True}  # metadata of a mapping from paths of its own class to lists of values
+# Metadata of a field that is not written where it has its default: so that a field which is added
+# leaves what is written without it as it was.
+UNLESS_DEFAULT = {"unless_default": True}
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -53,13 +56,27 @@ def to_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if hasattr(value, "to_json"):
             return value.to_json()
-        names = [field.name for field in dataclasses.fields(value)]
-        return {_key(name): to_json(getattr(value, name)) for name in names}
+        written = {
+            field.name: getattr(value, field.name)
+            for field in dataclasses.fields(value)
+            if is_written(field, value)
+        }
+        return {_key(name): to_json(item) for name, item in written.items()}
     if isinstance(value, Mapping):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
     return value
+
+
+def is_written(field: dataclasses.Field[Any], config: Any) -> bool:
+    """Whether JSON of `config` has this field of it: see UNLESS_DEFAULT."""
+    if "unless_default" not in field.metadata:
+        return True
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    return bool(getattr(config, field.name) != default)
 
 
 def from_json(cls: type[T], data: object, where: str) -> T:

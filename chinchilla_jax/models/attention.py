@@ -127,13 +127,13 @@ class Attention(ParameterModule):
     def heads(self, name: str, x_NxD: jax.Array, sequence: int) -> jax.Array:
         """Rows of x times the parameter `name`, [N / S, S, heads, K]."""
         w_DxHxK = self.weight(name)
-        y_NxHK = x_NxD @ w_DxHxK.reshape(w_DxHxK.shape[0], -1)
+        y_NxHK = self.products.linear(name, x_NxD, w_DxHxK.reshape(w_DxHxK.shape[0], -1))
         return y_NxHK.reshape(-1, sequence, *w_DxHxK.shape[1:])
 
     def output(self, y_BxSxHxK: jax.Array) -> jax.Array:
         """Heads back to the residual stream, [T, D]."""
         w_HKxD = self.weight("out").reshape(-1, self.config.width)
-        return y_BxSxHxK.reshape(-1, w_HKxD.shape[0]) @ w_HKxD
+        return self.products.linear("out", y_BxSxHxK.reshape(-1, w_HKxD.shape[0]), w_HKxD)
 
 
 class RotaryAttention(Attention):
@@ -152,6 +152,7 @@ class RotaryAttention(Attention):
             q, k, v = (jnp.squeeze(a, axis=2) for a in (q, k, v))
         q = rotate(rms_norm(q, self.weight("query_norm")), angles_SxK)
         k = rotate(rms_norm(k, self.weight("key_norm")), angles_SxK)
+        k, v = self.products.cached(k, v)
         if self.fused is not None:
             return self.output(self.fused(q, k, v))
         # Query head h belongs to key and value head h // (H / G); gradients add up in float32.
@@ -172,6 +173,7 @@ class RelativeAttention(Attention):
     def __call__(self, x_TxD: jax.Array, waves_S1xD: jax.Array) -> jax.Array:
         distances = waves_S1xD.shape[0]
         q, k, v = (self.heads(name, x_TxD, distances - 1) for name in ("query", "key", "value"))
+        k, v = self.products.cached(k, v)
         r_1xS1xHxK = self.heads("positions", waves_S1xD.astype(self.dtype), distances)
         by_key, by_distance = (
             (q + self.weight(name)[None, None]).astype(self.dtype)

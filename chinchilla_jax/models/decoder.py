@@ -17,7 +17,7 @@ from chinchilla_jax.models import attention
 from chinchilla_jax.models.layout import Layout
 from chinchilla_jax.models.module import ParameterModule
 from chinchilla_jax.models.normalization import RMSNorm
-from chinchilla_jax.models.products import einsum32
+from chinchilla_jax.models.products import Products, einsum32
 
 # Raised when the same weights come to compute something else, so that no run continues as another
 # model. 2: both definitions multiply their embedding by sqrt(base).
@@ -49,10 +49,10 @@ class FeedForward(ParameterModule):
     @nn.compact
     def __call__(self, x_TxD: jax.Array) -> jax.Array:
         if self.config.definition == "modern":
-            h_TxF = jax.nn.silu(x_TxD @ self.weight("gate")) * (x_TxD @ self.weight("up"))
+            h_TxF = jax.nn.silu(self.times(x_TxD, "gate")) * self.times(x_TxD, "up")
         else:
-            h_TxF = jax.nn.gelu(x_TxD @ self.weight("up"))
-        return h_TxF @ self.weight("down")
+            h_TxF = jax.nn.gelu(self.times(x_TxD, "up"))
+        return self.times(h_TxF, "down")
 
 
 class Layer(ParameterModule):
@@ -63,13 +63,12 @@ class Layer(ParameterModule):
 
     @nn.compact
     def __call__(self, x_TxD: jax.Array, positions: jax.Array) -> tuple[jax.Array, None]:
-        common = (self.config, self.scaling, self.dtype, self.layout)
         modern = self.config.definition == "modern"
         kind = attention.RotaryAttention if modern else attention.RelativeAttention
-        y = RMSNorm(*common, name="attention_norm")(x_TxD)
-        x_TxD += kind(*common, self.recompute, self.fused, name="attention")(y, positions)
-        y = RMSNorm(*common, name="feed_forward_norm")(x_TxD)
-        x_TxD += FeedForward(*common, name="feed_forward")(y)
+        y = RMSNorm(*self.common, name="attention_norm")(x_TxD)
+        x_TxD += kind(*self.common, self.recompute, self.fused, name="attention")(y, positions)
+        y = RMSNorm(*self.common, name="feed_forward_norm")(x_TxD)
+        x_TxD += FeedForward(*self.common, name="feed_forward")(y)
         return self.layout.place(x_TxD, "TD"), None
 
 
@@ -81,6 +80,7 @@ class Decoder(ParameterModule):
       scaling: muP or standard, and the base width.
       dtype: of activations and products; parameters are float32.
       layout: where arrays lie while it computes.
+      products: how it multiplies.
       scan: layers in one `nn.scan` (parameters `layers/...` with an axis L in front) or unrolled
         (`layers_0/...`, `layers_1/...`).
       remat: what the backward pass computes again, by name (beside `REMAT_POLICIES`).
@@ -90,12 +90,12 @@ class Decoder(ParameterModule):
     scaling: Scaling = Scaling()
     dtype: Any = jnp.float32
     layout: Layout = Layout()
+    products: Products = Products()
     scan: bool = False
     remat: str = "none"
     fused: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
     def setup(self) -> None:
-        common = (self.config, self.scaling, self.dtype, self.layout)
         extra = (self.remat == "attention", self.fused)
         self.embedding = self.weight("embedding")
         if self.config.definition == "modern":
@@ -114,10 +114,10 @@ class Decoder(ParameterModule):
                 in_axes=nn.broadcast,
                 length=self.config.depth,
             )
-            self.layers = layer(*common, *extra)
+            self.layers = layer(*self.common, *extra)
         else:
-            self.layers = [layer(*common, *extra) for _ in range(self.config.depth)]
-        self.final_norm = RMSNorm(*common)
+            self.layers = [layer(*self.common, *extra) for _ in range(self.config.depth)]
+        self.final_norm = RMSNorm(*self.common)
 
     def hidden(self, tokens_BxS: jax.Array) -> jax.Array:
         """Hidden states after the last norm, [T, D], ready for `readout_DxV`."""

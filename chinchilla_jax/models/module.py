@@ -9,6 +9,7 @@ from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.mup import Scaling, initial
 from chinchilla_jax.experiment.parameters import PARAMETERS, parameter, shape
 from chinchilla_jax.models.layout import Layout
+from chinchilla_jax.models.products import Products
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -36,6 +37,16 @@ class ParameterModule(nn.Module):
     scaling: Scaling
     dtype: Any  # of activations and products
     layout: Layout  # where arrays lie while it computes
+    products: Products  # how it multiplies
+
+    @property
+    def common(self) -> tuple[ModelConfig, Scaling, Any, Layout, Products]:
+        """What the modules inside are given too."""
+        return self.config, self.scaling, self.dtype, self.layout, self.products
+
+    def times(self, x_NxI: jax.Array, name: str) -> jax.Array:
+        """Activations times the parameter `name`, [N, O]."""
+        return self.products.linear(name, x_NxI, self.weight(name))
 
     def weight(self, name: str) -> jax.Array:
         """Declares the float32 parameter `name`; matrices of products come in `dtype`.

@@ -1,9 +1,35 @@
-"""Matrix products in 16 bits whose result, but never whose operands, is float32."""
+"""The products of a model, and einsum in 16 bits with a result in float32."""
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+
+
+def _plain(name: str, x_NxI: jax.Array, w_IxO: jax.Array) -> jax.Array:
+    return x_NxI @ w_IxO
+
+
+def _as_they_are(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return k, v
+
+
+@dataclass(frozen=True)
+class Products:
+    """How a model multiplies; these, the default, are the products as they are written.
+
+    All of its products with parameters go through `linear` but the last, with the readout: its two
+    sides are what `training.method.Method.forward` returns.
+
+    Attributes:
+      linear: (name of the parameter, activations [N, I], weights [I, O]) -> [N, O].
+      cached: keys and values as queries meet them, [B, S, G, K] or without G: what a server keeps.
+    """
+
+    linear: Callable[[str, jax.Array, jax.Array], jax.Array] = _plain
+    cached: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] = _as_they_are
 
 
 def einsum32(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:

@@ -1,1 +1,63 @@
-"""What can be varied besides size and tokens: a file each, found by name in one table."""
+"""What runs can differ in besides size and tokens: a file each, a field and a row of a table each.
+
+Nothing outside names a technique: configurations hold `Techniques`, and whoever plans, counts or
+records a run folds over TECHNIQUES. How they are trained stands in `training/techniques`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.schema import UNLESS_DEFAULT
+from chinchilla_jax.techniques.law import Law
+from chinchilla_jax.techniques.shape import TECHNIQUE as SHAPE
+from chinchilla_jax.techniques.shape import Shape
+from chinchilla_jax.techniques.technique import Facts, Ledger, Technique
+
+
+@dataclass(frozen=True, kw_only=True)
+class Techniques:
+    """The configuration of every technique; all are off by default."""
+
+    shape: Shape = field(default_factory=Shape, metadata=UNLESS_DEFAULT)
+
+
+TECHNIQUES: tuple[Technique, ...] = (SHAPE,)
+
+
+def active(techniques: Techniques) -> list[tuple[Technique, Any]]:
+    """The techniques that are on, each with its configuration."""
+    configs = [(technique, getattr(techniques, technique.name)) for technique in TECHNIQUES]
+    return [(technique, config) for technique, config in configs if config != technique.off]
+
+
+def trained_shape(planned: ModelConfig, techniques: Techniques) -> ModelConfig:
+    """What becomes of a shape of the ladder.
+
+    Raises:
+      UserError: a technique that this shape cannot have.
+    """
+    for technique, config in active(techniques):
+        planned = technique.model(planned, config)
+    return planned
+
+
+def changed_ledger(ledger: Ledger, techniques: Techniques, facts: Facts) -> Ledger:
+    """What becomes of the ledger of a dense run."""
+    for technique, config in active(techniques):
+        ledger = technique.ledger(ledger, config, facts)
+    return ledger
+
+
+def dense_columns() -> dict[str, Any]:
+    """Every column that a technique may have, with its value in a run without that technique."""
+    return {
+        name: value
+        for technique in TECHNIQUES
+        for name, value in technique.columns(technique.off).items()
+    }
+
+
+def laws() -> tuple[Law, ...]:
+    """The laws of those that have one."""
+    return tuple(technique.law for technique in TECHNIQUES if technique.law is not None)

@@ -1,6 +1,7 @@
-"""What a technique knows of a run, and the ledger that it may change: what a run holds and costs.
+"""What a technique is, what it knows of a run, and the ledger that it may change.
 
-`experiment/ledger.py` makes the ledger of a dense run; a technique takes it and returns its own.
+`experiment/ledger.py` makes the ledger of a dense run, what it holds and costs; a technique takes
+it and returns its own. How a technique is trained stands in `training/techniques`.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.parameters import BODY, GROUPS
+from chinchilla_jax.techniques.law import Law
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,10 @@ class Ledger:
         """Training FLOPs, all terms."""
         return sum(self.training.values())
 
+    def training_flops(self, convention: str) -> int:
+        """Training FLOPs of the run by the name of their convention."""
+        return int(getattr(self, f"flops_{convention}"))
+
     @property
     def prefill(self) -> int:
         """FLOPs per token of a prompt."""
@@ -123,3 +130,38 @@ class Ledger:
             "inference_flops_decode": self.decode,
             "inference_context": self.context,
         }
+
+
+def _same_model(model: ModelConfig, config: Any) -> ModelConfig:
+    return model
+
+
+def _same_ledger(ledger: Ledger, config: Any, facts: Facts) -> Ledger:
+    return ledger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Technique:
+    """What runs can differ in besides size and tokens.
+
+    Its functions take its configuration, a frozen dataclass of plain values.
+
+    Attributes:
+      name: of its field in `Techniques`, of its hooks in `training/techniques` and of its part of
+        a train state; its columns of a result row begin with it.
+      off: the configuration under which a run is the dense run, to the bit.
+      model: (planned shape, config) -> the shape that is trained. UserError for one that cannot be.
+      ledger: (ledger, config, facts of the run) -> the ledger with what it adds or saves.
+      law: the loss under it, where somebody has published a form.
+    """
+
+    name: str
+    off: Any
+    model: Callable[[ModelConfig, Any], ModelConfig] = _same_model
+    ledger: Callable[[Ledger, Any, Facts], Ledger] = _same_ledger
+    law: Law | None = None
+
+    def columns(self, config: Any) -> dict[str, Any]:
+        """Its columns of a result row: they make the condition."""
+        fields = dataclasses.fields(config)
+        return {f"{self.name}_{field.name}": getattr(config, field.name) for field in fields}

@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 
 from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment.config import RunConfig
-from chinchilla_jax.experiment.counting import count_params, flops_per_step
+from chinchilla_jax.experiment.counting import count_params
+from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.numbers import count, data_size, flops
 from chinchilla_jax.experiment.version import code_version
 from chinchilla_jax.training.compiled import Compiled
@@ -43,7 +44,7 @@ def lines(
       processes: of this run, over hosts.
     """
     model = run.model
-    step_flops = flops_per_step(model, run.batch_size, run.sequence_length, run.flops_convention)
+    spent = ledger(run).training_flops(run.flops_convention)
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
     kind = mesh.devices.flat[0].device_kind
     heads = f"{model.heads} x {model.head_size} (keys {model.kv_heads})"
@@ -56,7 +57,7 @@ def lines(
         f"{count(run.tokens)} tokens in all",
         f"parameters: {count(count_params(model).total)}; state: "
         f"{data_size(bytes_per_device(state))} per device",
-        f"FLOPs: {flops(step_flops, 4)} a step, {flops(step_flops * run.steps, 4)} in all "
+        f"FLOPs: {flops(spent / run.steps, 4)} a step, {flops(spent, 4)} in all "
         f"({run.flops_convention} convention)",
         f"code: {code}; " + ", ".join(f"{name} {value}" for name, value in corpus.items()),
     ]

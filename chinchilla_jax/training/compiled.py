@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from chinchilla_jax.experiment.config import OptimizerConfig, RunConfig, TrainingConfig
@@ -13,12 +12,12 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.mup import Scaling
-from chinchilla_jax.models import loss
 from chinchilla_jax.models.decoder import Decoder
-from chinchilla_jax.training import devices, kernels, sharding
+from chinchilla_jax.training import devices, kernels, sharding, techniques
 from chinchilla_jax.training.initial import abstract_state
+from chinchilla_jax.training.method import Method, dense, sequence_losses
 from chinchilla_jax.training.optimizers import optimizer_of
-from chinchilla_jax.training.step import readout_inputs, train_step, train_steps
+from chinchilla_jax.training.step import METRICS, train_step, train_steps
 
 
 @dataclass(frozen=True)
@@ -26,24 +25,30 @@ class Compiled:
     """What the loop calls; compiled at the first call and shared by all runs of the shape."""
 
     mesh: Mesh
-    model: Decoder
-    tx: Any
+    method: Method
     abstract_state: Any  # shapes with shardings
     shardings: Any  # of the TrainState
     train: Any  # (state, tokens [N, B, S+1], rates [N], weight_decay, count) -> state, metrics
-    evaluate: Any  # (params, tokens [B, S+1]) -> mean nats per token of each sequence, [B]
+    # (params, what techniques carry, tokens [B, S+1]) -> mean nats per token of each sequence, [B]
+    evaluate: Any
 
 
 def compiled_for(run: RunConfig) -> Compiled:
     """The programs of a run, on all devices. Runs that differ only in rate, decay, horizon or
-    seed share them.
+    seed share them, unless a technique asks for the horizon.
 
     Raises:
       UserError: the mesh does not fit the devices, the model or the batch.
     """
     constants = replace(run.optimizer, learning_rate=1.0, weight_decay=0.0)
     return _compiled(
-        run.model, constants, run.training, run.execution, run.batch_size, run.sequence_length
+        run.model,
+        constants,
+        run.training,
+        run.execution,
+        run.batch_size,
+        run.sequence_length,
+        techniques.hooked(run),
     )
 
 
@@ -55,6 +60,7 @@ def _compiled(
     execution: Execution,
     batch_size: int,
     sequence: int,
+    hooked: tuple[techniques.Hooked, ...],
 ) -> Compiled:
     mesh = sharding.make_mesh(execution, execution.microbatch or batch_size)
     parts = sharding.batch_divisor(mesh)
@@ -69,29 +75,16 @@ def _compiled(
         remat=devices.remat(training),
         fused=kernels.fused_attention(devices.platform(), mesh, shape, dtype, sequence),
     )
-    tx = optimizer_of(optimizer, shape)
-    abstract = abstract_state(model, tx)
+    plain = functools.partial(dense, chunk_tokens=training.loss_chunk_tokens, parts=parts)
+    method = techniques.method_of(model, optimizer_of(optimizer, shape), plain, hooked)
+    abstract = abstract_state(method)
     shardings = sharding.state_shardings(abstract, mesh)
     everywhere = NamedSharding(mesh, PartitionSpec())
     options = devices.compiler_options(mesh.size, shape.width)
-    step = functools.partial(
-        train_step,
-        model=model,
-        tx=tx,
-        chunk_tokens=training.loss_chunk_tokens,
-        microbatches=microbatches,
-        parts=parts,
-    )
-
-    def evaluate(params: Any, tokens_BxS1: jax.Array) -> jax.Array:
-        inputs = readout_inputs(model, params, tokens_BxS1)
-        losses = loss.token_losses(*inputs, training.loss_chunk_tokens, parts)
-        return jnp.mean(losses.reshape(tokens_BxS1.shape[0], -1), axis=1)
-
+    step = functools.partial(train_step, method=method, microbatches=microbatches)
     return Compiled(
         mesh=mesh,
-        model=model,
-        tx=tx,
+        method=method,
         abstract_state=jax.tree.map(
             lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
             abstract,
@@ -99,7 +92,7 @@ def _compiled(
         ),
         shardings=shardings,
         train=jax.jit(
-            functools.partial(train_steps, step=step),
+            functools.partial(train_steps, step=step, metrics=METRICS + method.metrics),
             in_shardings=(
                 shardings,
                 NamedSharding(mesh, sharding.TRAIN_BATCH),
@@ -110,8 +103,12 @@ def _compiled(
             compiler_options=options,
         ),
         evaluate=jax.jit(
-            evaluate,
-            in_shardings=(shardings.params, NamedSharding(mesh, sharding.EVAL_BATCH)),
+            sequence_losses(method, training.loss_chunk_tokens, parts),
+            in_shardings=(
+                shardings.params,
+                shardings.techniques,
+                NamedSharding(mesh, sharding.EVAL_BATCH),
+            ),
             out_shardings=everywhere,
             compiler_options=options,
         ),

@@ -1,19 +1,19 @@
 """Loss on the held-out windows of an experiment, with its standard error."""
 
 import math
-from typing import Any
 
 import numpy as np
 from jax.sharding import NamedSharding
 
 from chinchilla_jax.training import sharding, transfers
 from chinchilla_jax.training.compiled import Compiled
+from chinchilla_jax.training.step import TrainState
 
 BATCH = 32  # windows at once
 
 
 def evaluate(
-    compiled: Compiled, params: Any, windows: np.ndarray, predicted_bytes: int
+    compiled: Compiled, state: TrainState, windows: np.ndarray, predicted_bytes: int
 ) -> dict[str, float | None]:
     """Mean loss over held-out windows, `Corpus.validation_windows`.
 
@@ -29,7 +29,7 @@ def evaluate(
     padded = np.concatenate([windows, np.repeat(windows[:1], padding, axis=0)])
     where = NamedSharding(compiled.mesh, sharding.EVAL_BATCH)
     losses = [
-        compiled.evaluate(params, transfers.place(part, where))
+        compiled.evaluate(state.params, state.techniques, transfers.place(part, where))
         for part in padded.reshape(-1, batch, padded.shape[1])
     ]
     nats = np.concatenate([transfers.fetch(part).astype(np.float64) for part in losses])[

@@ -13,21 +13,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from chinchilla_jax.experiment import mup
 from chinchilla_jax.experiment.parameters import parameter, shape
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.models.layout import Layout
 from chinchilla_jax.models.module import path_name
+from chinchilla_jax.training.method import Method
 from chinchilla_jax.training.step import TrainState
 from chinchilla_jax.training.transfers import from_shards, place
 
 
-def abstract_state(model: Decoder, tx: optax.GradientTransformation) -> Any:
+def abstract_state(method: Method) -> Any:
     """Shapes and dtypes of the TrainState; nothing is allocated."""
     # Kernels have no parameters, and two tokens are neither theirs nor to be split over devices.
-    plain = model.clone(fused=None, layout=Layout())
+    plain = method.model.clone(fused=None, layout=Layout())
 
     def variables() -> Any:
         return plain.init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
@@ -37,26 +37,28 @@ def abstract_state(model: Decoder, tx: optax.GradientTransformation) -> Any:
     return TrainState(
         step=scalar(jnp.int32),
         params=params,
-        opt_state=jax.eval_shape(tx.init, params),
+        opt_state=jax.eval_shape(method.tx.init, params),
         smoothed_loss=scalar(jnp.float32),
         lowest_loss=scalar(jnp.float32),
+        techniques=jax.eval_shape(method.begin, params),
     )
 
 
-def initial_state(
-    model: Decoder, tx: optax.GradientTransformation, shardings: Any, seed: int
-) -> TrainState:
+def initial_state(method: Method, shardings: Any, seed: int) -> TrainState:
     """The state of run `seed`, placed as `shardings` (a TrainState of NamedShardings) says."""
-    abstract = abstract_state(model, tx)
+    abstract = abstract_state(method)
     params = jax.tree_util.tree_map_with_path(
-        functools.partial(_draw, model, seed), abstract.params, shardings.params
+        functools.partial(_draw, method.model, seed), abstract.params, shardings.params
     )
     return TrainState(
         step=place(np.int32(0), shardings.step),
         params=params,
-        opt_state=jax.jit(tx.init, out_shardings=shardings.opt_state)(params),
+        opt_state=jax.jit(method.tx.init, out_shardings=shardings.opt_state)(params),
         smoothed_loss=place(np.float32(0), shardings.smoothed_loss),
         lowest_loss=place(np.float32(np.inf), shardings.lowest_loss),
+        techniques=jax.jit(method.begin, out_shardings=shardings.techniques)(params)
+        if abstract.techniques
+        else {},
     )
 
 

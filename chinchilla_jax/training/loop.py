@@ -14,7 +14,7 @@ from chinchilla_jax.experiment.epochs import unique_tokens
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.models import decoder
-from chinchilla_jax.training import devices, distributed
+from chinchilla_jax.training import devices, distributed, techniques
 from chinchilla_jax.training.announce import announce
 from chinchilla_jax.training.batches import Batches
 from chinchilla_jax.training.checkpoints import Checkpoints, Meta
@@ -62,6 +62,7 @@ def train(
     if (result := distributed.on_writer(directory.result)) is not None:
         return result
     run = devices.resolved(run)
+    corpus = techniques.corpus_of(run, corpus)
     compiled = compiled_for(run)
     held_out = corpus.validation_windows(run.measurement.eval_windows, run.sequence_length)
     distributed.on_writer(lambda: directory.start(run))
@@ -89,7 +90,7 @@ def train(
         announce(run, compiled, corpus)
         restored = checkpoints.restore_latest(compiled.abstract_state)
         state, step = restored or (
-            initial_state(compiled.model, compiled.tx, compiled.shardings, run.seed),
+            techniques.started(run, initial_state(compiled.method, compiled.shardings, run.seed)),
             0,
         )
         distributed.on_writer(lambda: directory.rewind_metrics(step))
@@ -111,7 +112,10 @@ def train(
         }
         if not reason:
             heartbeat.doing("evaluating")
-            measured |= evaluate(compiled, state.params, *held_out)
+            measured |= evaluate(compiled, state, *held_out)
+            measured |= techniques.measured(
+                run, state, lambda other: evaluate(compiled, other, *held_out)
+            )
             measured["train_loss"] = float(fetch(state.smoothed_loss))
             if run.execution.save_final:
                 checkpoints.save(run.steps, state)

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.experiment.config import RunConfig
-from chinchilla_jax.experiment.counting import flops_per_step
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training.schedules import learning_rates
+from chinchilla_jax.training.step import METRICS
 
 
 class MetricsWriter:
@@ -23,9 +24,7 @@ class MetricsWriter:
         self._run = run
         self._begun = begun
         self._file = directory.metrics_writer()
-        self._flops = flops_per_step(
-            run.model, run.batch_size, run.sequence_length, run.flops_convention
-        )
+        self._flops = ledger(run).training_flops(run.flops_convention)
         self._board = _tensorboard(directory) if run.execution.tensorboard else None
 
     def write(
@@ -35,12 +34,14 @@ class MetricsWriter:
 
         Args:
           first: updates done before it.
-          metrics: loss, grad_norm, smoothed_loss of each update, [count].
+          metrics: loss, grad_norm, smoothed_loss of each update, [count], and what techniques
+            log besides.
           now: the time, by the clock of `begun`.
         """
         run = self._run
         count = len(metrics["loss"])
         rates = learning_rates(run.optimizer, run.steps, first, count)
+        beside = [name for name in metrics if name not in METRICS]
         rows = []
         for i in range(count):
             step = first + i + 1
@@ -50,19 +51,20 @@ class MetricsWriter:
                 {
                     "step": step,
                     "tokens": step * run.batch_size * run.sequence_length,
-                    "flops": step * self._flops,
+                    "flops": step * self._flops // run.steps,
                     "loss": float(metrics["loss"][i]),
                     "smoothed_loss": float(metrics["smoothed_loss"][i]),
                     "learning_rate": float(rates[i]),
                     "grad_norm": float(metrics["grad_norm"][i]),
                     "tokens_per_second": steps_per_second * run.batch_size * run.sequence_length,
                     "seconds": now - self._begun,
+                    **{name: float(metrics[name][i]) for name in beside},
                 }
             )
         self._file.append(rows)
         if self._board is not None:
             for row in rows:
-                for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second"):
+                for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", *beside):
                     self._board.add_scalar(name, row[name], row["step"])
 
     def flush(self) -> None:

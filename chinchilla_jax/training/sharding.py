@@ -1,8 +1,8 @@
 """The mesh, and where every array of the state lies on it.
 
 One table from logical dimensions to mesh axes, applied to the whole `TrainState`: an optimizer's
-moments carry the name of their parameter, so they lie with it. Batches are split over data and
-fsdp together.
+moments, or a technique's masks, carry the name of their parameter, so they lie with it. Batches are
+split over data and fsdp together.
 """
 
 import logging
@@ -94,7 +94,8 @@ def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
 
 def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     row = PARAMETERS.get(name.rsplit("/", 1)[-1])
-    if row is None and not re.search(EVERYWHERE, name):
+    small = name.startswith("techniques/") and len(shape) < 2
+    if row is None and not small and not re.search(EVERYWHERE, name):
         raise UserError(
             f"{name} {list(shape)}: neither in experiment/parameters.py nor in EVERYWHERE"
         )

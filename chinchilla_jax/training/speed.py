@@ -5,7 +5,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from chinchilla_jax.experiment.config import RunConfig
-from chinchilla_jax.experiment.counting import flops_per_step
+from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.training import devices
 
 
@@ -39,7 +39,7 @@ class Speed:
         """Tokens per second, and model FLOP/s over the devices' peak where that is known."""
         kind = mesh.devices.flat[0].device_kind
         peak, rate = devices.peak_flops(kind), self.steps_per_second
-        matmul = flops_per_step(run.model, run.batch_size, run.sequence_length, "matmul")
+        matmul = ledger(run).flops_matmul / run.steps
         return {
             "tokens_per_second": rate and rate * run.batch_size * run.sequence_length,
             "mfu": rate and peak and rate * matmul / (peak * mesh.size),

@@ -55,7 +55,7 @@ def run_of(width: int, rate: float, steps: int, parametrization: str) -> RunConf
 def final_loss(run: RunConfig, corpus) -> float:
     """Smoothed training loss after the last step; infinite where it is not a number."""
     compiled = compiled_for(run)
-    state = initial_state(compiled.model, compiled.tx, compiled.shardings, run.seed)
+    state = initial_state(compiled.method, compiled.shardings, run.seed)
     for first in range(0, run.steps, 64):
         count = min(64, run.steps - first)
         rates = np.zeros(64, np.float32)

@@ -144,7 +144,7 @@ class JaxTraining:
         self._compiled = compiled.compiled_for(run)
         with jax.set_mesh(self._compiled.mesh):
             self._state = initial.initial_state(
-                self._compiled.model, self._compiled.tx, self._compiled.shardings, run.seed
+                self._compiled.method, self._compiled.shardings, run.seed
             )
         params = {
             path_name(path): np.asarray(leaf).copy()

@@ -27,9 +27,9 @@ def compiled(request):
 
 @pytest.mark.parametrize("draw", ["run", "init"])
 def test_every_parameter_starts_as_the_table_says(compiled, draw):
-    model = compiled.model
+    model = compiled.method.model
     if draw == "run":
-        params = initial_state(model, compiled.tx, compiled.shardings, 0).params
+        params = initial_state(compiled.method, compiled.shardings, 0).params
     else:
         plain = type(model)(model.config, scaling=model.scaling)
         params = jax.jit(plain.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
@@ -43,14 +43,12 @@ def test_every_parameter_starts_as_the_table_says(compiled, draw):
 def test_a_layer_starts_with_the_same_weights_scanned_on_a_mesh_and_unrolled(compiled):
     scanned = compiled_for(
         small_run(
-            model=MODEL | {"definition": compiled.model.config.definition},
+            model=MODEL | {"definition": compiled.method.model.config.definition},
             training={"layers": "scan", "data_parallel": 2, "fsdp": 2, "tensor": 2},
             base_width=16,
         )
     )
-    one, other = (
-        flat(initial_state(c.model, c.tx, c.shardings, 0).params) for c in (compiled, scanned)
-    )
+    one, other = (flat(initial_state(c.method, c.shardings, 0).params) for c in (compiled, scanned))
     for path, array in other.items():
         layers = [one[path.replace("layers/", f"layers_{i}/")] for i in range(2)]
         expected = layers if path.startswith("layers/") else layers[0]
@@ -63,7 +61,7 @@ def test_a_layer_starts_with_the_same_weights_scanned_on_a_mesh_and_unrolled(com
     "layer: all layers start with one query. Mending it changes the numbers of every run.",
 )
 def test_no_two_layers_start_with_the_same_matrix(compiled):
-    params = flat(initial_state(compiled.model, compiled.tx, compiled.shardings, 0).params)
+    params = flat(initial_state(compiled.method, compiled.shardings, 0).params)
     for path, array in params.items():
         if path.startswith("layers_0/") and parameter(path).kind != "vector":
             other = params[path.replace("layers_0/", "layers_1/")]

@@ -128,7 +128,7 @@ def test_the_step_with_a_kernel_is_the_step_without(monkeypatch):
         )
         tokens = np.arange(8 * 17, dtype=np.int32).reshape(8, 17)
         with jax.set_mesh(program.mesh):
-            return program.model.fused, np.asarray(program.evaluate(params, tokens))
+            return program.method.model.fused, np.asarray(program.evaluate(params, {}, tokens))
 
     (none, own) = loss()
     monkeypatch.setitem(kernels.KERNELS, "cpu", kernel)
@@ -198,9 +198,10 @@ def test_the_state_is_updated_in_place():
 def test_only_parameters_decide_the_shapes_of_a_state():
     model = Decoder(ModelConfig(**SHAPE, depth=1), fused=lambda q, k, v: 1 / 0)
     from chinchilla_jax.training.initial import abstract_state
+    from chinchilla_jax.training.method import dense
     from chinchilla_jax.training.optimizers import optimizer_of
 
-    abstract_state(model, optimizer_of(small_run().optimizer, model.config))
+    abstract_state(dense(model, optimizer_of(small_run().optimizer, model.config), 4096, 1))
 
 
 def test_automatic_remat_keeps_all_on_a_cpu_and_products_on_an_accelerator(monkeypatch):

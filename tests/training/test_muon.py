@@ -38,10 +38,10 @@ def one_update(optimizer, layers, definition, **recipe):
         **recipe,
     )
     compiled = compiled_for(run)
-    state = initial_state(compiled.model, compiled.tx, compiled.shardings, 0)
+    state = initial_state(compiled.method, compiled.shardings, 0)
     grads = jax.tree.map(lambda p: np.cos(1e4 * np.asarray(p)), state.params)
     hyper = {"learning_rate": 1.0, "weight_decay": 0.0}
-    updates, _ = jax.jit(compiled.tx.update)(grads, state.opt_state, state.params, **hyper)
+    updates, _ = jax.jit(compiled.method.tx.update)(grads, state.opt_state, state.params, **hyper)
     return run, flat(updates)
 
 

@@ -35,14 +35,14 @@ def movements(width, parametrization, definition, **recipe):
         **recipe,
     )  # fmt: skip
     compiled = compiled_for(run)
-    state = initial_state(compiled.model, compiled.tx, compiled.shardings, 0)
+    state = initial_state(compiled.method, compiled.shardings, 0)
     tokens = np.random.default_rng(0).integers(1, 256, (1, 4, 17)).astype(np.int32)
-    before = activations(compiled.model, state.params, tokens[0, :, :-1])
+    before = activations(compiled.method.model, state.params, tokens[0, :, :-1])
     with jax.set_mesh(compiled.mesh):
         for _ in range(4):
             rates = np.full(1, 0.01, np.float32)
             state, _ = compiled.train(state, tokens, rates, np.float32(0), np.int32(1))
-    after = activations(compiled.model, state.params, tokens[0, :, :-1])
+    after = activations(compiled.method.model, state.params, tokens[0, :, :-1])
     return [float(np.sqrt(np.mean((a - b) ** 2))) for a, b in zip(after, before, strict=True)]
 
 

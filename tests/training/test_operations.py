@@ -62,7 +62,7 @@ class TestFirstLines:
     def test_bytes_per_device_are_those_of_the_arrays(self, mesh):
         compiled = compiled_for(with_training(small_run(), **mesh))
         with jax.set_mesh(compiled.mesh):
-            state = initial_state(compiled.model, compiled.tx, compiled.shardings, 0)
+            state = initial_state(compiled.method, compiled.shardings, 0)
         device = compiled.mesh.devices.flat[0]
         there = sum(
             shard.data.nbytes

@@ -96,7 +96,7 @@ def test_the_curve_is_that_of_float32_and_the_state_stays_float32(definition):
     for dtype in ("float32", "bfloat16"):
         run = run_of(definition, kv_heads=8 if definition == "chinchilla" else 4, dtype=dtype)
         compiled = compiled_for(run)
-        state = initial_state(compiled.model, compiled.tx, compiled.shardings, 0)
+        state = initial_state(compiled.method, compiled.shardings, 0)
         tokens = np.random.default_rng(0).integers(1, 9, (8, 8, 17)).astype(np.int32)
         with jax.set_mesh(compiled.mesh):
             rates = np.full(8, 0.01, np.float32)

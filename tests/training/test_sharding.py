@@ -61,7 +61,7 @@ def test_the_loss_curve_is_that_of_one_device(definition, mesh, single, text_cor
 @pytest.mark.parametrize("layers", ["scan", "unrolled"])
 def test_matrices_are_split_and_bytes_fall_accordingly(mesh, layers):
     compiled = compiled_for(small_run(training=on(mesh) | {"layers": layers}))
-    state = initial_state(compiled.model, compiled.tx, compiled.shardings, 0)
+    state = initial_state(compiled.method, compiled.shardings, 0)
     _, fsdp, tensor = mesh
     whole = local = 0
     for leaf in jax.tree.leaves((state.params, state.opt_state)):

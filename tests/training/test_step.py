@@ -8,13 +8,14 @@ import pytest
 
 from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.initial import initial_state
+from chinchilla_jax.training.method import dense
 from chinchilla_jax.training.step import mean_loss_and_gradients
 from tests.training.helpers import small_run, with_training
 
 
 def fresh(run):
     compiled = compiled_for(run)
-    return compiled, initial_state(compiled.model, compiled.tx, compiled.shardings, run.seed)
+    return compiled, initial_state(compiled.method, compiled.shardings, run.seed)
 
 
 def windows(steps, run, seed=0):
@@ -63,8 +64,9 @@ def test_gradient_accumulation_is_the_gradient_of_the_whole_batch():
     tokens = jnp.asarray(windows(1, run)[0])
 
     def gradients(microbatches, chunk):
-        step = jax.jit(mean_loss_and_gradients, static_argnums=(0, 3, 4))
-        return step(compiled.model, state.params, tokens, chunk, microbatches)
+        method = dense(compiled.method.model, compiled.method.tx, chunk, parts=1)
+        step = jax.jit(mean_loss_and_gradients, static_argnums=(0, 4))
+        return step(method, state.params, {}, tokens, microbatches)
 
     whole = gradients(1, 4096)
     for microbatches, chunk in ((4, 4096), (8, 5)):
@@ -103,7 +105,7 @@ def test_standard_parametrization_is_optax_adamw():
     )
     ours, theirs, params = state.opt_state, reference.init(state.params), state.params
     hyper = {"learning_rate": 1e-2, "weight_decay": 0.1}
-    update, expected_update = jax.jit(compiled.tx.update), jax.jit(reference.update)
+    update, expected_update = jax.jit(compiled.method.tx.update), jax.jit(reference.update)
     for scale in (0.01, 100.0):  # under the clipping norm and far over it
         grads = jax.tree.map(lambda p, scale=scale: scale * np.cos(1e4 * np.asarray(p)), params)
         expected, theirs = expected_update(grads, theirs, params)
@@ -116,7 +118,7 @@ def test_mup_scales_the_updates_of_matrices_and_not_their_decay():
     """At four times the base width hidden matrices and the readout move a quarter as far."""
     compiled, state = fresh(small_run(training={"data_parallel": 1}, base_width=8))
     grads = jax.tree.map(lambda p: np.ones(p.shape, np.float32), state.params)
-    update = jax.jit(compiled.tx.update)
+    update = jax.jit(compiled.method.tx.update)
 
     def updates(decay):
         hyper = {"learning_rate": 1.0, "weight_decay": decay}

@@ -1,15 +1,15 @@
 """Further laws behind one interface: a file each, found by name in `LAWS`."""
 
+from chinchilla_jax import techniques
 from chinchilla_jax.scaling.laws.compute import COMPUTE
 from chinchilla_jax.scaling.laws.kaplan import KAPLAN
 from chinchilla_jax.scaling.laws.over_training import OVER_TRAINING
 from chinchilla_jax.scaling.laws.repetition import REPETITION
 from chinchilla_jax.scaling.laws.sparsity import SPARSITY
 from chinchilla_jax.scaling.laws.surface import SURFACE
-from chinchilla_jax.scaling.laws.width_depth import WIDTH_DEPTH
 from chinchilla_jax.techniques.law import Law
 
 LAWS: dict[str, Law] = {
     law.name: law
-    for law in (SURFACE, KAPLAN, COMPUTE, REPETITION, OVER_TRAINING, SPARSITY, WIDTH_DEPTH)
+    for law in (SURFACE, KAPLAN, COMPUTE, REPETITION, OVER_TRAINING, SPARSITY, *techniques.laws())
 }

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from chinchilla_jax import techniques
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.arrays import Floats
@@ -98,6 +99,7 @@ _OURS = {
     "seed": "seed",
     "status": "identifier",
 }
+_TECHNIQUES = frozenset(techniques.dense_columns())  # columns of our own rows
 _UNIQUE = re.compile(r"\bunique tokens\b|\btokens unique\b")
 _PARAMS = re.compile(r"\b(params?|parameters?|n ne)\b")
 _ONCE = "once"  # the label of a run that sees every token once
@@ -162,6 +164,8 @@ def kinds_of(
             found[name] = Column(name, kind, f"it is our {ours[name]}", values)
         elif values == 1:
             found[name] = Column(name, "constant", "the same in all runs", 1)
+        elif name in _TECHNIQUES:
+            found[name] = Column(name, "condition", "a technique's", values)
         elif _UNIQUE.search(words(name)):
             found[name] = _repetition(name, label_R, sizes)
         else:

@@ -1,0 +1,97 @@
+"""What a run trains and how: the functions that its step and its evaluation are made of.
+
+`dense` is the plain way. A technique wraps any of them (`training/techniques`), so that what is
+evaluated is what is trained, and no loop knows of it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from chinchilla_jax.models import loss
+from chinchilla_jax.models.decoder import Decoder
+from chinchilla_jax.models.module import in_compute_dtype
+
+# Sums over tokens, by name, each of any shape; those of microbatches are added.
+Sums = dict[str, jax.Array]
+# What techniques carry from step to step, by their names: `TrainState.techniques`.
+Carried = dict[str, Any]
+
+
+class Inputs(NamedTuple):
+    """What `models.loss` takes."""
+
+    x_TxD: jax.Array
+    readout_DxV: jax.Array
+    targets_T: jax.Array
+
+
+@dataclass(frozen=True)
+class Method:
+    """A model, its loss and its optimizer.
+
+    Attributes:
+      model: the decoder.
+      tx: updates from gradients.
+      weights: (params, carried) -> weights as products take them, in training and in evaluation.
+      forward: (weights, carried, tokens [B, S + 1]) -> (inputs of the loss, sums beside it).
+      loss: (inputs, carried, tokens) -> (what is minimised, summed over tokens; sums beside it).
+        Where that is not cross-entropy, the sum `loss` is: it is what curves and divergence show.
+      metrics: names of sums, scalars, whose means per token are logged beside the loss.
+      begin: params -> what techniques carry at the start.
+      update: (carried, means of all sums per token) -> carried after a step.
+    """
+
+    model: Decoder
+    tx: optax.GradientTransformationExtraArgs
+    weights: Callable[[Any, Carried], Any]
+    forward: Callable[[Any, Carried, jax.Array], tuple[Inputs, Sums]]
+    loss: Callable[[Inputs, Carried, jax.Array], tuple[jax.Array, Sums]]
+    metrics: tuple[str, ...] = ()
+    begin: Callable[[Any], Carried] = lambda params: {}
+    update: Callable[[Carried, Mapping[str, jax.Array]], Carried] = lambda carried, means: carried
+
+
+def dense(
+    model: Decoder, tx: optax.GradientTransformationExtraArgs, chunk_tokens: int, parts: int
+) -> Method:
+    """Cross-entropy of the model as it is.
+
+    Args:
+      chunk_tokens: as in `models.loss`, like `parts`, the devices that a batch is split over.
+    """
+
+    def weights(params: Any, carried: Carried) -> Any:
+        # Cast once a step, not where each layer, recomputation and microbatch uses them, and
+        # before they are gathered from other devices.
+        return in_compute_dtype(params, model.dtype)
+
+    def forward(weights: Any, carried: Carried, tokens_BxS1: jax.Array) -> tuple[Inputs, Sums]:
+        variables = {"params": weights}
+        x_TxD: Any = model.apply(variables, tokens_BxS1[:, :-1], method="hidden")
+        readout_DxV: Any = model.apply(variables, method="readout_DxV")
+        return Inputs(x_TxD, readout_DxV, tokens_BxS1[:, 1:].reshape(-1)), {}
+
+    def cross_entropy(
+        inputs: Inputs, carried: Carried, tokens_BxS1: jax.Array
+    ) -> tuple[jax.Array, Sums]:
+        return loss.total_loss(*inputs, chunk_tokens, parts), {}
+
+    return Method(model, tx, weights, forward, cross_entropy)
+
+
+def sequence_losses(
+    method: Method, chunk_tokens: int, parts: int
+) -> Callable[[Any, Carried, jax.Array], jax.Array]:
+    """(params, carried, tokens [B, S + 1]) -> mean cross-entropy of each sequence, [B] nats."""
+
+    def evaluate(params: Any, carried: Carried, tokens_BxS1: jax.Array) -> jax.Array:
+        inputs, _ = method.forward(method.weights(params, carried), carried, tokens_BxS1)
+        nats_T = loss.token_losses(*inputs, chunk_tokens, parts)
+        return jnp.mean(nats_T.reshape(tokens_BxS1.shape[0], -1), axis=1)
+
+    return evaluate

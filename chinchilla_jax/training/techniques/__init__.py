@@ -1,0 +1,56 @@
+"""How techniques are trained: a file and a row of HOOKS each.
+
+The step, the loop and the compiled programs call the functions of this file and name no technique.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from chinchilla_jax import techniques
+from chinchilla_jax.data.store import Corpus
+from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.ledger import facts
+from chinchilla_jax.training.step import TrainState
+from chinchilla_jax.training.techniques.hooks import Evaluate, Hooked, Hooks, method_of
+from chinchilla_jax.training.transfers import unguarded
+
+__all__ = ["HOOKS", "Hooked", "Hooks", "corpus_of", "hooked", "measured", "method_of", "started"]
+
+# By the technique's name. One that only changes what is planned, or what is counted, has none.
+HOOKS: Mapping[str, Hooks] = {}
+
+
+def hooked(run: RunConfig) -> tuple[Hooked, ...]:
+    """The techniques of a run that change its training."""
+    return tuple(
+        Hooked(technique.name, HOOKS[technique.name], config, facts(run))
+        for technique, config in techniques.active(run.techniques)
+        if technique.name in HOOKS
+    )
+
+
+def corpus_of(run: RunConfig, corpus: Corpus) -> Corpus:
+    """The text that a run is trained on."""
+    for technique in hooked(run):
+        if technique.hooks.corpus is not None:
+            corpus = technique.hooks.corpus(corpus, technique.config, run)
+    return corpus
+
+
+def started(run: RunConfig, state: TrainState) -> TrainState:
+    """The state that a new run starts from."""
+    for technique in hooked(run):
+        if technique.hooks.start is not None:
+            with unguarded():
+                state = technique.hooks.start(state, technique.config, run)
+    return state
+
+
+def measured(run: RunConfig, state: TrainState, evaluate: Evaluate) -> dict[str, Any]:
+    """What the techniques of a run measure at its end."""
+    found: dict[str, Any] = {}
+    for technique in hooked(run):
+        if technique.hooks.finish is not None:
+            with unguarded():
+                found |= technique.hooks.finish(state, technique.config, run, evaluate)
+    return found

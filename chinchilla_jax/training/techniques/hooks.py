@@ -1,0 +1,113 @@
+"""What the training of a technique may change, and how a run's techniques are folded into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import jax
+import optax
+
+from chinchilla_jax.data.store import Corpus
+from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.models.decoder import Decoder
+from chinchilla_jax.techniques.technique import Facts
+from chinchilla_jax.training.method import Carried, Method
+from chinchilla_jax.training.step import TrainState
+
+T = TypeVar("T")
+
+# (what there is, the technique's configuration, facts of the run) -> what takes its place
+Wrap = Callable[[T, Any, Facts], T]
+Evaluate = Callable[[TrainState], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How a technique is trained: any of these. What they say of shapes is `Method`'s.
+
+    A technique that needs more than functions carries it in the train state under its name, where
+    arrays called like parameters are split over devices like them, and vectors and scalars are on
+    every device. Its state is saved, restored and resumed like the rest.
+
+    Attributes:
+      model: of the decoder.
+      optimizer: of the optax transformation; its state is part of the optimizer's.
+      weights: of `Method.weights`. Gradients are taken at what it returns and applied to the
+        parameters as they are: straight through.
+      forward: of `Method.forward`.
+      loss: of `Method.loss`.
+      metrics: sums of `forward` or `loss` to be logged, by name.
+      begin: (params, config, facts) -> what it carries at the start; traced.
+      update: (what it carries, means of all sums, config, facts) -> what it carries on.
+      start: (state, config, run) -> the state that a new run starts from, on the host: weights of
+        another checkpoint, for example. A run that is resumed does not call it.
+      corpus: (corpus, config, run) -> the text that the run is trained on.
+      finish: (state, config, run, evaluate) -> what it measures at the end, columns of the result
+        row; `evaluate` gives loss and bits per byte of a state on the held-out text.
+    """
+
+    model: Wrap[Decoder] | None = None
+    optimizer: Wrap[optax.GradientTransformationExtraArgs] | None = None
+    weights: Wrap[Any] | None = None
+    forward: Wrap[Any] | None = None
+    loss: Wrap[Any] | None = None
+    metrics: tuple[str, ...] = ()
+    begin: Callable[[Any, Any, Facts], Any] | None = None
+    update: Callable[[Any, Mapping[str, jax.Array], Any, Facts], Any] | None = None
+    start: Callable[[TrainState, Any, RunConfig], TrainState] | None = None
+    corpus: Callable[[Corpus, Any, RunConfig], Corpus] | None = None
+    finish: Callable[[TrainState, Any, RunConfig, Evaluate], Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Hooked:
+    """A technique of a run, with all that its traced hooks may depend on."""
+
+    name: str
+    hooks: Hooks
+    config: Any
+    facts: Facts
+
+    def wrapped(self, hook: str, inner: T) -> T:
+        """`inner` as the hook of that name makes it, or as it is."""
+        wrap: Wrap[T] | None = getattr(self.hooks, hook)
+        return inner if wrap is None else wrap(inner, self.config, self.facts)
+
+
+def method_of(
+    model: Decoder,
+    tx: optax.GradientTransformationExtraArgs,
+    plain: Callable[[Decoder, optax.GradientTransformationExtraArgs], Method],
+    hooked: Sequence[Hooked],
+) -> Method:
+    """The method of a run: `plain` of its model and optimizer, with what techniques change."""
+    for technique in hooked:
+        model, tx = technique.wrapped("model", model), technique.wrapped("optimizer", tx)
+    method = plain(model, tx)
+    for technique in hooked:
+        method = replace(
+            method,
+            weights=technique.wrapped("weights", method.weights),
+            forward=technique.wrapped("forward", method.forward),
+            loss=technique.wrapped("loss", method.loss),
+            metrics=method.metrics + technique.hooks.metrics,
+        )
+
+    def begin(params: Any) -> Carried:
+        return {
+            h.name: h.hooks.begin(params, h.config, h.facts)
+            for h in hooked
+            if h.hooks.begin is not None
+        }
+
+    def update(carried: Carried, means: Mapping[str, jax.Array]) -> Carried:
+        changed = {
+            h.name: h.hooks.update(carried[h.name], means, h.config, h.facts)
+            for h in hooked
+            if h.hooks.update is not None
+        }
+        return {**carried, **changed}
+
+    return replace(method, begin=begin, update=update)

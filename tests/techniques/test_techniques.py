@@ -1,0 +1,175 @@
+"""One field and one row a technique: what is planned, counted and told follows from the table."""
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from chinchilla_jax import techniques
+from chinchilla_jax.experiment.config import Experiment, LadderConfig
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.fingerprint import fingerprint
+from chinchilla_jax.experiment.grid import plan
+from chinchilla_jax.experiment.ledger import dense, facts, ledger
+from chinchilla_jax.experiment.loading import load_experiment
+from chinchilla_jax.experiment.records import RunDirectory, read_plan, write_plan, write_results
+from chinchilla_jax.experiment.rows import row_of
+from chinchilla_jax.experiment.schema import to_json
+from chinchilla_jax.scaling.table.kinds import _TECHNIQUES as KNOWN
+from chinchilla_jax.techniques import TECHNIQUES, Techniques
+from tests.techniques.toy import TOY, Toy, WithToy, toy, with_toy  # noqa: F401
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "chinchilla_jax"
+HOMES = ("techniques", "training/techniques")
+
+
+def experiment(**changes):
+    ladder = LadderConfig(widths=(16, 32), sizes_per_budget=(0,), min_tokens_per_param=0.1)
+    return Experiment(name="t", budgets=(1e11,), ladder=ladder, **changes)
+
+
+def toys(**vary):
+    return experiment(
+        techniques=WithToy(), vary={f"techniques.toy.{name}": x for name, x in vary.items()}
+    )
+
+
+def test_every_technique_has_a_field_and_a_row():
+    fields = dataclasses.fields(Techniques)
+    assert [f.name for f in fields] == [technique.name for technique in TECHNIQUES]
+    for technique in TECHNIQUES:
+        assert getattr(Techniques(), technique.name) == technique.off
+        hash(technique.off)
+        assert (PACKAGE / "techniques" / f"{technique.name}.py").exists()
+
+
+def test_off_a_run_is_planned_counted_and_told_as_before(request):
+    before = plan(experiment())
+    told = [(to_json(cell), fingerprint(cell.run), row_of(cell.run)) for cell in before]
+    request.getfixturevalue("toy")
+    off = plan(experiment(techniques=WithToy(toy=Toy())))
+    assert told == [(to_json(cell), fingerprint(cell.run), row_of(cell.run)) for cell in off]
+    for cell in off:
+        assert "techniques" not in to_json(cell.run)
+        assert ledger(cell.run) == dense(facts(cell.run))
+        assert not any(name.startswith(("shape_", "toy_")) for name in row_of(cell.run))
+
+
+def test_on_it_is_planned_counted_and_told(toy):  # noqa: F811
+    cells = plan(toys(level=(0.0, 0.5), kind=("plain", "odd")))
+    names = [cell.run.run_id.split("-", 2)[2] for cell in cells[:4]]
+    assert names == [f"level_{x}-kind_{kind}-s0" for x in ("0", "0.5") for kind in ("plain", "odd")]
+    dense_run, on = cells[0].run, cells[2].run
+    without = plan(experiment(techniques=WithToy()))[0].run
+    assert fingerprint(dense_run) == fingerprint(without)
+    assert len({fingerprint(cell.run) for cell in cells}) == len(cells)
+    assert to_json(on)["techniques"] == {"toy": {"level": 0.5, "kind": "plain"}}
+    row, costs = row_of(on), ledger(on)
+    assert (row["toy_level"], row["toy_kind"]) == (0.5, "plain")
+    assert row["flops_toy"] == costs.training["toy"] == 10 * on.tokens
+    assert row["flops"] == cells[2].flops == ledger(dense_run).flops_matmul + row["flops_toy"]
+    assert row["params_total"] == row_of(dense_run)["params_total"]
+    assert row["params_nonzero"] < row["params_total"]
+
+
+def test_a_plan_with_it_is_written_and_read(toy, tmp_path):  # noqa: F811
+    planned = toys(level=(0.0, 0.5))
+    write_plan(tmp_path, planned, plan(planned), {})
+    again, cells, _ = read_plan(tmp_path)
+    assert again == planned and cells == plan(planned)
+
+
+def test_rows_without_it_have_its_dense_value_beside_those_with_it(toy, tmp_path):  # noqa: F811
+    planned = toys(level=(0.0, 0.5))
+    cells = plan(planned)
+    write_plan(tmp_path, planned, cells, {})
+    rows = write_results(tmp_path)
+    assert [row["toy_level"] for row in rows] == [0.0, 0.5] * (len(cells) // 2)
+    assert {row["toy_kind"] for row in rows} == {"plain"}
+    assert all(set(row) >= {"toy_level", "toy_kind"} for row in rows)
+    assert "shape_width_multiplier" not in rows[0]
+
+
+def test_a_folder_begun_without_it_is_not_continued_with_it(toy, tmp_path):  # noqa: F811
+    run = plan(experiment(techniques=WithToy()))[0].run
+    RunDirectory(tmp_path).start(run)
+    with pytest.raises(UserError, match=r"techniques was None, now \{'toy': \{'level': 0.5"):
+        RunDirectory(tmp_path).start(with_toy(run, level=0.5))
+
+
+def test_a_technique_that_a_shape_cannot_have_is_one_line(toy):  # noqa: F811
+    with pytest.raises(UserError, match=r"techniques\.toy\.level = 9: over 2 layers"):
+        plan(toys(level=(0.0, 9.0)))
+
+
+def test_it_is_set_from_the_command_line():
+    config = str(ROOT / "configs" / "quickstart.py")
+    wide = load_experiment(config, [("techniques.shape.width_multiplier", "0.5")])
+    assert wide.techniques.shape.width_multiplier == 0.5
+    varied = load_experiment(config, [("vary.techniques.shape.depth_multiplier", "1,2")])
+    assert varied.vary == {"techniques.shape.depth_multiplier": (1.0, 2.0)}
+    with pytest.raises(UserError, match="did you mean width_multiplier"):
+        load_experiment(config, [("techniques.shape.width_multiplyer", "2")])
+
+
+def test_the_evaluator_knows_every_column_of_every_technique():
+    assert techniques.dense_columns()["shape_width_multiplier"] == 1.0
+    assert set(techniques.dense_columns()) == KNOWN
+    for technique in TECHNIQUES:
+        run = plan(experiment())[0].run
+        on = dataclasses.replace(technique.off, **{_first(technique): 3.0})
+        run = dataclasses.replace(run, techniques=Techniques(**{technique.name: on}))
+        assert set(row_of(run)) & KNOWN == set(technique.columns(on))
+
+
+def _first(technique):
+    return dataclasses.fields(technique.off)[0].name
+
+
+def named(path, names):
+    """Where a file outside the techniques' own names one: imports, fields, columns, laws."""
+    words = set(techniques.dense_columns()) | {law.name for law in techniques.laws()}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("techniques"):
+            yield from (a.name for a in node.names if a.name in names)
+        if isinstance(node, ast.ImportFrom) and ".techniques." in f"{node.module}":
+            yield from (n for n in names if f"{node.module}.".endswith(f".techniques.{n}."))
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[-1] in names)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("techniques"):
+            yield from ({node.attr} & names)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Techniques"):
+            yield from (k.arg for k in node.keywords)
+        if isinstance(node, ast.Constant) and node.value in words:
+            yield node.value
+
+
+def test_no_file_names_a_technique_but_its_own_and_the_tables():
+    names = {technique.name for technique in TECHNIQUES}
+    for path in PACKAGE.rglob("*.py"):
+        if not path.relative_to(PACKAGE).as_posix().startswith(HOMES):
+            assert list(named(path, names)) == [], path
+    assert set(named(PACKAGE / "techniques" / "__init__.py", names)) == names  # the table does
+
+
+def test_that_test_sees_names(tmp_path):
+    file = tmp_path / "loop.py"
+    for line in (
+        "from chinchilla_jax.techniques.shape import shaped",
+        "from chinchilla_jax.techniques import shape",
+        "from chinchilla_jax.training.techniques import shape",
+        "x = run.techniques.shape",
+        "x = Techniques(shape=1)",
+        "x = row['shape_width_multiplier']",
+        "x = law.name == 'width_depth'",
+    ):
+        file.write_text(line)
+        assert list(named(file, {"shape"})), line
+    file.write_text("x = array.shape; from a.techniques import active")
+    assert not list(named(file, {"shape"}))
+
+
+def test_the_toy_is_no_part_of_the_package():
+    assert TOY not in TECHNIQUES

@@ -122,9 +122,14 @@ def test_a_mistake_in_the_call_is_not_tried_again_and_kept_on_request(cloud, tmp
 def test_the_same_command_follows_a_sweep_that_runs(cloud, tmp_path):
     """Machine and installation are there; the sweep runs or not, and is not started twice."""
     assert run(cloud, *GRID, "--keep").returncode == 0
-    for number in range(2):  # as if it still ran: a process that lives, and its status to come
+    # As if it still ran: a process that lives until it is followed again, and its status to come.
+    followed = f"(( $(grep -c 'tpu_host.sh follow' {tmp_path}/calls) == 2 ))"
+    command = (
+        f"(until {followed}; do sleep .1; done; sleep .1; echo 0 >sweep.status) >/dev/null & "
+        "echo $! >sweep.pid"
+    )
+    for number in range(2):
         home = tmp_path / f"host{number}" / "chinchilla_jax"
-        command = "(sleep 3; echo 0 >sweep.status) >/dev/null & echo $! >sweep.pid"
         subprocess.run(["bash", "-c", command], cwd=home, check=True)
     done = run(cloud, *GRID, "--keep")
     assert done.returncode == 0

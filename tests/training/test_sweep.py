@@ -25,6 +25,7 @@ from chinchilla_jax.experiment.records import read_plan, run_directory
 from chinchilla_jax.training import worker
 from chinchilla_jax.training.placement import mesh_devices
 from chinchilla_jax.training.sweep import _blame, freeze_plan, select
+from tests.command import call
 from tests.conftest import QUICK_TO_COMPILE, write_sentences
 
 TIMES = {"wall_seconds", "tokens_per_second", "input_share"}
@@ -205,25 +206,40 @@ def test_run_again_it_does_nothing_twice(place, whole):
     assert {path: path.stat().st_mtime_ns for path in workdir.glob("runs/*/*")} == before
 
 
-def test_killed_at_random_it_changes_no_digit(place, whole, tmp_path):
-    """kill -9 of the sweep and its workers, three times; the slow one below, twenty times."""
-    kill_and_resume(place, whole[0], tmp_path, delays=(2.5, 4.0, 5.5))
+def test_killed_while_it_trains_it_changes_no_digit(place, whole, tmp_path):
+    """kill -9 of the sweep and its workers, twice; the slow one below, twenty times."""
+    config = f"--config={place / 'config.py'}"
+    for _ in range(2):
+        process = start(place, tmp_path, config)
+        await_steps(process, tmp_path)
+        kill_all(tmp_path, process)
+        assert not (tmp_path / "results.csv").exists()  # it was not over
+    status, _, err = finish(start(place, tmp_path, config))
+    assert status == 0, err
+    assert results(tmp_path) == results(whole[0])
 
 
 @pytest.mark.slow
 def test_killed_twenty_times_it_changes_no_digit(place, whole, tmp_path):
-    kill_and_resume(place, whole[0], tmp_path, delays=[1.0 + 0.25 * i for i in range(20)])
-
-
-def kill_and_resume(place, reference, workdir, delays):
     config = f"--config={place / 'config.py'}"
-    for delay in delays:
-        process = start(place, workdir, config)
-        time.sleep(delay)
-        kill_all(workdir, process)
-    status, _, err = finish(start(place, workdir, config))
+    for number in range(20):
+        process = start(place, tmp_path, config)
+        time.sleep(1.0 + 0.25 * number)
+        kill_all(tmp_path, process)
+    status, _, err = finish(start(place, tmp_path, config))
     assert status == 0, err
-    assert results(workdir) == results(reference)
+    assert results(tmp_path) == results(whole[0])
+
+
+def await_steps(process, workdir):
+    """Returns when the sweep has logged a step since now, or is over."""
+
+    def logged():
+        return {path: path.stat().st_size for path in workdir.glob("runs/*/metrics.jsonl")}
+
+    before, deadline = logged(), time.monotonic() + 60
+    while process.poll() is None and logged() == before and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def kill_all(workdir, sweep):
@@ -247,9 +263,7 @@ def kill_all(workdir, sweep):
 def test_sigterm_saves_and_a_resumed_sweep_ends_the_same(place, whole, tmp_path):
     config = f"--config={place / 'config.py'}"
     process = start(place, tmp_path, config)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("runs/*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    await_steps(process, tmp_path)
     process.send_signal(signal.SIGTERM)
     status, _, err = finish(process)
     assert status == 130 and "interrupted" in err
@@ -264,7 +278,7 @@ def test_a_cell_that_another_process_has_is_left_alone(place, whole, tmp_path):
     (tmp_path / "plan.json").write_text((workdir / "plan.json").read_text())
     with run_directory(tmp_path, cells[0].run.run_id).lock() as mine:
         assert mine
-        status, out, err = finish(start(place, tmp_path, "--cells=0,1"))
+        status, out, err = finish(start(place, tmp_path, "--cells=0,1", "--workers=1"))
         assert status == 1
         assert "1 done" in out and f"{cells[0].run.run_id}: missing" in err
         status, _, err = finish(start(place, tmp_path, "--cell=0", program="train"))
@@ -277,11 +291,11 @@ def test_a_failing_cell_does_not_stop_the_others(place, whole, tmp_path):
     (tmp_path / "plan.json").write_text((workdir / "plan.json").read_text())
     # A folder where metrics belong: the run cannot write its own.
     (run_directory(tmp_path, cells[1].run.run_id).path / "metrics.jsonl").mkdir(parents=True)
-    status, out, err = finish(start(place, tmp_path))
+    status, out, err = finish(start(place, tmp_path, "--workers=1"))
     assert status == 1 and "3 done" in out and "1 failed" in out
     assert f"{cells[1].run.run_id}: failed: " in err and "metrics.jsonl: cannot be read" in err
     (run_directory(tmp_path, cells[1].run.run_id).path / "metrics.jsonl").rmdir()
-    assert finish(start(place, tmp_path))[0] == 0
+    assert finish(start(place, tmp_path, "--workers=1"))[0] == 0
     assert results(tmp_path) == results(workdir)
 
 
@@ -341,6 +355,7 @@ def test_tasks_of_an_array_started_at_once_share_a_fresh_folder(place, whole, tm
             tmp_path,
             f"--config={place / 'config.py'}",
             "--cells=auto",
+            "--workers=1",
             SLURM_ARRAY_TASK_ID=str(2 * task + 1),
             SLURM_ARRAY_TASK_MIN="1",
             SLURM_ARRAY_TASK_STEP="2",
@@ -359,11 +374,12 @@ def test_a_resolved_run_needs_no_plan(place, whole, tmp_path):
     assert "1 done" in out and not (tmp_path / "plan.json").exists()
 
 
-def test_status_reads_without_running(place, whole, tmp_path):
-    status, out, _ = finish(start(place, whole[0], "--status"))
-    assert status == 0 and "4 done" in out
-    status, _, err = finish(start(place, tmp_path, "--status"))
-    assert status == 2 and "holds no plan.json" in err and err.count("\n") == 1
+def test_status_reads_without_running(whole, tmp_path):
+    done = call("sweep", f"--workdir={whole[0]}", "--status")
+    assert done.returncode == 0 and "4 done" in done.stdout
+    done = call("sweep", f"--workdir={tmp_path}", "--status")
+    assert done.returncode == 2 and "holds no plan.json" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -35,6 +35,17 @@ def grid(budgets, sizes: int, width: float, surface: Surface = TRUE, shift: floa
     return params, budget / (6 * params), budget
 
 
+def noisy(noise: float = 0.01, outliers: int = 0):
+    """params, tokens, loss of 50 runs of TRUE, of which the first `outliers` lie a fifth too high.
+
+    These are of the smallest budget, whose losses are the highest of all.
+    """
+    params, tokens, _ = grid([1e17, 1e18, 1e19, 1e20, 1e21], 10, 8.0)
+    scatter = noise * np.random.default_rng(0).standard_normal(len(params))
+    factor = np.where(np.arange(len(params)) < outliers, 1.2, 1.0)
+    return params, tokens, TRUE.loss(params, tokens) * np.exp(scatter) * factor
+
+
 def loose(seed: int):
     """params, tokens, loss of 18 runs, so noisy that many a resample's surface is on a bound."""
     params, tokens, _ = grid([1e18, 3e18, 1e19], 6, 3.0)

@@ -8,9 +8,10 @@ from chinchilla_jax.scaling.fitting.intervals import band, interval, open_ends, 
 from chinchilla_jax.scaling.fitting.isoflop import profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
 from chinchilla_jax.scaling.fitting.noise import Noise, noise_model, run_weights
+from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.fitting.surface import fit_surface
 from chinchilla_jax.scaling.table.cells import cell_index, group_flops
-from tests.scaling.known import TRUE, fig4, grid, loose
+from tests.scaling.known import TRUE, fig4, grid, loose, noisy
 
 FAR = 1e23
 
@@ -30,16 +31,45 @@ def test_influence_on_the_replication():
     assert len(made["leave_one_budget_out"].value_B) == len(budget)
 
 
+def test_influence_of_runs_that_are_off():
+    """Five of the highest losses are: without them, or without their budget, the rest is exact."""
+    params, tokens, loss = noisy(noise=0.0, outliers=5)
+    group, budget = group_flops(6 * params * tokens)
+    # An objective that feels them.
+    fit = fit_surface(params, tokens, loss, objective=Objective("huber", 1.0))
+    made = {variant.kind: variant for variant in influence(fit, group, budget)}
+    missed = np.abs(made["drop_top"].surface.alpha / TRUE.alpha - 1)
+    assert list(made["drop_top"].value_B) == [0, 1, 3, 5, 8, 20]
+    assert np.all(missed[:3] > 0.01) and np.all(missed[3:] < 1e-6)
+    left_out = made["leave_one_budget_out"]
+    np.testing.assert_allclose(left_out.value_B, budget)
+    missed = np.abs(left_out.surface.alpha / TRUE.alpha - 1)
+    assert missed[0] < 1e-6 and np.all(missed[1:] > 0.01)
+
+
 def test_delta_sweep_on_the_replication():
     t = fig4(240)
-    fit = fit_surface(t["params"], t["tokens"], t["loss"])
-    (sweep,) = [v for v in influence(fit, np.full(240, -1), np.empty(0)) if v.kind == "delta"]
-    a = sweep.surface.exponents()[0]
+    a = delta_sweep(t["params"], t["tokens"], t["loss"]).surface.exponents()[0]
     assert (a.min(), a.max()) == pytest.approx((0.513, 0.530), abs=1e-3)
+
+
+def test_delta_sweep_of_a_made_up_table():
+    """The smaller delta, the less are felt the runs that are off."""
+    sweep = delta_sweep(*noisy(noise=0.0, outliers=5))
+    missed = np.abs(sweep.surface.alpha / TRUE.alpha - 1)
+    assert np.all(np.diff(missed) > 0) and missed[0] < 1e-3 < missed[-1]
+
+
+def delta_sweep(params, tokens, loss):
+    """The variants by delta, each at least as good by its own delta as the fit is by it."""
+    fit = fit_surface(params, tokens, loss)
+    group = np.full(len(loss), -1)
+    (sweep,) = [v for v in influence(fit, group, np.empty(0)) if v.kind == "delta"]
     for delta, value in zip(sweep.value_B, sweep.objective_B, strict=True):
         r = np.abs(fit.residual_R)
         own = np.sum(np.where(r <= delta, r * r / 2, delta * (r - delta / 2)))
         assert value <= own * (1 + 1e-9)
+    return sweep
 
 
 def test_an_interval_with_an_open_end_is_none():

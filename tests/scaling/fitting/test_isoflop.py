@@ -144,6 +144,21 @@ def test_llama_3_exponent():
         assert fit.laws.b[0] == pytest.approx(0.53, abs=0.01)
 
 
+def test_made_up_profiles_have_the_exponent_they_were_made_with():
+    """Parabolas around D* = .29 C^.53, of sizes that are not centred."""
+    budget = np.repeat(np.geomspace(6e18, 1e22, 9), 8)
+    best = budget / (6 * 0.29 * budget**0.53)
+    params = best * np.tile(np.geomspace(0.4, 3.0, 8), 9)
+    tokens = budget / (6 * params)
+    loss = 1.7 + 400 * budget**-0.15 + 0.03 * np.log(params / best) ** 2
+    found = _profiles(params, tokens, budget, loss)
+    noise = noise_model(found, np.arange(len(loss)), loss)
+    fits = {m: fit_minima(m, found, noise, 0, np.random.default_rng(0)) for m in METHODS}
+    law = fits["parabola"].laws
+    assert (law.b[0], np.exp(law.log_tokens_1[0])) == pytest.approx((0.53, 0.29), rel=1e-6)
+    assert fits["akima"].laws.b[0] == pytest.approx(0.53, abs=0.01)
+
+
 def test_budgets_are_found_where_no_column_states_them():
     rng = np.random.default_rng(4)
     flops = np.repeat([1e18, 1e19, 1e20], 8) * rng.uniform(0.97, 1.03, 24)

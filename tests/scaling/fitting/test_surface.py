@@ -8,7 +8,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.fitting.separable import LOSSES, Objective
 from chinchilla_jax.scaling.fitting.surface import Surface, fit_surface, refit
 from chinchilla_jax.scaling.table.cost import FlopsModel
-from tests.scaling.known import TRUE, fig4, grid
+from tests.scaling.known import TRUE, fig4, grid, noisy
 
 
 def test_certified_optimum_of_the_replication():
@@ -30,6 +30,29 @@ def test_certified_optimum_of_the_replication():
     assert tokens / params == pytest.approx(17.9, abs=0.05)
 
 
+def test_certified_optimum_of_a_made_up_table():
+    """An independent search, from the truth and from our optimum, finds nothing lower."""
+    params, tokens, loss = noisy()
+    fit = fit_surface(params, tokens, loss)
+    assert fit.gradient_norm < 1e-10
+    assert fit.starts_agreeing > 0.8
+
+    def objective(x):
+        predicted = Surface(x[0], np.exp(x[1]), np.exp(x[2]), x[3], x[4]).loss(params, tokens)
+        r = np.abs(np.log(predicted / loss))
+        return np.sum(np.where(r < 1e-3, r * r / 2, 1e-3 * (r - 5e-4)))
+
+    def search(surface):
+        begin = [surface.E, np.log(surface.A), np.log(surface.B), surface.alpha, surface.beta]
+        options = {"maxiter": 4000, "maxfev": 4000, "xatol": 1e-9, "fatol": 1e-15}
+        return minimize(objective, begin, method="Nelder-Mead", options=options)
+
+    ours, truth = search(fit.surface), search(TRUE)
+    assert fit.value == pytest.approx(ours.fun, rel=1e-9)
+    assert fit.value <= truth.fun * (1 + 1e-9)
+    assert fit.value == pytest.approx(truth.fun, rel=1e-3)
+
+
 def test_all_rows_of_figure_4():
     t = fig4(245)
     fit = fit_surface(t["params"], t["tokens"], t["loss"])
@@ -45,6 +68,18 @@ def test_least_absolute_is_the_published_headline():
     published = {"E": 1.81686, "A": 482.00572, "B": 2085.43420, "alpha": 0.34781, "beta": 0.36585}
     for name, value in published.items():
         assert getattr(fit.surface, name) == pytest.approx(value, rel=5e-4), name
+
+
+def test_least_absolute_does_not_feel_a_few_runs_that_are_off():
+    """Least squares does."""
+    params, tokens, loss = noisy(noise=0.0, outliers=5)
+    exact, pulled = (
+        fit_surface(params, tokens, loss, objective=Objective(name)).surface
+        for name in ("least_absolute", "squared")
+    )
+    for name in ("E", "A", "B", "alpha", "beta"):
+        assert getattr(exact, name) == pytest.approx(getattr(TRUE, name), rel=1e-6), name
+    assert abs(pulled.alpha / TRUE.alpha - 1) > 0.1
 
 
 def test_bootstrap_standard_errors_are_the_published_ones():
@@ -64,6 +99,18 @@ def test_bootstrap_standard_errors_are_the_published_ones():
         assert np.std(getattr(draws, name), ddof=1) == pytest.approx(value, rel=1e-3), name
     low, high = np.quantile(draws.B, [0.025, 0.975])
     assert (low, high) == pytest.approx((1042.4, 5810.3), rel=1e-4)
+
+
+def test_a_draw_is_the_fit_of_the_runs_that_were_drawn():
+    params, tokens, loss = noisy()
+    rng = np.random.default_rng(1)
+    drawn = rng.integers(0, len(loss), (4, len(loss)))
+    weights = np.stack([np.bincount(row, minlength=len(loss)) for row in drawn]).astype(float)
+    draws = refit(fit_surface(params, tokens, loss), weights).surface
+    for b, row in enumerate(drawn):
+        alone = fit_surface(params[row], tokens[row], loss[row]).surface
+        for name in ("E", "alpha", "beta"):
+            assert getattr(draws, name)[b] == pytest.approx(getattr(alone, name), rel=1e-6), name
 
 
 @pytest.mark.parametrize("loss", LOSSES)

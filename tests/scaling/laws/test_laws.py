@@ -8,10 +8,12 @@ import pytest
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.fitting.separable import Objective
+from chinchilla_jax.scaling.fitting.surface import fit_surface
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.fit import fit
 from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.laws.sparsity import dense_size_multiplier
+from tests.scaling.known import noisy
 from tests.scaling.laws.known import TRUTH, law_runs
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -65,20 +67,45 @@ def test_generic_fit_reaches_the_certified_optimum_of_the_replication():
         assert found.parameters[name] == pytest.approx(value, rel=1e-6)
 
 
+def test_generic_fit_reaches_the_optimum_of_the_surfaces_own_solver():
+    params, tokens, loss = noisy()
+    found = fit(LAWS["chinchilla"], {"params": params, "tokens": tokens}, loss)
+    own = fit_surface(params, tokens, loss)
+    assert found.objective == pytest.approx(own.value, rel=1e-9)
+    assert found.gradient_norm < 1e-9
+    for name, value in found.parameters.items():
+        assert value == pytest.approx(getattr(own.surface, name), rel=1e-5), name
+
+
 @needs_data
 def test_sparsity_law_beats_the_published_coefficients_on_its_own_runs():
     runs = _read("t5_c4_sparsity.csv")
     law, published = LAWS["sparsity"], law_named("frantar_t5").parameters
     found = fit(law, runs, runs["loss"])
-    columns = {column: runs[column] for column in law.columns}
-    size = np.abs(np.log(law.predict(published, **columns) / runs["loss"]))
-    inside = np.minimum(size, 1e-3)
-    theirs = float(np.sum(inside * (size - inside / 2)))
+    theirs = log_huber(law, published, runs, runs["loss"])
     assert theirs == pytest.approx(
         48 * 7.603605281507622e-06, rel=1e-6
     )  # printed in their notebook
     assert found.objective < 0.65 * theirs
     assert found.gradient_norm < 1e-8
+
+
+@pytest.mark.parametrize("name", ["sparsity", "width_depth"])
+def test_a_fit_beats_the_coefficients_that_noisy_runs_were_made_with(name):
+    law, runs = LAWS[name], law_runs()
+    clean = law.predict(TRUTH[name], **{column: runs[column] for column in law.columns})
+    loss = clean * np.exp(0.005 * np.random.default_rng(0).standard_normal(len(clean)))
+    found = fit(law, runs, loss)
+    assert found.objective == pytest.approx(log_huber(law, found.parameters, runs, loss), rel=1e-9)
+    assert 0.7 < found.objective / log_huber(law, TRUTH[name], runs, loss) < 1
+    assert found.gradient_norm < 1e-8
+
+
+def log_huber(law, parameters, runs, loss, delta=1e-3):
+    columns = {column: runs[column] for column in law.columns}
+    size = np.abs(np.log(law.predict(parameters, **columns) / loss))
+    inside = np.minimum(size, delta)
+    return float(np.sum(inside * (size - inside / 2)))
 
 
 def test_sparsity_multipliers_of_the_published_law():

@@ -11,29 +11,32 @@
 JSON and CSV only: nothing that is read here can run code.
 """
 
-import contextlib
 import csv
 import dataclasses
 import io
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import earlier, lock, storage
+from chinchilla_jax.experiment import contents, earlier, lock, storage
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.lock import Lock
-from chinchilla_jax.experiment.rows import columns, completed, row_of
-from chinchilla_jax.experiment.schema import from_json, to_json
+from chinchilla_jax.experiment.rows import checked, columns, completed, merged, row_of
+from chinchilla_jax.experiment.schema import from_json, to_json, typed
 from chinchilla_jax.experiment.storage import LineFile, read_json, write_text_atomic
+
+log = logging.getLogger(__name__)
 
 PLAN_VERSION = 2  # plans of version 1 are read too, see `earlier`
 HEARTBEAT_SECONDS = 10.0  # between two signs of life of a run under way
+_ANEW = "remove this file and the run is trained anew"
 
 
 def _json_text(value: Any) -> str:
@@ -80,7 +83,10 @@ class RunDirectory:
         """Drops the lines of `metrics.jsonl` after `step`: a run resumed there writes them anew."""
         file = self.path / "metrics.jsonl"
         if storage.exists(file):
-            kept = [row for row in self.metrics() if row["step"] <= step]
+            rows, damaged = self.metrics_and_damage()
+            if damaged:
+                log.warning("%s: damaged lines left out: %d", file, damaged)
+            kept = [row for row in rows if row["step"] <= step]
             write_text_atomic(file, "".join(json.dumps(row) + "\n" for row in kept))
 
     def metrics_writer(self) -> "MetricsFile":
@@ -88,21 +94,31 @@ class RunDirectory:
         return MetricsFile(LineFile(self.path / "metrics.jsonl"))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The logged steps; a last line cut off by a kill is left out."""
-        rows: list[dict[str, Any]] = []
-        with contextlib.suppress(FileNotFoundError):
-            for line in storage.read_text(self.path / "metrics.jsonl").splitlines():
-                with contextlib.suppress(ValueError):
-                    rows.append(json.loads(line))
-        return rows
+        """The logged steps; see `metrics_and_damage`."""
+        return self.metrics_and_damage()[0]
+
+    def metrics_and_damage(self) -> tuple[list[dict[str, Any]], int]:
+        """The logged steps, and how many lines are none: no object of a step and numbers.
+
+        A last line cut off by a kill is neither.
+        """
+        try:
+            content = storage.read_bytes(self.path / "metrics.jsonl")
+        except FileNotFoundError:
+            return [], 0
+        *lines, last = content.split(b"\n")
+        found = [contents.logged(line) for line in lines]
+        rows = [row for row in (*found, contents.logged(last)) if row is not None]
+        return rows, found.count(None)
 
     def last_flops(self) -> float:
         """FLOPs up to the last logged step, from the end of the file alone."""
         try:
             end = storage.read_end(self.path / "metrics.jsonl", 1000)
-            return float(json.loads(end.splitlines()[-1])["flops"])
-        except (FileNotFoundError, ValueError, KeyError, IndexError):  # none, or half a line
+        except FileNotFoundError:
             return 0.0
+        row = contents.logged(end.rstrip().rpartition(b"\n")[2]) or {}  # none, or half a line
+        return float(row.get("flops") or 0.0)
 
     def heartbeat(self, state: Mapping[str, Any]) -> None:
         """Says that the run is under way, and how far, in `heartbeat.json`."""
@@ -113,9 +129,20 @@ class RunDirectory:
         storage.remove(self.path / "heartbeat.json")
 
     def last_heartbeat(self) -> dict[str, Any] | None:
-        """What a run under way, or one that was killed, has said last."""
-        state: dict[str, Any] | None = _json_if_there(self.path / "heartbeat.json")
-        return state
+        """What a run under way, or one that was killed, has said last.
+
+        Raises:
+          UserError: it is damaged.
+        """
+        file = self.path / "heartbeat.json"
+        with contents.remedy("remove this file"):
+            if (state := contents.object_if_there(file)) is None:
+                return None
+            for name in ("step", "seconds_since_step", "usual_seconds"):
+                typed(float | None, contents.field(state, name, file), f"{file}: {name}")
+            for name in ("owner", "doing", "stalled"):
+                contents.field(state, name, file)
+            return state
 
     def finish(self, run: RunConfig, status: str, reason: str, measured: Mapping[str, Any]) -> None:
         """Writes `result.json`, once: from now on the run is over."""
@@ -131,14 +158,26 @@ class RunDirectory:
         storage.remove(self.path / "failure.json")
 
     def result(self) -> dict[str, Any] | None:
-        """The row of a run that is over (done or diverged), else None."""
-        row: dict[str, Any] | None = _json_if_there(self.path / "result.json")
-        return row
+        """The row of a run that is over (done or diverged), else None.
+
+        Raises:
+          UserError: it is damaged, so that nobody knows whether the run is over.
+        """
+        file = self.path / "result.json"
+        with contents.remedy(_ANEW):
+            row = contents.object_if_there(file)
+            return None if row is None else checked(row, str(file))
 
     def failure(self) -> str | None:
-        """Why the last attempt failed, if it did."""
-        failure = _json_if_there(self.path / "failure.json")
-        return None if failure is None else str(failure["reason"])
+        """Why the last attempt failed, if it did.
+
+        Raises:
+          UserError: it is damaged.
+        """
+        file = self.path / "failure.json"
+        with contents.remedy("remove this file"):
+            failure = contents.object_if_there(file)
+            return None if failure is None else str(contents.field(failure, "reason", file))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,14 +297,15 @@ def collect(workdir: Path) -> list[dict[str, Any]]:
     configuration; what it did not measure stays missing.
 
     Raises:
-      UserError: no plan.
+      UserError: no plan, or a damaged result.
     """
     rows = []
     for cell in read_plan(workdir)[1]:
         directory = run_directory(workdir, cell.run.run_id)
         row = row_of(cell.run) | {"status": "missing", "reason": ""}
         if (result := directory.result()) is not None:
-            row |= result
+            with contents.remedy(_ANEW):
+                row = merged(row, result, str(directory.path / "result.json"))
         elif cell.status == "rejected":
             row |= {"status": "rejected", "reason": cell.reason}
         elif (failure := directory.failure()) is not None:
@@ -291,16 +331,6 @@ def write_results(workdir: Path) -> list[dict[str, Any]]:
         if storage.exists(file) and storage.read_text(file) == text:
             return rows
         write_text_atomic(file, text)
-
-
-def _json_if_there(file: Path) -> Any:
-    """The content of a JSON file, None where there is none, even if it went just now."""
-    try:
-        return json.loads(storage.read_text(file))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError(f"{file}: is not JSON: {error}") from None
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:

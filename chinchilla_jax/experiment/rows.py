@@ -12,9 +12,12 @@ from typing import Any
 
 from chinchilla_jax import techniques
 from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint, leaves
 from chinchilla_jax.experiment.ledger import ledger
-from chinchilla_jax.experiment.schema import to_json
+from chinchilla_jax.experiment.schema import from_json, one_of, to_json, typed
+
+OVER = ("done", "diverged")  # the statuses of a run that has a result
 
 # Of fields that have a name of their own in the field. `name` would be read as a run's.
 COLUMNS = {
@@ -66,6 +69,34 @@ def row_of(run: RunConfig) -> dict[str, Any]:
         **costs,
         **dataclasses.asdict(Measured()),
     }
+
+
+def checked(result: dict[str, Any], where: str) -> dict[str, Any]:
+    """`result`, the content of a result.json called `where`, if a run that is over wrote it.
+
+    Raises:
+      UserError: it has no status or no loss, or what it measured is not of its type.
+    """
+    one_of(f"{where}: status", str(result.get("status")), OVER)
+    if "loss" not in result:
+        raise UserError(f"{where}: loss is missing")
+    names = [field.name for field in dataclasses.fields(Measured) if field.name in result]
+    from_json(Measured, {name: result[name] for name in names}, where)
+    return result
+
+
+def merged(row: dict[str, Any], result: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`row` of a run with its result, whichever version wrote it.
+
+    Raises:
+      UserError: it is the result of another run, or has no number where the run has one.
+    """
+    if (name := result.get("run_id", row["run_id"])) != row["run_id"]:
+        raise UserError(f"{where}: run_id = {name!r}: is the result of another run")
+    for name, value in row.items():
+        if type(value) in (int, float) and name in result:
+            typed(float | None, result[name], f"{where}.{name}")
+    return row | dict(result)
 
 
 def column(path: str) -> str:

@@ -116,9 +116,19 @@ def read_json(place: Path) -> Any:
       UserError: the file is absent or is not JSON.
     """
     try:
-        return json.loads(read_text(place))
+        return parse_json(place, read_bytes(place))
     except FileNotFoundError:
         raise UserError(f"{place}: cannot be read: no such file") from None
+
+
+def parse_json(place: Path, content: bytes) -> Any:
+    """The JSON that `content` of the file at `place` is.
+
+    Raises:
+      UserError: it is none.
+    """
+    try:
+        return json.loads(content.decode())
     except RecursionError:
         raise UserError(f"{place}: is nested too deep to be JSON of ours") from None
     except ValueError as error:

@@ -94,7 +94,7 @@ def train(
             0,
         )
         distributed.on_writer(lambda: directory.rewind_metrics(step))
-        before = max((row["seconds"] for row in directory.metrics()), default=0.0)
+        before = max((row.get("seconds") or 0.0 for row in directory.metrics()), default=0.0)
         log.info("%s: %s at step %d", run.run_id, "resumed" if restored else "begun", step)
         profiler.begin_at(step)
         writer = (

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from chinchilla_jax.experiment import records, storage
+from chinchilla_jax.experiment import records, status, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
@@ -218,3 +218,78 @@ def test_a_slow_writer_of_results_does_not_hide_a_run_that_ended_meanwhile(tmp_p
     rows = records.write_results(tmp_path)
     assert [row["status"] for row in rows].count("done") == 1
     assert ",done," in (tmp_path / "results.csv").read_text()
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+LONG = "9" * 5_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{", "[]", "{}", "3", "null", "true", '"done"', DEEP,
+        f'{{"status": "done", "loss": {DEEP}}}', LONG,
+        f'{{"status": "done", "loss": {LONG}}}', '{"status": "done", "loss": 1e400}',
+        f'{{"status": "done", "loss": {LONG[:400]}}}', '{"loss": NaN}', '{"loss": 2.0}',
+        '{"status": "done", "loss": NaN}', '{"status": "done", "loss": "2.0"}',
+        '{"status": "done", "loss": true}', '{"status": "done", "loss": [2.0]}',
+        '{"status": "done"}', '{"status": "Done", "loss": 2.0}',
+        '{"status": ["done"], "loss": 2.0}',
+        '{"status": "done", "loss": 2.0, "wall_seconds": "an hour"}',
+        '{"status": "done", "loss": 2.0, "params_total": "many"}',
+        '{"status": "done", "loss": 2.0, "tokens": null, "steps": NaN}',
+        '{"status": "done", "loss": 2.0, "run_id": "another"}', b"\xff\xfe{}", b"\0" * 20,
+    ],
+    ids=lambda content: repr(content[:50]),
+)  # fmt: skip
+def test_a_damaged_result_is_one_line_with_its_path_and_never_a_run_that_is_missing(
+    tmp_path, content
+):
+    source = experiment()
+    records.write_plan(tmp_path, source, plan(source), {})
+    folder = records.run_directory(tmp_path, planned(source)[0].run.run_id).path
+    storage.write_bytes_atomic(
+        folder / "result.json", content if isinstance(content, bytes) else content.encode()
+    )
+    with pytest.raises(UserError) as error:
+        records.collect(tmp_path)
+    told = str(error.value)
+    assert told.startswith(f"{folder}/result.json") and told.endswith("is trained anew")
+    assert "\n" not in told and len(told) < len(str(folder)) + 300
+
+
+@pytest.mark.parametrize("name", ["failure.json", "heartbeat.json"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", "3", "null", DEEP, '{"step": "5"}'])
+def test_another_damaged_file_of_a_run_is_one_line_with_its_path(tmp_path, name, content):
+    source = experiment()
+    records.write_plan(tmp_path, source, plan(source), {})
+    folder = records.run_directory(tmp_path, planned(source)[0].run.run_id).path
+    storage.write_text_atomic(folder / name, content)
+    with pytest.raises(UserError, match=rf"{name}.*remove this file$"):
+        status.rows(tmp_path)
+
+
+DAMAGED_LINES = (
+    b"[]", b"3", b"{}", b"null", b'"text"', b"", b"{", b'{"step": 2, "loss": "low"}', b"\xff",
+    b'{"step": "2", "loss": 1.0}', b'{"step": null}', b'{"loss": 1.0}', b'{"step": 2, "loss": []}',
+    b'{"step": 2, "loss": true}', b'{"step": 2, "loss": NaN}', b'{"step": 2, "loss": 1e400}',
+    LONG.encode(), DEEP.encode(), b'{"step": 2, "loss": %s}' % LONG[:400].encode(),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", DAMAGED_LINES, ids=lambda line: repr(line[:40]))
+def test_a_damaged_line_of_metrics_is_left_out_counted_and_said_on_resume(tmp_path, line, caplog):
+    directory = records.RunDirectory(tmp_path)
+    rows = [{"step": i, "flops": 10 * i, "loss": 1.0} for i in (1, 3)]
+    first, last = (json.dumps(row).encode() + b"\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_bytes(first + line + b"\n" + last)
+    assert directory.metrics_and_damage() == (rows, 1)
+    directory.rewind_metrics(3)
+    assert "metrics.jsonl: damaged lines left out: 1" in caplog.text
+    assert directory.metrics_and_damage() == (rows, 0)
+    caplog.clear()
+    directory.rewind_metrics(1)
+    assert not caplog.text
+    (tmp_path / "metrics.jsonl").write_bytes(first + line)
+    assert directory.metrics_and_damage() == (rows[:1], 0)  # cut off by a kill
+    assert directory.last_flops() == (0 if line else 10)

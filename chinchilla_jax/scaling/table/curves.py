@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from chinchilla_jax.experiment import records
-from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
 
 _MINIMUM_POINTS = 8
@@ -62,25 +61,19 @@ def curves_of_rows(run_id: str, rows: Mapping[str, Floats]) -> Curve | None:
 def curves_of_sweep(
     folder: Path, run_ids: Sequence[str], params_R: Floats
 ) -> tuple[tuple[Curve, ...], tuple[str, ...]]:
-    """Curves of the finished runs of a sweep, and a warning about those that have none."""
-    found, absent = [], 0
+    """Curves of the finished runs of a sweep, and warnings about what is absent or damaged."""
+    found, absent, damage = [], 0, {}
     for run_id, params in zip(run_ids, params_R, strict=True):
-        rows = records.run_directory(folder, run_id).metrics()
+        rows, damaged = records.run_directory(folder, run_id).metrics_and_damage()
+        if damaged:
+            damage[run_id] = damaged
         if not rows:
-            absent += 1
+            absent += not damaged
             continue
-        try:
-            columns = {
-                name: np.array(
-                    [np.nan if (x := row.get(name)) is None else x for row in rows], float
-                )
-                for name in ("tokens", "flops", "loss", "learning_rate", "smoothed_loss")
-            }
-        except (TypeError, ValueError):
-            raise UserError(
-                f"{folder}/runs/{run_id}/metrics.jsonl: tokens, flops, loss and learning_rate "
-                "must be numbers"
-            ) from None
+        columns = {
+            name: np.array([np.nan if (x := row.get(name)) is None else x for row in rows], float)
+            for name in ("tokens", "flops", "loss", "learning_rate", "smoothed_loss")
+        }
         columns["params"] = np.full(len(rows), params)
         # One step's loss is that of a few sequences; our trainer also logs its running mean.
         smoothed = columns.pop("smoothed_loss")
@@ -89,5 +82,13 @@ def curves_of_sweep(
         curve = curves_of_rows(run_id, columns)
         if curve is not None:
             found.append(curve)
-    said = (f"{absent} finished runs have no metrics.jsonl: the envelope is without them",)
-    return tuple(found), said if absent and found else ()
+    said = []
+    if absent and found:
+        said.append(f"{absent} finished runs have no metrics.jsonl: the envelope is without them")
+    if damage:
+        first = next(iter(damage))
+        said.append(
+            f"{sum(damage.values())} damaged lines in metrics.jsonl of {len(damage)} runs are left "
+            f"out of the curves ('{first}' first)"
+        )
+    return tuple(found), tuple(said)

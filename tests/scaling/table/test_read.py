@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.known import TRUE, grid
+from tests.scaling.sweeps import write_sweep
 
 PARAMS, TOKENS, BUDGET = grid([1e18, 1e19, 1e20], 6, 4.0)
 ROWS = [
@@ -274,3 +275,21 @@ def test_no_text_ends_in_a_traceback(tmp_path_factory, text, suffix):
     with pytest.raises(UserError) as told:
         read_runs(path)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("line", ["[]", "3", "{}", '{"step": 3, "loss": "low"}', "\0", "[" * 9999])
+def test_damaged_lines_of_a_curve_are_left_out_and_said(tmp_path, line):
+    whole = read_runs(write_sweep(tmp_path))
+    first, second = (tmp_path / "runs" / name / "metrics.jsonl" for name in whole.run_id_R[:2])
+    for file, text in ((first, f"{line}\n" + first.read_text()), (second, f"{line}\n" * 3)):
+        file.write_text(text)
+    runs = read_runs(tmp_path)
+    said = [note for note in runs.notes if note not in whole.notes]
+    assert said == [
+        "4 damaged lines in metrics.jsonl of 2 runs are left out of the curves "
+        f"('{whole.run_id_R[0]}' first)"
+    ]
+    assert [curve.run_id for curve in runs.curves] == [
+        curve.run_id for curve in whole.curves if curve.run_id != whole.run_id_R[1]
+    ]
+    assert np.array_equal(runs.curves[0].loss_S, whole.curves[0].loss_S)

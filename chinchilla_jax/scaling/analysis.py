@@ -75,8 +75,8 @@ def analyse(
     curves = list(runs.curves)
     lower = envelope(curves) if curves else None
     lower_laws = None
-    if lower is not None and settings.bootstrap:
-        lower_laws = envelope_draws(lower, curves, min(settings.bootstrap, 1000), stream(3))
+    if lower is not None and settings.draws:
+        lower_laws = envelope_draws(lower, curves, min(settings.draws, 1000), stream(3))
     found = candidates(each, settings, stream(4))
     sources, draws = outlook.kept(found)
     parametric, isoflop = approach.parametric(each, settings), approach.isoflop(each, bias)
@@ -95,6 +95,7 @@ def analyse(
         *(envelope_doubts(lower, curves) if lower else ()),
         *filter(None, (diagnosis.extrapolation(float(flops), runs) for flops in at)),
         *filter(None, [diagnosis.cost_doubt(cost), diagnosis.nothing_checked(checked, settings)]),
+        *filter(None, [diagnosis.few_draws(settings)]),
     ]
     fits = Fits(
         version=VERSION,
@@ -109,7 +110,7 @@ def analyse(
         influence=variants.influences(each, float(max(at))),
         conventions=variants.conventions(given, each, settings),
         laws=fit_laws(
-            laws, tried, Objective(settings.objective, settings.delta), settings.bootstrap,
+            laws, tried, Objective(settings.objective, settings.delta), settings.draws,
             settings.seed,
         ),
         sources=sources,

@@ -63,9 +63,9 @@ def approaches(
     if refusal is None:
         columns = (runs.params, runs.tokens, runs.loss)
         fit = fit_surface(*columns, weights_R, objective, settings.tied)
-        draws = surface_draws(fit, settings.bootstrap, streams(0)) if settings.bootstrap else None
+        draws = surface_draws(fit, settings.draws, streams(0)) if settings.draws else None
     minima = {
-        method: fit_minima(method, found, noise, settings.bootstrap, streams(1 + i))
+        method: fit_minima(method, found, noise, settings.draws, streams(1 + i))
         for i, method in enumerate(METHODS)
     }
     return Approaches(

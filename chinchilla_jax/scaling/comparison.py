@@ -133,7 +133,7 @@ def _laws(
         for one in _apart_from(spanned(law, runs), runs, by):
             counted = _counted(one.runs, settings)
             try:
-                (fit,) = fit_laws([law], counted, objective, settings.bootstrap, settings.seed)
+                (fit,) = fit_laws([law], counted, objective, settings.draws, settings.seed)
             except UserError as error:
                 fitted.append(ConditionLaw(dict(one.values), law.name, str(error), None))
             else:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.fitting.intervals import least
 from chinchilla_jax.scaling.fitting.isoflop import METHODS
 
 
@@ -27,6 +28,11 @@ class Settings:
     seed: int = 0
     budgets: tuple[float, ...] = ()
     holdout_above: float | None = None
+
+    @property
+    def draws(self) -> int:
+        """Bootstrap draws that are made: none where they are too few for an interval."""
+        return self.bootstrap if self.bootstrap >= least() else 0
 
     def __post_init__(self) -> None:
         if self.minima not in METHODS:

@@ -13,6 +13,7 @@ from chinchilla_jax.scaling.doubt.uncertainty import surface_draws
 from chinchilla_jax.scaling.fits import Draws, read, write
 from chinchilla_jax.scaling.fitting.surface import fit_surface
 from chinchilla_jax.scaling.forecast.source import of_surface
+from chinchilla_jax.scaling.laws.further import laws_named
 from chinchilla_jax.scaling.sections import outlook
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import where
@@ -175,3 +176,20 @@ def test_a_condition_picked_is_the_table_of_its_rows_alone():
     ours, theirs = to_json(picked), to_json(alone)
     assert ours.pop("table")["range"] == theirs.pop("table")["range"]
     assert ours == theirs
+
+
+@pytest.mark.parametrize("draws", [1, 2, 39, 40])
+def test_so_few_draws_that_none_lies_beyond_a_percentile_give_no_interval(draws):
+    rows = three_optimizers(sizes=5, budgets=(1e17, 1e18, 1e19, 1e20))[:20]
+    fits, _ = analyse(read_runs(rows), Settings(bootstrap=draws), laws_named(["compute"]))
+    said = [text for text in fits.warnings if "draws" in text]
+    (row,), (law,) = fits.forecast, fits.laws
+    found = (fits.parametric.interval, fits.isoflop.interval, row.interval, law.interval)
+    if draws < 40:
+        assert not any(found) and fits.draws.surface is None
+        assert said == [
+            f"bootstrap: {draws} draws say nothing of 95 % intervals, which take 40 or more: none "
+            "is given"
+        ]
+    else:
+        assert all(found) and not said

@@ -23,7 +23,7 @@ DROP = object()
 @pytest.fixture(scope="module")
 def fits(tmp_path_factory):
     folder = write_sweep(tmp_path_factory.mktemp("sweep"))
-    settings = Settings(bootstrap=30, budgets=(1e13,), holdout_above=1e12)
+    settings = Settings(bootstrap=40, budgets=(1e13,), holdout_above=1e12)
     return analyse(read_runs(folder), settings, laws_named(["compute"]))[0]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fits import Check, Forecast, IsoFlop, Parametric
-from chinchilla_jax.scaling.fitting.intervals import Interval, open_ends
+from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval, least, open_ends
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias, Profile
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.refusal import LEAST_BUDGETS, LEAST_SIZES, Refusal
@@ -149,6 +149,16 @@ def open_intervals(
         (f"forecast at {numbers.flops(row.flops)} FLOPs", row.interval or {}) for row in forecasts
     ]
     return [f"{name}: {said}" for name, found in headlines if (said := open_ends(found))]
+
+
+def few_draws(settings: Settings) -> str | None:
+    """A warning where draws were asked for and are too few for any interval."""
+    if settings.draws == settings.bootstrap:
+        return None
+    return (
+        f"bootstrap: {settings.bootstrap} draws say nothing of {100 * LEVEL:g} % intervals, which "
+        f"take {least()} or more: none is given"
+    )
 
 
 def decades_beyond(flops: float, runs: Runs) -> float:

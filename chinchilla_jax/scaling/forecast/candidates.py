@@ -47,8 +47,8 @@ def candidates(
         name, draws = source.forecaster.selection, None
         if source.forecaster == Forecaster("surface", holdout.ALL):
             draws = each.surface_draws
-        elif name in parts and settings.bootstrap and (every or source.forecaster == chosen):
-            draws = surface_draws(parts[name], settings.bootstrap, rng)
+        elif name in parts and settings.draws and (every or source.forecaster == chosen):
+            draws = surface_draws(parts[name], settings.draws, rng)
         if draws is not None:
             source = of_surface(name, parts[name], draws, each.flops_model)
         sources.append(source)

@@ -15,6 +15,7 @@ from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.doubt.holdout import MINIMA, Forecaster
 from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws
 from chinchilla_jax.scaling.fits import DrawTable, MinimaSource, SurfaceSource
+from chinchilla_jax.scaling.fitting.intervals import least
 from chinchilla_jax.scaling.fitting.isoflop import PowerLaws
 from chinchilla_jax.scaling.fitting.minima import LossLaw, MinimaFit
 from chinchilla_jax.scaling.fitting.optimum import Optima, along, through
@@ -57,8 +58,10 @@ class Source:
 
     @property
     def drawn(self) -> Optima | None:
-        """The best run of a budget under every draw; NaN where a draw has none."""
-        return None if self.draws is None else self._optima(self._columns(self.draws))
+        """The best run of a budget under every draw, NaN where it has none; None for too few."""
+        if self.draws is None or len(self.draws.rows) < least():
+            return None
+        return self._optima(self._columns(self.draws))
 
     @property
     def noise(self) -> Floats:

@@ -88,7 +88,7 @@ def _convention(
             columns = (runs.params, runs.tokens, runs.loss)
             objective = Objective(settings.objective, settings.delta)
             fit = fit_surface(*columns, None, objective, settings.tied, count=8)
-            count = min(settings.bootstrap, _DRAWS)
+            count = min(settings.draws, _DRAWS)
             drawn = surface_draws(fit, count, rng) if count else None
         found = profiles(runs.group_R, runs.budget_G, runs.params, runs.tokens, runs.loss)
         noise = noise_model(found, runs.cell_R(), runs.loss)

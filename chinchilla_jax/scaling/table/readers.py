@@ -106,8 +106,8 @@ def _cell(value: Any) -> Cell:
     return value if isinstance(value, (str, int, float, bool)) else str(value)
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Objects of a JSONL file; a last line cut off in the middle (a killed run) is left out."""
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file; a line that was cut off is an error, as a row would lack."""
     lines = _text(path).split("\n")  # a text may hold other line breaks
     rows = []
     for number, line in enumerate(lines, 1):
@@ -116,9 +116,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            if number == len(lines) and not line.rstrip().endswith("}"):
-                break
-            raise UserError(f"{path}, row {number}: not JSON") from None
+            cut = number == len(lines) and not line.rstrip().endswith("}")
+            hint = "; the last line is cut off" if cut else ""
+            raise UserError(f"{path}, row {number}: not JSON{hint}") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}, row {number}: a JSON object per line is needed")
         rows.append({"": number, **row})
@@ -171,7 +171,7 @@ def _objects(path: Path, rows: list[dict[str, Any]]) -> Raw:
 
 
 def _jsonl(path: Path) -> Raw:
-    return _objects(path, read_jsonl(path))
+    return _objects(path, _json_lines(path))
 
 
 def _json(path: Path) -> Raw:

@@ -163,6 +163,8 @@ def test_a_bad_cell_is_told_with_file_row_and_column(tmp_path, change, message):
         ("a.csv", "params,tokens,loss\n1e9,2e10,nan\n", "none of 1 rows is a finished run"),
         ("a.csv", 'params,tokens,loss\n"1e9,2e10,3\n', "not a CSV table|cells"),
         ("a.jsonl", '{"params": 1}\nnot json\n{"params": 2}\n', "row 2: not JSON"),
+        ("a.jsonl", '{"params": 1}\n{"params": 2, "lo', "row 2: not JSON; the last line is cut"),
+        ("a.ndjson", '{"params": 1}\n{"params": 2', "row 2: not JSON; the last line is cut"),
         ("a.jsonl", "[1, 2]\n", "row 1: a JSON object"),
         ("a.jsonl", '{"params": [1], "tokens": 1, "loss": 2}\n', "row 1, column 'params'"),
         ("a.json", '{"params": 1}', "a list of objects"),

@@ -1,0 +1,61 @@
+"""What the files of a run hold, where a person or a disk may have damaged them.
+
+A file is written whole or not at all, so what cannot be read is told, never taken for absent.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.storage import StorageError
+
+
+def object_if_there(file: Path) -> dict[str, Any] | None:
+    """The JSON object in a file, None where there is no file, even if it went just now."""
+    try:
+        content = storage.parse_json(file, storage.read_bytes(file))
+    except FileNotFoundError:
+        return None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: is no JSON object")
+    return content
+
+
+def field(content: Mapping[str, Any], name: str, file: Path) -> Any:
+    """A field that a run always writes."""
+    if name not in content:
+        raise UserError(f"{file}: {name} is missing")
+    return content[name]
+
+
+@contextlib.contextmanager
+def remedy(text: str) -> Iterator[None]:
+    """Adds what to do to the error of a damaged file."""
+    try:
+        yield
+    except StorageError:  # the file may be whole
+        raise
+    except UserError as error:
+        raise UserError(f"{error}; {text}") from None
+
+
+def logged(line: bytes) -> dict[str, Any] | None:
+    """A line of `metrics.jsonl`: a step and its numbers, null where one was not finite."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not _is_number(row.get("step")):
+        return None
+    return row if all(x is None or _is_number(x) for x in row.values()) else None
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value of JSON is a finite number."""
+    limit = sys.float_info.max
+    return type(value) in (int, float) and -limit <= value <= limit  # type: ignore[operator]

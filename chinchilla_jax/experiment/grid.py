@@ -65,22 +65,20 @@ def plan(
             _judged(variant.experiment, shapes, number, train_tokens)
             for variant, shapes in zip(variants, ladders, strict=True)
         ]
-        for rung in range(max(map(len, rungs))):
-            for variant, sizes in zip(variants, rungs, strict=True):
-                if rung < len(sizes):
-                    size, reason = sizes[rung]
-                    run = _run(variant, budget, size)
-                    cells.append(
-                        Cell(
-                            index=len(cells),
-                            status="rejected" if reason else "planned",
-                            reason=reason,
-                            params=size.params,
-                            tokens=run.tokens,
-                            flops=ledger(run).training_flops(run.flops_convention),
-                            run=run,
-                        )
+        for sizes in zip(*rungs, strict=True):
+            for variant, (size, reason) in zip(variants, sizes, strict=True):
+                run = _run(variant, budget, size)
+                cells.append(
+                    Cell(
+                        index=len(cells),
+                        status="rejected" if reason else "planned",
+                        reason=reason,
+                        params=size.params,
+                        tokens=run.tokens,
+                        flops=ledger(run).training_flops(run.flops_convention),
+                        run=run,
                     )
+                )
     cells = _without_twins(_named(cells))
     if not any(cell.status == "planned" for cell in cells):
         raise UserError(

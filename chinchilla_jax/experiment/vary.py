@@ -19,6 +19,12 @@ from chinchilla_jax.experiment.schema import field_type, replace_values, to_json
 
 T = TypeVar("T")
 
+# Of an experiment, what its grid has one of.
+_OF_THE_GRID = {
+    "budgets": "budgets are an axis of the grid already",
+    "ladder": "the ladder is an axis of the grid already",
+    "flops_convention": "a run's FLOPs are recorded in every convention",
+}
 MOST_CHARACTERS = 150  # of a run id; files of a run have longer names, and file systems take 255
 
 
@@ -35,7 +41,7 @@ def checked(experiment: Any) -> dict[str, tuple[Any, ...]]:
 
     Raises:
       UserError: a path that is unknown, a group, or of a field that decides no number of a run;
-        no value, a value of another type, or one twice.
+        one that a grid has one of; no value, a value of another type, or one twice.
     """
     found = {}
     for path, values in experiment.vary.items():
@@ -80,9 +86,10 @@ def variants(experiment: T) -> list[Variant[T]]:
 
 def _fixed(experiment: Any, path: str) -> str:
     """Why the field at `path` cannot vary; empty where it can."""
-    if path.partition(".")[0] == "budgets":
-        return "budgets are an axis of the grid already, set config.budgets"
-    for field in _fields(experiment, path):
+    first, fields = path.partition(".")[0], list(_fields(experiment, path))
+    if first in _OF_THE_GRID and len(fields) == len(path.split(".")):
+        return f"{_OF_THE_GRID[first]}, set config.{path}"
+    for field in fields:
         if "decides" in field.metadata:
             return f"{field.name} decides no number of a run"
     return ""

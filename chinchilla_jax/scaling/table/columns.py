@@ -1,6 +1,5 @@
 """Columns by their usual names, and cells as numbers, with the place of whatever is wrong."""
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.table.readers import Cell, Raw
 
@@ -41,6 +41,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "run_id": ("run_id", "run", "run_name", "name", "id", "model"),
     "status": ("status", "state"),
 }  # fmt: skip
+# A column that is one of these cannot be another of them too.
+_ALONE = ("params", "tokens", "flops", "loss", "loss_se", "learning_rate", "seed", "step", "weight")
 _EMPTY = {"", "nan", "null", "none", "na", "n/a", "-"}
 
 
@@ -71,26 +73,29 @@ def _key(name: str) -> str:
 
 
 def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
-    """The columns that `columns` names, then those with usual names; UserError where one lacks."""
+    """The columns that `columns` names, then those with usual names.
+
+    Raises:
+      UserError: one lacks, or one of the file would be two of ours.
+    """
     cells, title, said = dict(raw.columns), {name: name for name in raw.columns}, []
     by_key: dict[str, str] = {}
     for name in raw.columns:
         by_key.setdefault(_key(name), name)
     for ours, theirs in columns.items():
-        near = difflib.get_close_matches(ours, ALIASES, 1, 0.7)
-        if ours not in ALIASES and near:
-            raise UserError(
-                f"--columns={ours}={theirs}: there is no '{ours}'; is '{near[0]}' meant?"
-            )
         if theirs not in raw.columns:
             raise UserError(
-                f"{raw.source}: no column '{theirs}' for {ours}; there are {', '.join(raw.columns)}"
+                f"{raw.source}: no column '{theirs}' for {ours}; {nearest(theirs, [*raw.columns])}"
+                f"there are {', '.join(raw.columns)}"
             )
         cells[ours], title[ours] = raw.columns[theirs], theirs
+    taken = {theirs for ours, theirs in columns.items() if ours in _ALONE}
     for ours, names in ALIASES.items():
         if ours in columns:
             continue
         found = list(dict.fromkeys(by_key[_key(n)] for n in names if _key(n) in by_key))
+        if ours in _ALONE:  # a column of our very name is not given away in silence
+            found = [name for name in found if name not in taken or name == ours]
         if found:
             cells[ours], title[ours] = raw.columns[found[0]], found[0]
             if len(found) > 1 and ours in ("params", "tokens", "flops", "loss"):
@@ -109,7 +114,19 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
             f"{raw.source}: no column for {need} among {', '.join(raw.columns)}; "
             "name them with --columns=params=N,loss=..."
         )
+    _must_differ({ours: title[ours] for ours in _ALONE if ours in cells}, raw)
     return NamedTable(raw, cells, title, tuple(said))
+
+
+def _must_differ(title: Mapping[str, str], raw: Raw) -> None:
+    first: dict[str, str] = {}
+    for ours, theirs in title.items():
+        if first.setdefault(theirs, ours) != ours:
+            raise UserError(
+                f"{raw.source}: column '{theirs}' cannot be both {first[theirs]} and {ours}: name "
+                f"another one with columns {first[theirs]}=... or {ours}=...; there are "
+                f"{', '.join(raw.columns)}"
+            )
 
 
 def _is_empty(cell: Cell) -> bool:

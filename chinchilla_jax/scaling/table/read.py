@@ -18,7 +18,9 @@ import numpy as np
 from chinchilla_jax.experiment import records, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.rows import columns as columns_of
+from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.table.cells import budgets
 from chinchilla_jax.scaling.table.checks import check_units, doubts
 from chinchilla_jax.scaling.table.columns import (
@@ -30,6 +32,7 @@ from chinchilla_jax.scaling.table.columns import (
     numbers,
     texts,
 )
+from chinchilla_jax.scaling.table.conventions import PARAMS
 from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.scaling.table.curves import Curve, curves_of_rows, curves_of_sweep
 from chinchilla_jax.scaling.table.kinds import Sizes, kinds_of
@@ -44,6 +47,16 @@ _POSITIVE = (
     "params_non_embedding", "params_matmul", "flops_matmul", "flops_chinchilla", "flops_six_nd",
 )  # fmt: skip
 _NUMBERS = {*ALIASES, *_POSITIVE} - {"seed"}  # seeds have names, too
+# What --columns can name: what is read by name, here, by a convention of counting, or by a law.
+_OURS = tuple(
+    dict.fromkeys(
+        (
+            *ALIASES, *_TEXT, *_POSITIVE, *(f"params_{name}" for name in PARAMS),
+            "params_embedding", "vocab_size",
+            *(name for law in LAWS.values() for name in law.columns),
+        )
+    )
+)  # fmt: skip
 _DONE = {"done", "finished", "completed", "complete", "success", "succeeded", "ok"}
 _PARAMS_CONVENTION = {
     "params_total": "total",
@@ -65,6 +78,12 @@ def read_runs(
     Raises:
       UserError: no such file, no table, or a cell that cannot be what its column says.
     """
+    for ours, theirs in (columns or {}).items():
+        if ours not in _OURS:
+            raise UserError(
+                f"--columns={ours}={theirs}: we have no column '{ours}'; {nearest(ours, _OURS)}"
+                f"there are {', '.join(_OURS)}"
+            )
     if not isinstance(source, (str, PurePath)):
         return _runs_of(named(in_memory(source), columns or {}), kinds)
     path = storage.path(source)

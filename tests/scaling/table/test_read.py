@@ -69,8 +69,33 @@ def test_names_are_found_or_given(tmp_path):
         read_runs(path, {"params": "x", "tokens": "y", "loss": "q"})
     with pytest.raises(UserError, match=r"no column for loss among x, y, z; .*--columns"):
         read_runs(path)
-    with pytest.raises(UserError, match="there is no 'parms'; is 'params' meant"):
+    with pytest.raises(UserError, match=r"no column 'parms'; did you mean params"):
         read_runs(path, {"parms": "x", "tokens": "y", "loss": "z"})
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"optimizer": "loss"}, "--columns=optimizer=loss: we have no column 'optimizer'.*params"),
+        ({"los": "loss"}, "did you mean loss"),
+        ({"loss": "params"}, "column 'params' cannot be both params and loss.*there are"),
+        ({"tokens": "flops"}, "column 'flops' cannot be both"),
+        ({"params": "loss", "tokens": "loss"}, "column 'loss' cannot be both params and"),
+        ({"loss": "lss"}, "no column 'lss' for loss; did you mean loss.*there are params"),
+    ],
+)
+def test_a_column_that_means_nothing_or_two_things_is_refused(columns, message):
+    with pytest.raises(UserError, match=message) as told:
+        read_runs(ROWS, columns)
+    assert "\n" not in str(told.value)
+
+
+def test_a_usual_name_gives_way_to_what_was_said_of_the_column():
+    rows = [{"N": row["tokens"], "C": row["flops"], "loss": row["loss"]} for row in ROWS]
+    runs = read_runs(rows, {"tokens": "N"})
+    assert runs.tokens.tolist() == [float(row["tokens"]) for row in ROWS]
+    np.testing.assert_allclose(runs.params, BUDGET / 6 / TOKENS)
+    assert read_runs(ROWS, {"budget": "flops"}).budgets_from == "column"
 
 
 @pytest.mark.parametrize("left_out", ["params", "tokens", "flops"])

@@ -55,6 +55,10 @@ def main(_: list[str]) -> None:
         return
     if _STATUS.value:
         print(status.text(workdir))
+        if _CONFIG.value:
+            experiment = program.experiment_from_flags(_CONFIG.value)
+            if other := status.other_plan(workdir, experiment):
+                print(other, file=sys.stderr)
         return
     several = _JOIN()
     sys.exit(distributed.in_all_processes(lambda: _run(workdir, several)))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from chinchilla_jax.experiment import grid, records
+from chinchilla_jax.experiment.loading import load_experiment
 from tests.command import call
 
 QUICKSTART = "--config=configs/quickstart.py"
@@ -77,6 +79,26 @@ def test_plan_shows_every_cell_with_its_reason():
 def test_overrides_reach_the_plan():
     done = call("plan", QUICKSTART, "--config.budgets=1e11,3e11", "--config.vary.seed=0,1")
     assert "24 of 40 cells planned" in done.stdout  # half the budgets, twice the seeds
+
+
+@pytest.mark.parametrize(
+    "overrides,difference",
+    [
+        ((), ""),
+        (("--config.name=other", "--config.order=largest", "--config.data.cache=x"), ""),
+        (("--config.recipe.base_lr=0.5",), "recipe.base_lr was 0.006, now 0.5"),
+        (("--config.vary.seed=0,1",), "vary.seed was None, now [0, 1]"),
+        (("--config.budgets=1e11",), "budgets was [100000000000.0, "),
+    ],
+)
+def test_the_status_of_another_experiment_is_shown_and_said(tmp_path, overrides, difference):
+    source = load_experiment("configs/quickstart.py")
+    records.write_plan(tmp_path, source, grid.plan(source), {})
+    done = call("sweep", QUICKSTART, *overrides, f"--workdir={tmp_path}", "--status")
+    assert done.returncode == 0 and "24 missing" in done.stdout
+    if difference:
+        assert f"plan.json: is the plan of another experiment ({difference}" in done.stderr
+    assert done.stderr.count("\n") == bool(difference)
 
 
 @pytest.mark.parametrize("first_process", [False, True])

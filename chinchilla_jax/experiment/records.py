@@ -66,7 +66,7 @@ class RunDirectory:
             if fingerprint(begun) != fingerprint(run):
                 raise UserError(
                     f"{self.path}: was begun under another configuration "
-                    f"({_first_difference(to_json(begun), to_json(run))}); "
+                    f"({first_difference(to_json(begun), to_json(run))}); "
                     "use another --workdir or delete this folder"
                 )
         write_text_atomic(file, _json_text(run))
@@ -235,7 +235,7 @@ def write_plan(
         begun = storage.exists(run_directory(workdir, cell.run.run_id).path / "config.json")
         new = planned.get(cell.run.run_id)
         if begun and (new is None or fingerprint(new) != fingerprint(cell.run)):
-            change = _first_difference(to_json(cell.run), to_json(new)) if new else "dropped"
+            change = first_difference(to_json(cell.run), to_json(new)) if new else "dropped"
             raise UserError(
                 f"{workdir}: run {cell.run.run_id} was begun under another plan ({change}); "
                 "use another --workdir"
@@ -341,11 +341,11 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _first_difference(old: Any, new: Any, where: str = "") -> str:
+def first_difference(old: Any, new: Any, where: str = "") -> str:
     """Where two JSON values differ first, as `path: old, now new`; empty when they do not."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in old | new:
-            found = _first_difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+            found = first_difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
             if found and key not in ("run_id", "experiment"):
                 return found
         return ""

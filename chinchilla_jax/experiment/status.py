@@ -9,8 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from chinchilla_jax.experiment.config import Experiment
+from chinchilla_jax.experiment.fingerprint import leaves
 from chinchilla_jax.experiment.numbers import duration, fixed
-from chinchilla_jax.experiment.records import HEARTBEAT_SECONDS, collect, run_directory
+from chinchilla_jax.experiment.records import (
+    HEARTBEAT_SECONDS,
+    collect,
+    first_difference,
+    read_plan,
+    run_directory,
+)
+from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.experiment.tables import results
 
 _LOOK_SECONDS = 1.0  # between two looks
@@ -23,6 +32,19 @@ def text(workdir: Path) -> str:
     under_way = [row for row in found if row["status"] in _UNDER_WAY]
     lines = [f"{row['run_id']}: {row['status']}: {row['reason']}" for row in under_way]
     return "\n".join([results(found), *lines])
+
+
+def other_plan(workdir: Path, experiment: Experiment) -> str:
+    """What to say where the folder's plan is not that of `experiment`; empty where it is."""
+    planned, asked = (
+        {leaf.path: to_json(leaf.value) for leaf in leaves(source) if not leaf.label}
+        | {"vary": to_json(source.vary)}
+        for source in (read_plan(workdir)[0], experiment)
+    )
+    difference = first_difference(planned, asked)
+    if not difference:
+        return ""
+    return f"{workdir / 'plan.json'}: is the plan of another experiment ({difference} in --config)"
 
 
 def rows(workdir: Path, sleep: Callable[[float], None] = time.sleep) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ An `Experiment` is what a person writes in `configs/*.py`. The planner resolves 
 and convertible to and from JSON (`schema.to_json`, `schema.from_json`).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -266,6 +267,11 @@ class OptimizerConfig:
         positive(where, learning_rate=self.learning_rate, base_width=self.base_width)
 
 
+def is_plain_name(run_id: str) -> bool:
+    """Whether a run's folder, of that name, lies in the folder of the runs and nowhere else."""
+    return bool(re.fullmatch(r"\w[\w.+-]*", run_id)) and len(run_id.encode()) <= 250
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One run, with nothing left to derive: the content of runs/<run_id>/config.json."""
@@ -296,6 +302,12 @@ class RunConfig:
             steps=self.steps,
         )
         one_of("run.flops_convention", self.flops_convention, CONVENTIONS)
+        require(
+            is_plain_name(self.run_id),
+            "run.run_id",
+            self.run_id,
+            "must be one plain name, of a folder: letters, digits and _ . + -",
+        )
 
     @property
     def tokens(self) -> int:

@@ -83,7 +83,7 @@ def from_json(cls: type[T], data: object, where: str) -> T:
     """Builds dataclass `cls` from JSON values; `where` names it in errors.
 
     Raises:
-      UserError: an unknown field, a missing one or a value of the wrong type.
+      UserError: an unknown field, a missing one, or a value that the class does not take.
     """
     if not isinstance(data, Mapping):
         raise UserError(f"{where}: expected an object with the fields of {cls.__name__}")
@@ -100,7 +100,11 @@ def from_json(cls: type[T], data: object, where: str) -> T:
         if key not in data and not optional:
             raise UserError(f"{where}: the field {key} is missing")
     names = {key: fields[key].name for key in data}
-    return cls(**{names[k]: _convert(hints[names[k]], v, f"{where}.{k}") for k, v in data.items()})
+    values = {names[k]: _convert(hints[names[k]], v, f"{where}.{k}") for k, v in data.items()}
+    try:
+        return cls(**values)
+    except UserError as error:  # values that the class refuses
+        raise UserError(f"{where}: {error}") from None
 
 
 def _key(name: str) -> str:

@@ -293,3 +293,25 @@ def test_a_damaged_line_of_metrics_is_left_out_counted_and_said_on_resume(tmp_pa
     (tmp_path / "metrics.jsonl").write_bytes(first + line)
     assert directory.metrics_and_damage() == (rows[:1], 0)  # cut off by a kill
     assert directory.last_flops() == (0 if line else 10)
+
+
+@pytest.mark.parametrize(
+    "run_id",
+    ["", ".", "..", "a/b", "../../x", "/tmp/x", "a\0b", "a\\b", " ", "a\n", ".hidden", "~x", "C:x",
+     "x" * 251, "ü" * 126],
+    ids=lambda run_id: repr(run_id[:10]),
+)  # fmt: skip
+def test_a_run_id_that_is_no_plain_name_is_refused_wherever_it_is_read(tmp_path, run, run_id):
+    """The folder of a run is made, locked and written by its name."""
+    with pytest.raises(UserError, match=r"run\.run_id = .*one plain name"):
+        dataclasses.replace(run, run_id=run_id)
+    source = experiment()
+    records.write_plan(tmp_path, source, plan(source), {})
+    content = json.loads((tmp_path / "plan.json").read_text())
+    content["cells"][1]["run"]["run_id"] = run_id
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"plan\.json: cells\[1\].*one plain name"):
+        records.collect(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(content["cells"][1]["run"]))
+    with pytest.raises(UserError, match=r"config\.json.*one plain name"):
+        records.read_run(tmp_path / "config.json")

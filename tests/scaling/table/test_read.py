@@ -320,3 +320,16 @@ def test_damaged_lines_of_a_curve_are_left_out_and_said(tmp_path, line):
         curve.run_id for curve in whole.curves if curve.run_id != whole.run_id_R[1]
     ]
     assert np.array_equal(runs.curves[0].loss_S, whole.curves[0].loss_S)
+
+
+def test_a_name_in_results_leads_to_no_file_outside_the_sweep(tmp_path):
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    name = read_runs(write_sweep(folder)).run_id_R[0]
+    (folder / "runs" / name).rename(tmp_path / "elsewhere")
+    results = folder / "results.csv"
+    results.write_text(results.read_text().replace(f"{name},", "../../elsewhere,"))
+    runs = read_runs(folder)
+    assert runs.run_id_R[0] == "../../elsewhere"
+    assert "../../elsewhere" not in [curve.run_id for curve in runs.curves]
+    assert any(note.startswith("1 finished runs have no metrics") for note in runs.notes)

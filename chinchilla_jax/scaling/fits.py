@@ -12,6 +12,7 @@ refused is None (null), never NaN and never 0, and a sentence in `reason` says w
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,11 +22,12 @@ import numpy as np
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import from_json, one_of, to_json
+from chinchilla_jax.experiment.schema import from_json, one_of, require, to_json
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval, Intervals
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias
 from chinchilla_jax.scaling.fitting.refusal import Refusal
+from chinchilla_jax.scaling.fitting.separable import EXPONENT_BOUNDS
 from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cost import FlopsModel
@@ -33,7 +35,16 @@ from chinchilla_jax.scaling.table.kinds import Column
 from chinchilla_jax.scaling.table.runs import Aside
 
 VERSION = 2
+_MOST = 1e300  # of a coefficient, a loss, or a count of anything
+_STEEPEST = 1e6  # exponent of a size or of tokens
 FORMS = ("surface", "loss_law")
+
+
+def _within(where: str, low: float, high: float, **values: float | None) -> None:
+    """Raises UserError for the first number that no fit of runs gives: the file was changed."""
+    for name, value in values.items():
+        known = value is None or low <= value <= high
+        require(known, f"fits.{where}.{name}", value, f"must lie between {low:g} and {high:g}")
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,11 @@ class Ranges:
     flops: Interval
     loss: Interval
     tokens_per_param: Interval
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in vars(self).items():
+            _within("table.range", 1 / _MOST, _MOST, **{name: low})
+            _within("table.range", low, _MOST, **{name: high})
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,9 @@ class RunnerUp:
     alpha: float
     beta: float
     starts: float  # share of the starts that ended here, 0 to 1
+
+    def __post_init__(self) -> None:
+        _surface_within("parametric.runner_up", self)
 
 
 @dataclass(frozen=True)
@@ -129,6 +148,9 @@ class Parametric:
     bootstrap: Bootstrap | None
     weights: str  # "equal", "noise" or "column"
     selection: str  # "all"
+
+    def __post_init__(self) -> None:
+        _surface_within("parametric", self)
 
 
 @dataclass(frozen=True)
@@ -183,6 +205,9 @@ class ComputeLaw:
     E: float
     A: float
     exponent: float
+
+    def __post_init__(self) -> None:
+        _loss_law_within("isoflop.loss_law", self)
 
 
 @dataclass(frozen=True)
@@ -449,6 +474,10 @@ class SurfaceSource:
     beta: float
     noise: float
 
+    def __post_init__(self) -> None:
+        _surface_within("sources.surface", self)
+        _within("sources.surface", 0.0, _MOST, noise=self.noise)
+
 
 @dataclass(frozen=True)
 class MinimaSource:
@@ -463,6 +492,21 @@ class MinimaSource:
     A: float
     exponent: float
     noise: float
+
+    def __post_init__(self) -> None:
+        _loss_law_within("sources.minima", self)
+        _within("sources.minima", 0.0, _MOST, noise=self.noise)
+        _within("sources.minima", -_STEEPEST, _STEEPEST, a=self.a, b=self.b)
+
+
+def _surface_within(where: str, of: SurfaceSource | RunnerUp | Parametric) -> None:
+    _within(where, 0.0, _MOST, E=of.E, A=of.A, B=of.B)
+    _within(where, *EXPONENT_BOUNDS, alpha=of.alpha, beta=of.beta)
+
+
+def _loss_law_within(where: str, of: MinimaSource | ComputeLaw) -> None:
+    _within(where, 0.0, _MOST, E=of.E, A=of.A)
+    _within(where, *EXPONENT_BOUNDS, exponent=of.exponent)
 
 
 @dataclass(frozen=True)
@@ -574,7 +618,8 @@ def text(data: object) -> str:
 
 def _lines(value: object, depth: int) -> Iterator[str]:
     if not isinstance(value, dict | list) or not value:
-        yield json.dumps(value, allow_nan=False)
+        missing = isinstance(value, float) and not math.isfinite(value)
+        yield json.dumps(None if missing else value, allow_nan=False)
         return
     named = isinstance(value, dict)
     items = value.items() if isinstance(value, dict) else (("", item) for item in value)

@@ -28,13 +28,15 @@ What cannot be known is refused in a sentence, as on the report's page:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.experiment.schema import nearest, require
 from chinchilla_jax.scaling import comparison
 from chinchilla_jax.scaling.analysis import Arrays, analyse
 from chinchilla_jax.scaling.fits import Fits
@@ -69,7 +71,7 @@ class Result:
         Raises:
           UserError: these runs do not tell; the sentence says why.
         """
-        return at_flops(from_fits(self.fits, form), flops)
+        return _optimum(from_fits(self.fits, form), flops)
 
     def cheapest(self, loss: float, form: str = "") -> Answer:
         """The run of least FLOPs that reaches `loss`, in the unit of the table.
@@ -77,7 +79,7 @@ class Result:
         Raises:
           UserError: these runs do not tell, or no budget reaches it.
         """
-        return reaching(from_fits(self.fits, form), "loss", loss)
+        return reaching(from_fits(self.fits, form), "loss", _positive("loss", loss))
 
     def draw(self, name: str = "isoflop") -> Figure:
         """A figure of the report, Matplotlib's.
@@ -120,8 +122,12 @@ class Published:
         return self.frontier.title
 
     def optimum(self, flops: float) -> Answer:
-        """The compute-optimal run of `flops` training FLOPs; it has no intervals."""
-        return at_flops(self.frontier, flops)
+        """The compute-optimal run of `flops` training FLOPs; it has no intervals.
+
+        Raises:
+          UserError: the law has no optimum there, or none at all.
+        """
+        return _optimum(self.frontier, flops)
 
     def cheapest(self, loss: float) -> Answer:
         """The run of least FLOPs that reaches `loss`.
@@ -129,7 +135,23 @@ class Published:
         Raises:
           UserError: the law has no loss, or no budget reaches it.
         """
-        return reaching(self.frontier, "loss", loss)
+        return reaching(self.frontier, "loss", _positive("loss", loss))
+
+
+def _optimum(frontier: Frontier, flops: object) -> Answer:
+    answer = at_flops(frontier, _positive("flops", flops))
+    if not answer.is_run:
+        raise UserError(f"flops = {flops!r}: this law gives no optimum there")
+    return answer
+
+
+def _positive(name: str, value: object) -> float:
+    """A number of Python or NumPy."""
+    right = (
+        isinstance(value, Real) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+    )
+    require(right, name, value, "a positive number is needed")
+    return float(value)  # type: ignore[arg-type]
 
 
 def read(

@@ -1,7 +1,9 @@
 """The record of an evaluation: written and read whole, and whatever else lies there is refused."""
 
 import json
+import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +125,39 @@ def test_any_value_dropped_or_changed_is_refused_in_one_line_or_valid(written):
                 refused += 1
                 assert "\n" not in str(error) and len(str(error)) < 900
     assert refused > 400
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("sources", "surface", "E"), -1.0),
+        (("sources", "surface", "A"), -400.0),
+        (("sources", "surface", "B"), 1e308),
+        (("sources", "surface", "alpha"), 0.0),
+        (("sources", "surface", "beta"), 1e-320),
+        (("sources", "surface", "noise"), -1.0),
+        (("sources", "minima", "E"), -1.0),
+        (("sources", "minima", "exponent"), -0.1),
+        (("sources", "minima", "a"), 1e308),
+        (("parametric", "alpha"), -0.3),
+        (("isoflop", "parabola", "loss_law", "A"), -1.0),
+        (("table", "range", "flops"), [0.0, 1e20]),
+        (("table", "range", "params"), [1e9, 1e6]),
+        (("table", "flops_model", "kappa"), 0.0),
+    ],
+)
+def test_a_number_that_no_fit_gives_is_refused_by_name(path, value, written, tmp_path):
+    data = _changed(json.loads(written), path, value)
+    with pytest.raises(UserError, match=rf"{path[-1]} = .*must .*run evaluate again") as told:
+        _read(json.dumps(data), tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_what_is_not_finite_is_null_in_the_file(fits, tmp_path):
+    odd = replace(fits, forecast=(replace(fits.forecast[0], decades=math.inf, loss=math.nan),))
+    write(tmp_path / "fits.json", odd)
+    (row,) = json.loads((tmp_path / "fits.json").read_text())["forecast"]
+    assert row["decades"] is None and row["loss"] is None and row["params"] is not None
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from chinchilla_jax.experiment import numbers
 from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.analysis import analyse
@@ -201,3 +202,12 @@ def test_a_refused_fit_is_refused_in_the_words_of_the_evaluation():
 def test_the_nearest_shape_has_the_vocabulary_of_the_runs(fits):
     assert fits.table.vocab_size == 256
     assert from_fits(fits).vocab_size == 256
+
+
+@pytest.mark.parametrize("flops", [1e300, 1e-300, 1.0])
+def test_a_budget_without_an_optimum_has_no_shape_and_says_so(flops):
+    text = _text("hoffmann", flops=(5.76e23, flops))
+    assert text.count("heads") == 1 and "nan" not in text
+    assert f"at {numbers.flops(flops)} FLOPs this law gives no optimum" in text
+    alone = _text("hoffmann", flops=(flops,))
+    assert "heads" not in alone and "no optimum" in alone

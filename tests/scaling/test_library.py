@@ -58,6 +58,25 @@ def test_mistakes_are_one_line():
         cj.fitt  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    "value",
+    [0, -1e21, float("nan"), float("inf"), True, "1e21", None, [1e21], 1j, 10**400],
+    ids=lambda value: repr(value)[:8],
+)
+def test_a_question_that_is_no_positive_number_is_one_line(value, result):
+    for asked in (result, cj.published("hoffmann")):
+        for ask, name in ((asked.optimum, "flops"), (asked.cheapest, "loss")):
+            with pytest.raises(cj.UserError, match=f"^{name} = .*a positive number is needed$"):
+                ask(value)
+
+
+def test_a_budget_without_an_optimum_is_one_line(result):
+    for asked in (result, cj.published("hoffmann")):
+        with pytest.raises(cj.UserError, match="flops = 1e\\+300: this law gives no optimum"):
+            asked.optimum(1e300)
+    assert result.optimum(np.float64(1e21)) == result.optimum(10**21)
+
+
 def test_conditions_are_compared_or_picked_and_never_fitted_as_one():
     both = {name: np.tile(column, 2) for name, column in TABLE.items()}
     both["optimizer"] = np.repeat(["adamw", "muon"], len(PARAMS))

@@ -41,9 +41,14 @@ class Answer:
     def tokens_per_param(self) -> float:
         return self.tokens / self.params
 
+    @property
+    def is_run(self) -> bool:
+        """Whether the law gives a run at all: a parameter and a token at least."""
+        return 1 <= self.params < np.inf and 1 <= self.tokens < np.inf
+
 
 def at_flops(frontier: Frontier, flops: float) -> Answer:
-    """The compute-optimal run of a budget."""
+    """The compute-optimal run of a budget; not `is_run` where the law has none there."""
     return _answer(frontier, "flops", lambda best: best(np.array([flops])))
 
 
@@ -57,7 +62,7 @@ def reaching(frontier: Frontier, quantity: str, value: float) -> Answer:
       UserError: the law has no loss, or no budget reaches the value.
     """
     if getattr(frontier.best(np.array([1e20])), quantity) is None:
-        raise UserError(f"--{quantity}={value:g}: this law gives sizes, not a loss")
+        raise UserError(f"{quantity} = {value:g}: this law gives sizes, not a loss")
 
     def ask(best: Optima) -> Optimum:
         flops = _budget(best, quantity, value)
@@ -69,7 +74,7 @@ def reaching(frontier: Frontier, quantity: str, value: float) -> Answer:
         if quantity == "loss":
             floor = _quantity(frontier.best(np.array([_MOST_FLOPS])), "loss")[0]
             why = f"its floor is {floor:.4g}"
-        raise UserError(f"--{quantity}={value:g}: out of reach of this law; {why}")
+        raise UserError(f"{quantity} = {value:g}: out of reach of this law; {why}")
     return found
 
 

@@ -45,6 +45,12 @@ def text(
         raise UserError("nothing is asked: give --flops, --loss, --params or --tokens")
     parts = [frontier.title]
     found = [at_flops(frontier, c) for c in asked["flops"]]
+    none = [
+        f"at {numbers.flops(c)} FLOPs this law gives no optimum"
+        for c, answer in zip(asked["flops"], found, strict=True)
+        if not answer.is_run
+    ]
+    found = [answer for answer in found if answer.is_run]
     found += [reaching(frontier, "loss", value) for value in asked["loss"]]
     if asked["params"] and asked["tokens"]:
         parts.append(given(frontier, asked["params"], asked["tokens"]))
@@ -54,6 +60,7 @@ def text(
     if found:
         parts.append(optima(frontier, found, recipe, vocab_size))
         parts.append(missed(frontier, [answer.flops for answer in found]))
+    parts.append("\n".join(none))
     if inference_tokens is not None:
         losses = [answer.loss for answer in found]
         if not found or None in losses:

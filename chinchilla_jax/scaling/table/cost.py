@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from chinchilla_jax.experiment.schema import positive
 from chinchilla_jax.scaling.arrays import Floats
 
 
@@ -14,6 +15,9 @@ class FlopsModel:
     kappa: float = 6.0
     exponent: float = 1.0
     spread: float = 0.0  # rms of ln(flops / model) over the table
+
+    def __post_init__(self) -> None:
+        positive("flops_model", kappa=self.kappa)
 
     @classmethod
     def of(cls, params_R: Floats, tokens_R: Floats, flops_R: Floats) -> "FlopsModel":
@@ -38,7 +42,8 @@ class FlopsModel:
         return np.asarray((flops / (self.kappa * np.asarray(tokens))) ** (1 / self.exponent))
 
     def flops(self, params: Floats | float, tokens: Floats | float) -> Floats:
-        return np.asarray(self.kappa * np.asarray(params) ** self.exponent * tokens)
+        with np.errstate(over="ignore"):  # of a run that nobody trains
+            return np.asarray(self.kappa * np.asarray(params) ** self.exponent * tokens)
 
 
 SIX_ND = FlopsModel()

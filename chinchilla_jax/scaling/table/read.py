@@ -57,6 +57,7 @@ _OURS = tuple(
         )
     )
 )  # fmt: skip
+_MOST = 1e100  # of a loss or a count, and 1/_MOST the least: beyond, arithmetic itself ends
 _DONE = {"done", "finished", "completed", "complete", "success", "succeeded", "ok"}
 _PARAMS_CONVENTION = {
     "params_total": "total",
@@ -262,4 +263,9 @@ def _must_be_positive(table: NamedTable, columns: Mapping[str, Floats], kept: li
             if not math.isnan(values[i]) and not 0 < values[i] < math.inf:
                 raise UserError(
                     f"{table.where(i, name)}: {values[i]:g}, a positive number is needed"
+                )
+            if not math.isnan(values[i]) and not 1 / _MOST <= values[i] <= _MOST:
+                raise UserError(
+                    f"{table.where(i, name)}: {values[i]:g}, and no run has a {name} outside "
+                    f"{1 / _MOST:g} to {_MOST:g}"
                 )

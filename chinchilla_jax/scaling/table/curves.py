@@ -65,9 +65,10 @@ def curves_of_sweep(
     """Curves of the finished runs of a sweep, and warnings about what is absent or damaged."""
     found, absent, damage = [], 0, {}
     for run_id, params in zip(run_ids, params_R, strict=True):
-        rows, damaged = [], 0
-        if is_plain_name(run_id):  # a results.csv without a plan may say anything
-            rows, damaged = records.run_directory(folder, run_id).metrics_and_damage()
+        if not is_plain_name(run_id):  # a results.csv without a plan may say anything
+            absent += 1
+            continue
+        rows, damaged = records.run_directory(folder, run_id).metrics_and_damage()
         if damaged:
             damage[run_id] = damaged
         if not rows:

@@ -28,15 +28,19 @@ What cannot be known is refused in a sentence, as on the report's page:
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import math
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import nearest, require
+from chinchilla_jax.experiment.schema import nearest, require, typed
 from chinchilla_jax.scaling import comparison
 from chinchilla_jax.scaling.analysis import Arrays, analyse
 from chinchilla_jax.scaling.fits import Fits
@@ -91,9 +95,9 @@ class Result:
         """
         from chinchilla_jax.scaling.report.plots import FIGURES, style
 
-        if name not in FIGURES:
+        if name not in list(FIGURES):
             raise UserError(
-                f"{name}: no such figure; {nearest(name, list(FIGURES))}there are "
+                f"{name}: no such figure; {nearest(str(name), list(FIGURES))}there are "
                 f"{', '.join(FIGURES)}"
             )
         with style.styled():
@@ -104,6 +108,7 @@ class Result:
 
     def report(self, folder: Path | str) -> Path:
         """Writes fits.json, all figures and the page to `folder`; returns the page."""
+        require(isinstance(folder, str | PurePath), "folder", folder, "a path is needed")
         return write.write(folder, self.fits, self.arrays)
 
 
@@ -147,11 +152,13 @@ def _optimum(frontier: Frontier, flops: object) -> Answer:
 
 def _positive(name: str, value: object) -> float:
     """A number of Python or NumPy."""
-    right = (
-        isinstance(value, Real) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
-    )
+    number = math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # a whole number of hundreds of digits
+            number = float(value)
+    right = 0 < number < math.inf
     require(right, name, value, "a positive number is needed")
-    return float(value)  # type: ignore[arg-type]
+    return number
 
 
 def read(
@@ -177,8 +184,24 @@ def read(
     >>> len(runs), runs.flops.tolist()
     (2, [120000000000000.0, 120000000000000.0])
     """
+    columns, kinds = _texts("columns", columns), _texts("kinds", kinds)
+    _mapping("where", where)
     picked = {name: str(value) for name, value in (where or {}).items()}
     return conditions.where(read_runs(table, columns, kinds), picked)
+
+
+def _texts(name: str, given: object) -> Mapping[str, str] | None:
+    found = _mapping(name, given)
+    for value in (found or {}).values():
+        require(isinstance(value, str), name, given, f"{value!r} is no text")
+    return found
+
+
+def _mapping(name: str, given: object) -> Mapping[str, Any] | None:
+    """A dict with texts as keys, or None."""
+    right = given is None or (isinstance(given, Mapping) and all(isinstance(k, str) for k in given))
+    require(right, name, given, "a dict is needed, as {'params': 'N'} for columns")
+    return typing.cast(Mapping[str, Any] | None, given)
 
 
 def fit(table: Any, **settings: Any) -> Result:
@@ -229,8 +252,11 @@ def compare(table: Any, by: Sequence[str] = (), **settings: Any) -> Compared:
     >>> {title: round(result.fits.parametric.E, 3) for title, result in found.results.items()}
     {'optimizer=adamw': 1.7, 'optimizer=muon': 1.6}
     """
+    names = [by] if isinstance(by, str) else by
+    right = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    require(right, "by", by, "a list of names of columns is needed")
     runs = table if isinstance(table, Runs) else read(table)
-    found, arrays = comparison.compare(runs, _settings(settings), by=by)
+    found, arrays = comparison.compare(runs, _settings(settings), by=names)
     fitted = [(one.title, one.fits) for one in found.conditions if one.fits is not None]
     return Compared(
         {title: Result(fits, each) for (title, fits), each in zip(fitted, arrays, strict=True)},
@@ -245,7 +271,18 @@ def _settings(given: Mapping[str, Any]) -> Settings:
             raise UserError(
                 f"{name}: no such setting; {nearest(name, names)}there are {', '.join(names)}"
             )
-    return Settings(**given)
+    hints = typing.get_type_hints(Settings)
+    return Settings(
+        **{name: typed(hints[name], _plain(name, x), name) for name, x in given.items()}
+    )
+
+
+def _plain(name: str, value: Any) -> Any:
+    """NumPy's numbers and arrays as those of Python; a single budget as a list of one."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    alone = name == "budgets" and isinstance(value, Real) and not isinstance(value, bool)
+    return [value] if alone else value
 
 
 def published(name: str, **columns: float) -> Published:
@@ -256,4 +293,8 @@ def published(name: str, **columns: float) -> Published:
     Raises:
       UserError: there is no such law; all are named.
     """
+    require(isinstance(name, str), "name", name, "the name of a law is needed, as 'hoffmann'")
+    columns = {
+        column: typed(float, _plain(column, value), column) for column, value in columns.items()
+    }
     return Published(from_published(law_named(name), columns))

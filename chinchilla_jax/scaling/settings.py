@@ -41,6 +41,10 @@ class Settings:
             raise UserError(f"--bootstrap={self.bootstrap}: 0 to 1000000 draws")
         if self.seed < 0:
             raise UserError(f"--seed={self.seed}: a seed is not negative")
-        for flops in (*self.budgets, *([] if self.holdout_above is None else [self.holdout_above])):
-            if not 0 < flops < np.inf:
-                raise UserError(f"{flops:g} FLOPs: a budget is a positive number")
+        if not 0 < self.delta < np.inf:
+            raise UserError(f"--delta={self.delta:g}: Huber's delta is a positive number")
+        above = () if self.holdout_above is None else (self.holdout_above,)
+        for flag, given in (("budgets", self.budgets), ("holdout_above", above)):
+            for flops in given:
+                if not 0 < flops < np.inf:
+                    raise UserError(f"--{flag}={flops:g}: FLOPs are a positive number")

@@ -70,6 +70,54 @@ def test_a_question_that_is_no_positive_number_is_one_line(value, result):
                 ask(value)
 
 
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda r: cj.read({"params": 1, "tokens": 2, "loss": 3}), "column 'params' is 1, and a"),
+        (lambda r: cj.read(TABLE | {"loss": "2.1"}), "column 'loss' is '2.1', and a list"),
+        (lambda r: cj.read(TABLE | {"loss": np.array(2.0)}), "column 'loss' is array.2.., and a"),
+        (lambda r: cj.read(TABLE | {"loss": np.ones((2, 2))}), "column 'loss' is .*, and a"),
+        (lambda r: cj.read(TABLE, columns="N"), "columns = 'N': a dict"),
+        (lambda r: cj.read(TABLE, columns=["N"]), "columns = .*: a dict"),
+        (lambda r: cj.read(TABLE, columns={"params": 3}), "3 is no text"),
+        (lambda r: cj.read(TABLE, columns={3: "params"}), "columns = .*: a dict"),
+        (lambda r: cj.read(TABLE, kinds="seed"), "kinds = 'seed': a dict"),
+        (lambda r: cj.read(TABLE, kinds={"params": None}), "None is no text"),
+        (lambda r: cj.read(TABLE, where=["a"]), "where = .*: a dict"),
+        (lambda r: cj.fit(TABLE, bootstrap="10"), "bootstrap = '10': expected a whole number"),
+        (lambda r: cj.fit(TABLE, bootstrap=10.5), "bootstrap = 10.5: expected a whole number"),
+        (lambda r: cj.fit(TABLE, bootstrap=True), "bootstrap = True: expected a whole number"),
+        (lambda r: cj.fit(TABLE, delta="x"), "delta = 'x': expected a number"),
+        (lambda r: cj.fit(TABLE, delta=-1.0), "--delta=-1: .*positive"),
+        (lambda r: cj.fit(TABLE, tied="no"), "tied = 'no': expected true or false"),
+        (lambda r: cj.fit(TABLE, budgets="1e20"), "budgets = '1e20': expected a list"),
+        (lambda r: cj.fit(TABLE, budgets=[1e20, "x"]), "budgets.1. = 'x': expected a number"),
+        (lambda r: cj.fit(TABLE, holdout_above="x"), "holdout_above = 'x': expected a number"),
+        (lambda r: cj.fit(TABLE, holdout_above=-1.0), "--holdout_above=-1: .*positive"),
+        (lambda r: cj.fit(TABLE, params=3), "params = 3: expected a text"),
+        (lambda r: cj.compare(TABLE, by=3), "by = 3: a list"),
+        (lambda r: r.draw(3), "3: no such figure"),
+        (lambda r: r.draw(None), "None: no such figure"),
+        (lambda r: r.draw(["isoflop"]), "no such figure"),
+        (lambda r: r.report(3), "folder = 3: a path"),
+        (lambda r: cj.published(3), "name = 3: the name of a law"),
+        (lambda r: cj.published("hoffmann", sparsity="x"), "sparsity = 'x': expected a number"),
+    ],
+)
+def test_a_wrong_type_is_one_line(call, says, result):
+    with pytest.raises(cj.UserError, match=says) as told:
+        call(result)
+    assert "\n" not in str(told.value)
+
+
+def test_numbers_of_numpy_and_a_single_budget_are_taken_as_they_are_meant():
+    found = cj.fit(TABLE, bootstrap=np.int64(0), budgets=1e20).fits.settings
+    assert (found.bootstrap, found.budgets) == (0, (1e20,))
+    assert (
+        cj.fit(TABLE, bootstrap=0.0, budgets=np.array([1e20, 1e21])).fits.forecast[1].flops == 1e21
+    )
+
+
 def test_a_budget_without_an_optimum_is_one_line(result):
     for asked in (result, cj.published("hoffmann")):
         with pytest.raises(cj.UserError, match="flops = 1e\\+300: this law gives no optimum"):

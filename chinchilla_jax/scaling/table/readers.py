@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,13 @@ def in_memory(table: Any) -> Raw:
     """
     source = "the table"
     if isinstance(table, Mapping):
+        for name, cells in table.items():
+            whole = isinstance(cells, Iterable) and getattr(cells, "ndim", 1) == 1
+            if isinstance(cells, str | bytes | Mapping) or not whole:
+                shown = " ".join(repr(cells).split())
+                raise UserError(
+                    f"{source}: column '{name}' is {shown:.40}, and a list of cells is needed"
+                )
         columns = {str(name): list(cells) for name, cells in table.items()}
     elif hasattr(table, "columns") and hasattr(table, "__getitem__"):
         names = [str(name) for name in table.columns]

@@ -200,9 +200,15 @@ def initialize(
     if _group.process_id:  # one voice is enough
         logging.getLogger("chinchilla_jax").setLevel(logging.WARNING)
     stopped = threading.Event()
-    watch = _Watch(_group, stopped)
-    threading.Thread(target=watch.run, name="watch", daemon=True).start()
-    atexit.register(stopped.set)
+    watch = threading.Thread(target=_Watch(_group, stopped).run, name="watch", daemon=True)
+    watch.start()
+
+    def end_watch() -> None:
+        """A thread inside JAX's C++ while the interpreter ends would abort the process."""
+        stopped.set()
+        watch.join(10)
+
+    atexit.register(end_watch)
 
 
 def is_writer() -> bool:

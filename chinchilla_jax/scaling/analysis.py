@@ -13,6 +13,7 @@ import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.approaches import Approaches, approaches
+from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.doubt import diagnosis
 from chinchilla_jax.scaling.fits import VERSION, Choices, Fits
 from chinchilla_jax.scaling.fitting.envelope import Envelope, envelope, envelope_draws
@@ -43,6 +44,7 @@ class Arrays(Approaches):
     sources: tuple[Source, ...]  # what forecasts rest on, the chosen one first
 
 
+@silent()
 def analyse(
     runs: Runs, settings: Settings | None = None, laws: Sequence[Law] = ()
 ) -> tuple[Fits, Arrays]:

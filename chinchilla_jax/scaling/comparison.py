@@ -17,6 +17,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import from_json, to_json
 from chinchilla_jax.scaling import fits as record
 from chinchilla_jax.scaling.analysis import Arrays, analyse
+from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import Choices, Fits
 from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.laws.fit import LawFit
@@ -71,6 +72,7 @@ class Comparison:
     warnings: tuple[str, ...]  # about the table; those of a condition are in its fits
 
 
+@silent()
 def compare(
     runs: Runs,
     settings: Settings | None = None,

@@ -43,6 +43,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest, require, typed
 from chinchilla_jax.scaling import comparison
 from chinchilla_jax.scaling.analysis import Arrays, analyse
+from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.forecast.frontier import Frontier, from_fits, from_published
 from chinchilla_jax.scaling.forecast.questions import Answer, at_flops, reaching
@@ -85,6 +86,7 @@ class Result:
         """
         return reaching(from_fits(self.fits, form), "loss", _positive("loss", loss))
 
+    @silent()
     def draw(self, name: str = "isoflop") -> Figure:
         """A figure of the report, Matplotlib's.
 

@@ -193,3 +193,12 @@ def test_so_few_draws_that_none_lies_beyond_a_percentile_give_no_interval(draws)
         ]
     else:
         assert all(found) and not said
+
+
+@pytest.mark.filterwarnings("error")
+def test_runs_of_hardly_any_law_warn_of_nothing():
+    """Losses that scatter by a factor of e: resamples without a minimum, or with one far away."""
+    params, tokens, _ = grid([1e18, 3e18, 1e19, 3e19], 5, 3.0)
+    noise = np.random.default_rng(39).standard_normal(len(params))
+    table = {"params": params, "tokens": tokens, "loss": TRUE.loss(params, tokens) * np.exp(noise)}
+    analyse(read_runs(table), Settings(bootstrap=100))

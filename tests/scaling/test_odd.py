@@ -26,7 +26,7 @@ from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.odd import EXTRAS, LAYOUTS, LOSSES, Odd
 
-DRAWN = {"bootstrap": 25}
+DRAWN = {"bootstrap": 40}
 NAMED = [
     Odd("minima below the sizes", settings=DRAWN),
     Odd("minima above the sizes", extras=("budgets", "conventions"), settings={"minima": "akima"}),
@@ -63,7 +63,7 @@ def tables(draw):
     """Any combination, nothing of which is named above."""
     pick = random.Random(draw(st.integers(0, 2**32)))
     wanted = {
-        "bootstrap": pick.choice([0, 2, 25]),
+        "bootstrap": pick.choice([0, 2, 40]),
         "tied": pick.random() < 0.2,
         "minima": pick.choice(["parabola", "akima"]),
         "objective": pick.choice(list(OBJECTIVES)),

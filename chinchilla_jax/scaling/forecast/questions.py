@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling.arrays import Floats, known
+from chinchilla_jax.scaling.arrays import Floats, known, silent
 from chinchilla_jax.scaling.fitting.intervals import Intervals, interval
 from chinchilla_jax.scaling.fitting.optimum import Optima, Optimum, along
 from chinchilla_jax.scaling.forecast.frontier import Frontier
@@ -47,11 +47,13 @@ class Answer:
         return 1 <= self.params < np.inf and 1 <= self.tokens < np.inf
 
 
+@silent()
 def at_flops(frontier: Frontier, flops: float) -> Answer:
     """The compute-optimal run of a budget; not `is_run` where the law has none there."""
     return _answer(frontier, "flops", lambda best: best(np.array([flops])))
 
 
+@silent()
 def reaching(frontier: Frontier, quantity: str, value: float) -> Answer:
     """The compute-optimal run whose `quantity` (loss, params or tokens) is `value`.
 
@@ -124,6 +126,7 @@ class Miss:
     wasted: float
 
 
+@silent()
 def misses(frontier: Frontier, flops: float, factors: tuple[float, ...] = (0.5, 2.0)) -> list[Miss]:
     """What it costs to train `factor` times the best size at equal FLOPs; [] without a loss."""
     if frontier.loss is None:
@@ -167,6 +170,7 @@ class Served:
     saved: float
 
 
+@silent()
 def for_inference(frontier: Frontier, loss: float, inference_tokens: float) -> Served:
     """Minimises kappa N^p D + (kappa/3) N^p D_inference over runs of that loss.
 

@@ -13,6 +13,7 @@ from chinchilla_jax.experiment.counting import count_params
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import count, loss, percent, ratio
 from chinchilla_jax.experiment.recipe import nearest_shape
+from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fitting.intervals import open_ends
 from chinchilla_jax.scaling.forecast.frontier import Frontier
 from chinchilla_jax.scaling.forecast.questions import (
@@ -72,6 +73,7 @@ def text(
     return "\n\n".join(part for part in parts if part)
 
 
+@silent()
 def given(frontier: Frontier, params: Sequence[float], tokens: Sequence[float]) -> str:
     """The loss of runs that are given, beside the optimum of the same FLOPs.
 

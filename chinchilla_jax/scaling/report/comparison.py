@@ -10,6 +10,7 @@ from chinchilla_jax.experiment import numbers, storage, tables
 from chinchilla_jax.experiment.numbers import count, exponent, loss, percent, ratio
 from chinchilla_jax.scaling import comparison as record
 from chinchilla_jax.scaling.analysis import Arrays
+from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.comparison import Comparison
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import summary
@@ -22,6 +23,7 @@ from chinchilla_jax.scaling.table.kinds import OTHER_LOSS
 _LISTED = 8  # conditions without a fit that the terminal lists
 
 
+@silent()
 def write(
     out: Path | str,
     found: Comparison,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from chinchilla_jax.experiment import numbers, storage, tables
 from chinchilla_jax.scaling.analysis import Arrays
+from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.fits import write as write_fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
@@ -47,6 +48,7 @@ CAPTIONS = {
 }
 
 
+@silent()
 def write(
     out: Path | str,
     fits: Fits,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.scaling.table.runs import Runs
 
@@ -13,6 +13,7 @@ _RATIO = (0.5, 600.0)
 _UNITS = {3: "thousands", 6: "millions", 9: "billions", 12: "trillions"}
 
 
+@silent()
 def doubts(runs: Runs) -> tuple[str, ...]:
     """Warnings about the runs that will be fitted."""
     table, runs = runs, runs.best()
@@ -59,6 +60,7 @@ def doubts(runs: Runs) -> tuple[str, ...]:
     return tuple(said)
 
 
+@silent()
 def check_units(runs: Runs) -> None:
     """Raises UserError where FLOPs, params and tokens cannot all be in the same unit.
 

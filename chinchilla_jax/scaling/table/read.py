@@ -19,7 +19,7 @@ from chinchilla_jax.experiment import records, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.rows import columns as columns_of
 from chinchilla_jax.experiment.schema import nearest
-from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.table.cells import budgets
 from chinchilla_jax.scaling.table.checks import check_units, doubts
@@ -66,6 +66,7 @@ _PARAMS_CONVENTION = {
 }
 
 
+@silent()
 def read_runs(
     source: Any,
     columns: Mapping[str, str] | None = None,

@@ -94,12 +94,21 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     try:
         rest: list[str] = flags.FLAGS(others)
     except flags.Error as error:
-        message = str(error).splitlines()[-1]
-        missing = re.match(r"flag (--\w+)=None", message)
-        raise UserError(f"{missing[1]}: is required; see --help" if missing else message) from None
+        raise UserError(_told(str(error).splitlines()[-1])) from None
     if len(rest) > 1:
         raise UserError(f"{rest[1]}: unexpected; flags are written --name=value")
     return rest
+
+
+def _told(message: str) -> str:
+    """A message of absl about a flag, for a person."""
+    if missing := re.match(r"flag (--\w+)=None", message):
+        return f"{missing[1]}: is required; see --help"
+    for python, kind in (("invalid literal for int", "a whole number"),
+                         ("could not convert string to float", "a number")):  # fmt: skip
+        if found := re.match(rf"flag (--\w+=.*): {python}", message):
+            return f"{found[1]}: expected {kind}"
+    return message.removeprefix("flag ")
 
 
 def _guarded(main: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:

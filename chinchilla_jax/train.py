@@ -45,7 +45,7 @@ def _chosen(workdir: Path) -> RunConfig:
             freeze_plan(program.experiment_from_flags(_CONFIG.value), workdir)
 
     distributed.on_writer(freeze)
-    return select(records.read_plan(workdir)[1], str(_CELL.value), "planned")[0].run
+    return select(records.read_plan(workdir)[1], str(_CELL.value), "planned", "cell")[0].run
 
 
 def _train(workdir: Path) -> dict[str, Any]:

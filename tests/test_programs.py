@@ -35,7 +35,15 @@ def process(program, *arguments):
         ("sweep", (QUICKSTART,), ("--workdir", "required")),
         ("sweep", ("--workdir=/nonexistent/w",), ("--config",)),
         ("sweep", (QUICKSTART, "--workdir="), ("empty", "write .")),
-        ("plan", ("--config=configs",), ("no such file", "quickstart.py")),
+        ("plan", ("--config=configs",), ("is a folder", "quickstart.py")),
+        ("train", ("--workdir=w", "--cell=a"), ("error: --cell=a: expected a whole number",)),
+        ("train", ("--workdir=w", "--cell="), ("error: --cell=: expected a whole number",)),
+        ("train", ("--workdir=w", "--cell=-1"), ("error: --cell=-1: ", "non-negative")),
+        (
+            "train",
+            ("--workdir=w", "--peer_timeout=x"),
+            ("error: --peer_timeout=x: expected a num",),
+        ),
         ("sweep", ("--workdir=/nonexistent/w", "--status"), ("plan.json",)),
         ("sweep", ("--workdir=w", "--workers=-1"), ("workers",)),
         ("train", ("--workdir=/nonexistent/w",), ("--cell", "--run")),
@@ -79,6 +87,14 @@ def test_plan_shows_every_cell_with_its_reason():
 def test_overrides_reach_the_plan():
     done = call("plan", QUICKSTART, "--config.budgets=1e11,3e11", "--config.vary.seed=0,1")
     assert "24 of 40 cells planned" in done.stdout  # half the budgets, twice the seeds
+
+
+@pytest.mark.parametrize("program,flag", [("train", "cell"), ("sweep", "cells")])
+def test_a_cell_that_is_not_there_is_named_with_the_flag_given(tmp_path, program, flag):
+    source = load_experiment("configs/quickstart.py")
+    records.write_plan(tmp_path, source, grid.plan(source), {})
+    done = call(program, f"--workdir={tmp_path}", f"--{flag}=99")
+    assert done.stderr == f"error: --{flag}=99: there is no cell '99'; indices run from 0 to 39\n"
 
 
 @pytest.mark.parametrize(

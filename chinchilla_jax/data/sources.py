@@ -214,7 +214,7 @@ def _suffix(file: Path) -> str:
 
 def _missing_field(where: str, name: str, names: list[str]) -> UserError:
     return UserError(
-        f"data.text_field = {name!r}: {where} has no such field; {nearest(name, names)}"
+        f"data.text_field = {name!r}: {where} has no such field{nearest(name, names)} "
         f"(the fields are {', '.join(sorted(names))})"
     )
 

@@ -121,7 +121,7 @@ def read_table(name: str) -> list[ModelConfig]:
     if not path.exists():
         names = sorted(p.stem for p in TABLES.glob("*table*.csv"))
         raise UserError(
-            f"ladder.table = {name!r}: no such table in third_party; {nearest(name, names)}"
+            f"ladder.table = {name!r}: no such table in third_party{nearest(name, names)} "
             f"(there is {', '.join(names) or 'none'})"
         )
     with path.open() as lines:

@@ -146,7 +146,7 @@ def by_name(name: str) -> Hardware:
     names = [hardware.name for hardware in HARDWARE]
     if name.lower() not in names:
         raise UserError(
-            f"--hardware={name}: no such accelerator; {nearest(name.lower(), names)}"
+            f"--hardware={name}: no such accelerator{nearest(name.lower(), names)} "
             f"(there are {', '.join(names)})"
         )
     return HARDWARE[names.index(name.lower())]

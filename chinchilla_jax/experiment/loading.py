@@ -52,12 +52,17 @@ def load_experiment(path: str, overrides: Sequence[tuple[str, str]] = ()) -> Exp
       UserError: no such file, an error in it, or an override that does not fit.
     """
     file = Path(path)
-    if not file.is_file():
+    try:
+        found = file.is_file()
+    except OSError as error:
+        raise UserError(f"--config={path}: cannot be a file: {error.strerror}") from None
+    if not found:
         places = (file, file.parent, Path("configs"))
         folder = next((place for place in places if place.is_dir()), Path("configs"))
-        names = sorted(str(p) for p in folder.glob("*.py"))
+        names = sorted(str(p) for p in folder.glob("*.py") if p.is_file())
+        what = "is a folder; give a file of it" if folder == file else "no such file"
         raise UserError(
-            f"--config={path}: no such file; {nearest(path, names)}"
+            f"--config={path}: {what}{nearest(path, names) if folder != file else ''} "
             f"({folder}/ has {', '.join(Path(n).name for n in names) or 'no configs'})"
         )
     for name, _ in overrides:
@@ -70,6 +75,8 @@ def load_experiment(path: str, overrides: Sequence[tuple[str, str]] = ()) -> Exp
         raise UserError(f"{_place(file)}: {error}") from None
     except TypeError as error:
         raise UserError(f"{_place(file)}: {_unknown_argument(error)}") from None
+    except SystemExit:
+        raise UserError(f"{_place(file)}: ends the program; define get_config() there") from None
     except Exception as error:
         raise UserError(f"{_place(file)}: {type(error).__name__}: {error}") from None
     if not isinstance(experiment, Experiment):

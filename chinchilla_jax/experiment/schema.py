@@ -29,9 +29,9 @@ _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", 
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """`did you mean X? ` for the closest of `names`, or nothing when none is close."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}? " if close else ""
+    """`; did you mean X?` for the closest of `names`, or nothing when none is close."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.65)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def require(condition: bool, where: str, value: object, rule: str) -> None:
@@ -42,7 +42,7 @@ def require(condition: bool, where: str, value: object, rule: str) -> None:
 
 def one_of(where: str, value: str, names: tuple[str, ...]) -> None:
     """Raises a one-line `UserError` unless `value` is one of `names`."""
-    require(value in names, where, value, f"{nearest(value, names)}expected {' or '.join(names)}")
+    require(value in names, where, value, f"expected {' or '.join(names)}{nearest(value, names)}")
 
 
 def positive(where: str, **values: float) -> None:
@@ -120,7 +120,7 @@ def _hints(cls: Hashable) -> dict[str, Any]:
 def unknown_field(where: str, name: str, names: Sequence[str]) -> UserError:
     """The error for a field that does not exist: its name, the nearest, and all there are."""
     return UserError(
-        f"{where}.{name}: no such field; {nearest(name, names)}"
+        f"{where}.{name}: no such field{nearest(name, names)} "
         f"(the fields are {', '.join(sorted(names))})"
     )
 

@@ -99,8 +99,8 @@ class Result:
 
         if name not in list(FIGURES):
             raise UserError(
-                f"{name}: no such figure; {nearest(str(name), list(FIGURES))}there are "
-                f"{', '.join(FIGURES)}"
+                f"{name}: no such figure{nearest(str(name), list(FIGURES))} (there are "
+                f"{', '.join(FIGURES)})"
             )
         with style.styled():
             figure = FIGURES[name](self.fits, self.arrays, ())
@@ -271,7 +271,7 @@ def _settings(given: Mapping[str, Any]) -> Settings:
     for name in given:
         if name not in names:
             raise UserError(
-                f"{name}: no such setting; {nearest(name, names)}there are {', '.join(names)}"
+                f"{name}: no such setting{nearest(name, names)} (there are {', '.join(names)})"
             )
     hints = typing.get_type_hints(Settings)
     return Settings(

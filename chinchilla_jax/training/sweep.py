@@ -86,23 +86,23 @@ def freeze_plan(experiment: Experiment, workdir: Path) -> list[Cell]:
     return cells
 
 
-def select(cells: Sequence[Cell], selection: str, order: str) -> list[Cell]:
+def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells") -> list[Cell]:
     """The planned cells that `selection` names, in the order they are to run.
 
     Args:
       selection: empty for all; indices as `0,3,7`; or the part `i/n`, i from 0, of a division
         of the planned cells into n.
       order: smallest, largest (by FLOPs) or planned.
+      flag: which gave the selection.
     Raises:
       UserError: a selection that is not of that form, or an index that is not planned.
     """
+    where = f"--{flag}={selection}"
     planned = [cell for cell in cells if cell.status == "planned"]
     if "/" in selection:
         part, _, parts = selection.partition("/")
         if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
-            raise UserError(
-                f"--cells={selection}: a part i/n has i from 0 to n - 1, for example 0/4"
-            )
+            raise UserError(f"{where}: a part i/n has i from 0 to n - 1, for example 0/4")
         planned = planned[int(part) :: int(parts)]
     elif selection:
         by_index = {str(cell.index): cell for cell in cells}
@@ -111,11 +111,11 @@ def select(cells: Sequence[Cell], selection: str, order: str) -> list[Cell]:
             cell = by_index.get(item.strip())
             if cell is None:
                 raise UserError(
-                    f"--cells={selection}: there is no cell {item.strip()!r}; "
-                    f"indices run from 0 to {len(cells) - 1}"
+                    f"{where}: there is no cell {item.strip()!r}; indices run from 0 "
+                    f"to {len(cells) - 1}"
                 )
             if cell.status != "planned":
-                raise UserError(f"--cells={selection}: cell {cell.index}: {cell.reason}")
+                raise UserError(f"{where}: cell {cell.index}: {cell.reason}")
             chosen.append(cell)
         planned = chosen
     keys: dict[str, Callable[[Cell], float]] = {

@@ -17,7 +17,7 @@ from chinchilla_jax.experiment.config import (
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.model import ModelConfig
-from chinchilla_jax.experiment.schema import from_json, replace_paths, to_json
+from chinchilla_jax.experiment.schema import from_json, replace_paths, to_json, unknown_field
 
 
 def experiment(**changes):
@@ -78,6 +78,18 @@ def test_a_wrong_override_is_one_line_that_helps(path, text, words):
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name,near",
+    [("techniques", None), ("exec", None), ("zzz", None), ("bdgets", "budgets"), ("sead", "seed"),
+     ("measurment", "measurement"), ("lr_mult", "lr_multiplier"), ("wds", "wsd")],
+)  # fmt: skip
+def test_only_what_is_near_is_suggested(name, near):
+    names = ["budgets", "seed", "recipe", "execution", "measurement", "lr_multiplier", "wsd"]
+    told = str(unknown_field("config", name, names))
+    between = f"; did you mean {near}?" if near else ""
+    assert told.startswith(f"config.{name}: no such field{between} (the fields are budgets, ")
 
 
 def test_types_are_checked_in_python_too():

@@ -83,3 +83,37 @@ def test_a_missing_file_names_the_nearest(tmp_path):
     (tmp_path / "quickstart.py").write_text(GOOD)
     with pytest.raises(UserError, match=r"did you mean .*quickstart\.py"):
         load_experiment(str(tmp_path / "quikstart.py"))
+
+
+@pytest.mark.parametrize(
+    "name,content,words",
+    [
+        ("a.yaml", b"a: 1\nb:\n  - 2\n", r"a\.yaml:2: SyntaxError"),
+        ("a.json", b'{"a": 1}', "must define get_config"),
+        ("empty.py", b"", "must define get_config"),
+        ("zeros.py", b"\0\1\xff", "SyntaxError"),
+        ("latin.py", b"x = '\xff'", "SyntaxError"),
+        ("ends.py", b"import sys\nsys.exit(0)\n", r"ends\.py:2: ends the program"),
+        ("loop.py", b"def get_config():\n    return get_config()\n", "RecursionError"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_one_line(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=words) as error:
+        load_experiment(str(tmp_path / name))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "/dev/null", "no/such"])
+def test_a_text_that_can_be_no_file_is_one_line(name):
+    with pytest.raises(UserError, match=r"no such file( |; did)|cannot be a file: File name too"):
+        load_experiment(name)
+
+
+def test_a_folder_is_told_with_the_files_it_has(tmp_path):
+    (tmp_path / "mine.py").write_text(GOOD)
+    (tmp_path / "gone.py").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"is a folder; give a file of it \(.*/ has mine\.py\)"):
+        load_experiment(str(tmp_path))
+    with pytest.raises(UserError, match=r"gone\.py: no such file"):
+        load_experiment(str(tmp_path / "gone.py"))

@@ -31,8 +31,8 @@ def laws_named(names: Sequence[str]) -> list[Law]:
     for name in names:
         if name not in LAWS:
             raise UserError(
-                f"--laws={name}: no such law; {nearest(name, list(LAWS))}there are: "
-                f"{', '.join(LAWS)}"
+                f"--laws={name}: no such law{nearest(name, list(LAWS))} (there are "
+                f"{', '.join(LAWS)})"
             )
     return [LAWS[name] for name in names]
 

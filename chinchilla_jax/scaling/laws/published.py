@@ -165,8 +165,8 @@ def law_named(name: str) -> PublishedLaw:
     laws = published()
     if name not in laws:
         raise UserError(
-            f"no published law is called {name!r}; {nearest(name, list(laws))}"
-            f"there are: {', '.join(laws)}"
+            f"no published law is called {name!r}{nearest(name, list(laws))} "
+            f"(there are {', '.join(laws)})"
         )
     return laws[name]
 

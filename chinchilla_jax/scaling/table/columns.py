@@ -85,8 +85,8 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     for ours, theirs in columns.items():
         if theirs not in raw.columns:
             raise UserError(
-                f"{raw.source}: no column '{theirs}' for {ours}; {nearest(theirs, [*raw.columns])}"
-                f"there are {', '.join(raw.columns)}"
+                f"{raw.source}: no column '{theirs}' for {ours}{nearest(theirs, [*raw.columns])} "
+                f"(there are {', '.join(raw.columns)})"
             )
         cells[ours], title[ours] = raw.columns[theirs], theirs
     taken = {theirs for ours, theirs in columns.items() if ours in _ALONE}

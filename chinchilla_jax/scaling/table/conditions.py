@@ -175,8 +175,8 @@ def _it(names: Sequence[str]) -> str:
 def _must_exist(flag: str, name: str, runs: Runs) -> None:
     if name not in runs.labels:
         raise UserError(
-            f"--{flag}={name}: no column '{name}'; {nearest(name, list(runs.labels))}"
-            f"there are {', '.join(runs.labels)}"
+            f"--{flag}={name}: no column '{name}'{nearest(name, list(runs.labels))} "
+            f"(there are {', '.join(runs.labels)})"
         )
 
 

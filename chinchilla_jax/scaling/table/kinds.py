@@ -200,12 +200,12 @@ def _settled(
 def _check(name: str, kind: str, labels: Mapping[str, Labels], ours: Mapping[str, str]) -> None:
     if name not in labels:
         raise UserError(
-            f"--kinds={name}={kind}: no column '{name}'; {nearest(name, list(labels))}"
-            f"there are {', '.join(labels)}"
+            f"--kinds={name}={kind}: no column '{name}'{nearest(name, list(labels))} "
+            f"(there are {', '.join(labels)})"
         )
     if kind not in CHOICES:
         raise UserError(
-            f"--kinds={name}={kind}: {nearest(kind, CHOICES)}a column is {', '.join(CHOICES)}"
+            f"--kinds={name}={kind}: a column is {', '.join(CHOICES)}{nearest(kind, CHOICES)}"
         )
     if _OURS.get(ours.get(name, "")) == "fitted":
         raise UserError(

@@ -83,8 +83,8 @@ def read_runs(
     for ours, theirs in (columns or {}).items():
         if ours not in _OURS:
             raise UserError(
-                f"--columns={ours}={theirs}: we have no column '{ours}'; {nearest(ours, _OURS)}"
-                f"there are {', '.join(_OURS)}"
+                f"--columns={ours}={theirs}: we have no column '{ours}'{nearest(ours, _OURS)} "
+                f"(there are {', '.join(_OURS)})"
             )
     if not isinstance(source, (str, PurePath)):
         return _runs_of(named(in_memory(source), columns or {}), kinds)

@@ -65,7 +65,7 @@ def test_names_are_found_or_given(tmp_path):
     path = _csv(tmp_path / "b.csv", rows)
     runs = read_runs(path, {"params": "x", "tokens": "y", "loss": "z"})
     np.testing.assert_allclose(runs.flops, 6 * PARAMS * TOKENS)
-    with pytest.raises(UserError, match="no column 'q' for loss; there are x, y, z"):
+    with pytest.raises(UserError, match=r"no column 'q' for loss \(there are x, y, z\)$"):
         read_runs(path, {"params": "x", "tokens": "y", "loss": "q"})
     with pytest.raises(UserError, match=r"no column for loss among x, y, z; .*--columns"):
         read_runs(path)

@@ -87,7 +87,7 @@ def main(_: list[str]) -> None:
     runs = where(read_runs(source, columns, kinds), picked)
     if _BY.value or len(conditions(runs)) > 1:
         found, drawn = compare(runs, settings, laws, _BY.value)
-        path = comparison.write(out, found, drawn, overlays, figures=_FIGURES.value)
+        path = comparison.write(out, found, drawn, runs, overlays, figures=_FIGURES.value)
         print(comparison.terminal(found, path))
     else:
         fits, arrays = analyse(runs, settings, laws)

@@ -58,6 +58,16 @@ def dense_columns() -> dict[str, Any]:
     }
 
 
+def explained(law: str) -> tuple[str, ...]:
+    """The columns of the technique whose law has this name; none for other laws."""
+    return tuple(
+        name
+        for technique in TECHNIQUES
+        if technique.law is not None and technique.law.name == law
+        for name in technique.columns(technique.off)
+    )
+
+
 def laws() -> tuple[Law, ...]:
     """The laws of those that have one."""
     return tuple(technique.law for technique in TECHNIQUES if technique.law is not None)

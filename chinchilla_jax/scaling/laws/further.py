@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from chinchilla_jax import techniques
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.arrays import Bools, Floats
@@ -80,8 +81,12 @@ def fit_laws(
 
 
 def spanned(law: Law, runs: Runs) -> list[str]:
-    """The file's columns, settings or conditions among them, that the law is a function of."""
-    return [runs.title.get(name, name) for name in law.columns]
+    """The file's columns, settings or conditions among them, that the law is a function of.
+
+    A technique's law explains what the technique's own columns tell apart.
+    """
+    names = (*law.columns, *techniques.explained(law.name))
+    return [runs.title.get(name, name) for name in names]
 
 
 def law_weights(runs: Runs, objective: Objective) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chinchilla_jax.experiment import numbers, storage, tables
@@ -18,7 +18,9 @@ from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.report.summary import Rows, Table, estimate
 from chinchilla_jax.scaling.report.write import draw, name_of, published
 from chinchilla_jax.scaling.table.conditions import written
+from chinchilla_jax.scaling.table.conventions import under
 from chinchilla_jax.scaling.table.kinds import OTHER_LOSS
+from chinchilla_jax.scaling.table.runs import Runs
 
 _LISTED = 8  # conditions without a fit that the terminal lists
 
@@ -28,10 +30,14 @@ def write(
     out: Path | str,
     found: Comparison,
     arrays: Sequence[Arrays],
+    runs: Runs,
     overlays: Sequence[PublishedLaw] = (),
     figures: bool = True,
 ) -> Path:
-    """Writes fits.json, frontiers.png and .svg, and report.html under `out`; returns the page.
+    """Writes fits.json, the figures, and report.html under `out`; returns the page.
+
+    Args:
+      runs: all of the table, for laws that span conditions.
 
     Raises:
       UserError: the folder cannot be written.
@@ -41,10 +47,14 @@ def write(
     drawn: dict[str, Picture | Absence] = {}
     if figures:
         from chinchilla_jax.scaling.report.plots.comparison import frontiers  # brings Matplotlib
+        from chinchilla_jax.scaling.report.plots.layout import drawers
 
-        drawn = draw(out, {"frontiers": lambda: frontiers(found, arrays, overlays)})
+        fits = [one.fit for one in found.laws if one.fit is not None]
+        counted = under(runs, found.settings.params, found.settings.flops)
+        laid_out = drawers(fits, counted)
+        drawn = draw(out, {"frontiers": lambda: frontiers(found, arrays, overlays), **laid_out})
     path = out / "report.html"
-    storage.write_text_atomic(path, html(found, list(drawn.values()), overlays))
+    storage.write_text_atomic(path, html(found, drawn, overlays))
     return path
 
 
@@ -169,21 +179,26 @@ def doubts(found: Comparison) -> list[str]:
 
 
 def html(
-    found: Comparison, pictures: Sequence[Picture | Absence], overlays: Sequence[PublishedLaw] = ()
+    found: Comparison,
+    drawn: Mapping[str, Picture | Absence],
+    overlays: Sequence[PublishedLaw] = (),
 ) -> str:
     """The page as text."""
+
+    def some(name: str) -> list[Picture | Absence]:
+        return [drawn[name]] if name in drawn else []
 
     def present(*tables: Table | None) -> list[Table]:
         return [table for table in tables if table is not None and table.rows]
 
     pick = found.conditions[0].condition
     sections = [
-        Section("The optima", (), present(optima(found)), pictures),
+        Section("The optima", (), present(optima(found)), some("frontiers")),
         Section("The laws", (), present(laws(found))),
         Section("Conditions without a fit", (), present(refused(found))),
         Section("What to doubt", doubts=doubts(found)),
         Section("Forecasts checked", (), present(checks(found))),
-        Section("Further laws", (), present(further_laws(found))),
+        Section("Further laws", (), present(further_laws(found)), some("layout")),
         published(overlays),
         Section(
             "Columns",

@@ -43,6 +43,8 @@ CAPTIONS = {
     "frontiers": "Compute-optimal frontiers. Best parameters, tokens and loss against FLOPs under "
     "each condition, on the law that its forecast rests on, with 95 % bands. Diamonds are measured "
     "minima, stars forecasts with their intervals.",
+    "layout": "Shape. Loss against the layout of parameters at equal size and tokens, a curve per "
+    "size by the law; dots are runs, at the curve plus what the law misses of them.",
     "conventions": "Counting. The exponent from the same runs when parameters and FLOPs are "
     "counted in other ways; bold is the one used on this page.",
 }
@@ -65,10 +67,10 @@ def write(
     write_fits(out / "fits.json", fits)
     drawn: dict[str, Picture | Absence] = {}
     if figures:
-        from chinchilla_jax.scaling.report.plots import FIGURES  # brings Matplotlib
+        from chinchilla_jax.scaling.report.plots import FIGURES, layout  # brings Matplotlib
 
         drawers = {n: partial(figure, fits, arrays, overlays) for n, figure in FIGURES.items()}
-        drawn = draw(out, drawers)
+        drawn = draw(out, {**drawers, **layout.drawers(fits.laws, arrays.tried)})
     path = out / "report.html"
     storage.write_text_atomic(path, html(fits, arrays, drawn, overlays))
     return path
@@ -126,7 +128,12 @@ def html(
             [summary.conventions(fits)],
             some("conventions"),
         ),
-        Section("Further laws", (), present(summary.further_laws(fits))),
+        Section(
+            "Further laws",
+            (),
+            present(summary.further_laws(fits)),
+            some("layout"),
+        ),
         published(overlays),
         Section("Columns", (), present(summary.columns(fits.table.columns))),
         Section("Runs", (), [summary.runs(arrays.tried, arrays.runs, arrays.residual_R)]),

@@ -26,7 +26,11 @@ def made(tmp_path_factory):
     found, arrays = compare(
         read_runs([*ROWS, *FEW]), Settings(bootstrap=100, budgets=(1e21, 1e22), holdout_above=1e19)
     )
-    return found, arrays, report.write(folder, found, arrays, [law_named("hoffmann")])
+    return (
+        found,
+        arrays,
+        report.write(folder, found, arrays, read_runs(ROWS), [law_named("hoffmann")]),
+    )
 
 
 def test_files(made):

@@ -115,7 +115,7 @@ def test_what_few_draws_determine_has_no_closed_interval():
 def test_what_the_table_does_not_determine_has_no_interval():
     runs = law_runs()
     runs["tokens"] = 20 * runs["params"]
-    found, _ = drawn("over_training", runs, noisy("over_training", runs), draws=20)
+    found, _ = drawn("over_training", runs, noisy("over_training", runs), draws=50)
     assert set(found.undetermined) == {"a", "b"}
     assert found.interval["a"] is None and found.interval["b"] is None
     assert found.interval["eta"] is not None

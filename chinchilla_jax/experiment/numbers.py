@@ -50,8 +50,8 @@ def data_size(value: float, digits: int = 3) -> str:
 
 @_or_missing
 def flops(value: float, digits: int = 3) -> str:
-    """FLOPs as on a command line: 3e12, 5.76e23."""
-    return _power(value, digits) if value > 0 else MISSING
+    """FLOPs as on a command line: 0, 3e12, 5.76e23."""
+    return _power(value, digits) if value > 0 else "0" if value == 0 else MISSING
 
 
 @_or_missing

@@ -125,7 +125,8 @@ def results(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
     summary = ", ".join(f"{count} {status}" for status, count in counts.items())
-    return f"{table(header, lines)}\n{summary}"
+    why = " (the plan program and results.csv say why)" if "rejected" in counts else ""
+    return f"{table(header, lines)}\n{summary}{why}"
 
 
 class ProgressBar:
@@ -155,7 +156,9 @@ class ProgressBar:
         seconds = time.monotonic() - self._started
         gained = done - self._first
         left = seconds * (total - done) / gained if gained else None
-        left_text = f"{duration(left)} left" if left is not None else ""
+        far = f"{flops(done)} of {flops(total)} FLOPs, {label}, {duration(seconds)}"
+        if left is not None:
+            far += f", {duration(left)} left"
         if self._stream.isatty():
             if self._bar is None:
                 self._bar = tqdm(
@@ -164,14 +167,7 @@ class ProgressBar:
                     bar_format="{percentage:3.0f}% |{bar}| {desc}",
                 )
             self._bar.n = done
-            self._bar.set_description_str(
-                f"{flops(done)} of {flops(total)} FLOPs, {label}, {duration(seconds)}, {left_text}"
-            )
+            self._bar.set_description_str(far)
         elif seconds - self._spoke >= LOG_SECONDS or (done >= total and label != self._last):
             self._spoke, self._last = seconds, label
-            print(
-                f"{done / total:.0%}: {flops(done)} of {flops(total)} FLOPs, {label}, "
-                f"{duration(seconds)}, {left_text}",
-                file=self._stream,
-                flush=True,
-            )
+            print(f"{done / total:.0%}: {far}", file=self._stream, flush=True)

@@ -21,6 +21,7 @@ from chinchilla_jax.experiment import numbers
         (numbers.flops, 3e12, "3e12"),
         (numbers.flops, 9.999e11, "1e12"),
         (numbers.flops, 300_000, "3e5"),
+        (numbers.flops, 0.0, "0"),
         (numbers.flops, -1.0, "-"),
         (numbers.data_size, 0, "0 B"),
         (numbers.data_size, 640, "640 B"),

@@ -81,10 +81,12 @@ def main(_: list[str]) -> None:
         budgets=program.positive_numbers("budgets", _BUDGETS.value),
         holdout_above=_HOLDOUT_ABOVE.value,
     )
+    program.once("overlay", _OVERLAY.value)
     overlays, laws = [law_named(name) for name in _OVERLAY.value], laws_named(_LAWS.value)
     source = storage.path(_RUNS.value)
     out = storage.path(_OUT.value or (source / "report" if source.is_dir() else "report"))
     runs = where(read_runs(source, columns, kinds), picked)
+    report.check_writable(out)
     if _BY.value or len(conditions(runs)) > 1:
         found, drawn = compare(runs, settings, laws, _BY.value)
         path = comparison.write(out, found, drawn, runs, overlays, figures=_FIGURES.value)

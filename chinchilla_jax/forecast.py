@@ -67,6 +67,9 @@ def main(_: list[str]) -> None:
             ("flops", _FLOPS), ("loss", _LOSS), ("params", _PARAMS), ("tokens", _TOKENS)
         )
     }  # fmt: skip
+    runs = asked["params"] and asked["tokens"]  # to predict: two may be of one size
+    for name in ("flops", "loss") if runs else asked:
+        program.once(name, asked[name])
     recipe, vocab = RecipeConfig(), frontier.vocab_size or 32000
     if _CONFIG.value:
         experiment = program.experiment_from_flags(_CONFIG.value)

@@ -152,6 +152,14 @@ def positive_number(flag: str, text: str) -> float:
     return value
 
 
+def once(flag: str, values: Sequence[Any]) -> None:
+    """Raises UserError for the first value that stands twice."""
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise UserError(f"--{flag}: {shown} is given twice")
+
+
 def floats(flag: str, texts: Sequence[str]) -> dict[str, float]:
     """`unique_tokens=25e9,sparsity=0.5` as split by absl.
 
@@ -177,7 +185,8 @@ def pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name and equals and value):
-            raise UserError(f"--{flag}: {text!r} is not name=value")
+            hint = f"; one with a comma in it is quoted: --{flag}='\"name=a,b\"'" * (len(texts) > 1)
+            raise UserError(f"--{flag}: {text!r} is not name=value{hint}")
         if name in found:
             raise UserError(f"--{flag}: {name} is given twice")
         found[name] = value

@@ -15,6 +15,17 @@ def sweep(tmp_path_factory):
     return write_sweep(tmp_path_factory.mktemp("sweep"))
 
 
+def test_what_cannot_be_written_is_found_before_the_fit(sweep, tmp_path, monkeypatch):
+    def fitted(*_):
+        raise AssertionError("the fit came first")
+
+    monkeypatch.setattr("chinchilla_jax.scaling.analysis.analyse", fitted)
+    (tmp_path / "file").write_text("")
+    done = call("evaluate", f"--runs={sweep}", f"--out={tmp_path / 'file'}", "--bootstrap=0")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert str(tmp_path / "file") in done.stderr
+
+
 def test_a_sweep_becomes_a_report(sweep):
     done = call(
         "evaluate",
@@ -108,6 +119,11 @@ def test_by_compares_and_where_picks(several, tmp_path):
         (("--kinds=bits=seting",), ("--kinds=bits=seting", "did you mean setting?")),
         (("--kinds=bit=setting",), ("did you mean bits?",)),
         (("--laws=width_depth",), ("width_depth", "width")),
+        (("--by=optimizer,optimizer",), ("--by: optimizer is given twice",)),
+        (("--overlay=hoffmann,hoffmann",), ("--overlay: hoffmann is given twice",)),
+        (("--kinds=optimizer=seed", "--by=optimizer"), ("contradict", "--kinds=optimizer=seed")),
+        (("--out=/dev/null/report",), ("/dev/null/report",)),
+        (("--where=optimizer=adamw,b",), ("'b' is not name=value", "--where='\"name=a,b\"'")),
     ],
 )
 def test_a_wrong_choice_is_one_line_and_status_2(arguments, words, several):

@@ -44,6 +44,7 @@ def test_published_laws():
         (("--law=hoffmann",), ("nothing is asked", "--flops")),
         (("--law=hofmann", "--flops=1e21"), ("did you mean hoffmann?",)),
         (("--law=hoffmann", "--flops=1e21;2"), ("--flops", "1e21;2")),
+        (("--law=hoffmann", "--flops=1e22,1e22"), ("--flops: 1e+22 is given twice",)),
         (("--law=hoffmann", "--loss=1.2"), ("out of reach", "1.693")),
         (("--law=llama3", "--loss=2"), ("sizes, not a loss",)),
         (("--law=gemstones", "--flops=1e21"), ("width",)),

@@ -186,6 +186,7 @@ def read(path: Path | str, where: Mapping[str, str] | None = None) -> Fits:
             )
         return fits
     found = _comparison(data, path)
+    where = table.by_column(where, [name for one in found.conditions for name in one.condition])
     asked = {name: "" if value == "none" else label(value) for name, value in where.items()}
     picked = [one for one in found.conditions if asked.items() <= one.condition.items()]
     if len(picked) != 1:

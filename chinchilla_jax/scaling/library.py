@@ -216,6 +216,12 @@ def fit(table: Any, **settings: Any) -> Result:
         setting that does not exist.
     """
     runs = table if isinstance(table, Runs) else read(table)
+    if names := conditions.distinguishing(runs):
+        values = {name: str(runs.condition_labels(name)[0]) for name in names}
+        raise UserError(
+            f"{conditions.choice(runs)}; in Python cj.compare(table, by={names}) and "
+            f"cj.read(table, where={values})"
+        )
     return Result(*analyse(runs, _settings(settings)))
 
 

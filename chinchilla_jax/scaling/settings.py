@@ -44,6 +44,9 @@ class Settings:
         if not 0 < self.delta < np.inf:
             raise UserError(f"--delta={self.delta:g}: Huber's delta is a positive number")
         above = () if self.holdout_above is None else (self.holdout_above,)
+        for i, flops in enumerate(self.budgets):
+            if flops in self.budgets[:i]:
+                raise UserError(f"--budgets: {flops:g} is given twice")
         for flag, given in (("budgets", self.budgets), ("holdout_above", above)):
             for flops in given:
                 if not 0 < flops < np.inf:

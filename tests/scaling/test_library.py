@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import chinchilla_jax as cj
+from chinchilla_jax import program
 from chinchilla_jax.scaling import library
+from chinchilla_jax.scaling.laws.further import laws_named
 from tests.scaling.known import TRUE, grid
 
 PARAMS, TOKENS, BUDGET = grid([1e18, 1e19, 1e20], 6, 4.0)
@@ -139,6 +141,31 @@ def test_conditions_are_compared_or_picked_and_never_fitted_as_one():
     found = cj.compare(few, bootstrap=0)
     assert list(found.results) == ["optimizer=adamw"] and list(found.refused) == ["optimizer=muon"]
     assert "optimizer=muon: not fitted: " in repr(found)
+
+
+def test_several_conditions_name_both_ways_to_choose():
+    both = {name: np.tile(column, 2) for name, column in TABLE.items()}
+    both["optimizer"] = np.repeat(["adamw", "muon"], len(PARAMS))
+    with pytest.raises(cj.UserError) as told:
+        cj.fit(both, bootstrap=0)
+    for words in ("--by=optimizer", "cj.compare(table, by=['optimizer'])",
+                  "cj.read(table, where={'optimizer': 'adamw'})"):  # fmt: skip
+        assert words in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: cj.fit(TABLE, budgets=[1e20, 1e20]), "--budgets: 1e.20 is given twice"),
+        (lambda: cj.compare(TABLE, by=["loss", "loss"]), "fitted|given twice"),
+        (lambda: laws_named(["compute", "compute"]), "--laws: compute is given twice"),
+        (lambda: program.once("overlay", ["h", "l", "h"]), "--overlay: h is given twice"),
+        (lambda: program.once("flops", (1e22, 1e22)), "--flops: 1e.22 is given twice"),
+    ],
+)
+def test_what_is_given_twice_is_one_line(call, says):
+    with pytest.raises(cj.UserError, match=says):
+        call()
 
 
 def test_fit_takes_what_read_returned(result):

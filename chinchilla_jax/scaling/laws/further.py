@@ -29,7 +29,9 @@ def laws_named(names: Sequence[str]) -> list[Law]:
     Raises:
       UserError: there is no such law; the nearest and all are named.
     """
-    for name in names:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise UserError(f"--laws: {name} is given twice")
         if name not in LAWS:
             raise UserError(
                 f"--laws={name}: no such law{nearest(name, list(LAWS))} (there are "

@@ -76,6 +76,13 @@ def write(
     return path
 
 
+def check_writable(out: Path) -> None:
+    """Raises UserError where a report cannot be written: before a fit, not after it."""
+    place = out / ".writable"
+    storage.write_bytes_atomic(place, b"")
+    storage.remove(place)
+
+
 def draw(
     out: Path, drawers: Mapping[str, Callable[[], Figure | str]]
 ) -> dict[str, Picture | Absence]:

@@ -11,7 +11,7 @@ from chinchilla_jax.scaling.arrays import Bools
 from chinchilla_jax.scaling.table.cells import budgets
 from chinchilla_jax.scaling.table.checks import doubts
 from chinchilla_jax.scaling.table.columns import label
-from chinchilla_jax.scaling.table.kinds import codes, joint
+from chinchilla_jax.scaling.table.kinds import ASKED, codes, joint
 from chinchilla_jax.scaling.table.runs import Runs
 
 _SHOWN = 6  # values of a column in a message
@@ -83,6 +83,7 @@ def where(runs: Runs, asked: Mapping[str, str]) -> Runs:
     """
     if not asked:
         return runs
+    asked = by_column(asked, list(runs.labels))
     keep_R = np.ones(len(runs), bool)
     for name, value in asked.items():
         _must_exist("where", name, runs)
@@ -110,8 +111,15 @@ def by(runs: Runs, names: Sequence[str]) -> Runs:
         differ in another condition too.
     """
     kinds = dict(runs.kinds)
-    for name in names:
+    for i, name in enumerate(names):
         _must_exist("by", name, runs)
+        if name in names[:i]:
+            raise UserError(f"--by: {name} is given twice")
+        if kinds[name].reason == ASKED and kinds[name].kind != "condition":
+            raise UserError(
+                f"--kinds={name}={kinds[name].kind} and --by={name} contradict each other: what is "
+                "compared is a condition; leave out one of them"
+            )
         if kinds[name].kind == "fitted":
             raise UserError(f"--by={name}: it is fitted, and no condition")
         if kinds[name].kind != "condition":
@@ -120,11 +128,11 @@ def by(runs: Runs, names: Sequence[str]) -> Runs:
     runs = replace(runs, doubts=doubts(runs))
     needed = distinguishing(runs, names)
     if names and not needed:
-        raise UserError(f"--by={','.join(names)}: the same in all runs, nothing to compare")
+        raise UserError(f"--by={_flag(names)}: the same in all runs, nothing to compare")
     others = [name for name in needed if name not in names]
     if others:
         raise UserError(
-            f"--by={','.join(names)}: the runs of one such condition also differ in "
+            f"--by={_flag(names)}: the runs of one such condition also differ in "
             f"{_columns(others, runs)}: add {_it(others)} to --by, or pick with "
             f"--where={_example(others, runs)}"
         )
@@ -137,13 +145,33 @@ def choice(runs: Runs) -> str:
     return (
         f"{_columns(names, runs)} {'tells' if len(names) == 1 else 'tell'} "
         f"{len(np.unique(runs.condition_R()))} conditions apart, and no law is fitted across them: "
-        f"--by={','.join(names)} compares them, --where={_example(names, runs)} picks one"
+        f"--by={_flag(names)} compares them, --where={_example(names, runs)} picks one"
     )
 
 
 def written(values: Mapping[str, str], between: str = ", ") -> str:
     """optimizer=adamw, bits=4; as --where takes it with a comma `between`."""
-    return between.join(f"{name}={value or _EMPTY}" for name, value in values.items())
+    items = [f"{name}={value or _EMPTY}" for name, value in values.items()]
+    return between.join(items) if between != "," else _flag(items)
+
+
+def by_column(asked: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """What was split at its first `=`, split behind the longest name of a column instead."""
+    found = {}
+    for name, value in asked.items():
+        text = f"{name}={value}"
+        longest = max((n for n in names if text.startswith(f"{n}=")), key=len, default=name)
+        found[longest] = text[len(longest) + 1 :]
+    return found
+
+
+def _flag(items: Sequence[str]) -> str:
+    """A list as flags take it in a shell: an item with a comma quoted as in CSV."""
+    quoted = [item.replace('"', '""') for item in items]
+    return ",".join(
+        f"'\"{inner}\"'" if "," in item or '"' in item else item
+        for item, inner in zip(items, quoted, strict=True)
+    )
 
 
 def listed(runs: Runs, name: str) -> str:
@@ -174,9 +202,11 @@ def _it(names: Sequence[str]) -> str:
 
 def _must_exist(flag: str, name: str, runs: Runs) -> None:
     if name not in runs.labels:
+        comma = next((label for label in runs.labels if "," in label), None)
+        hint = f"; one with a comma in it is quoted: --{flag}={_flag([comma])}" if comma else ""
         raise UserError(
             f"--{flag}={name}: no column '{name}'{nearest(name, list(runs.labels))} "
-            f"(there are {', '.join(runs.labels)})"
+            f"(there are {', '.join(runs.labels)}){hint}"
         )
 
 

@@ -32,6 +32,7 @@ KINDS = {
     "identifier": "names a run",
     "constant": "the same in all runs",
 }
+ASKED = "asked for"  # the reason of a kind that a person chose
 CHOICES = ("condition", "setting", "seed", "count", "outcome", "identifier")
 
 OTHER_LOSS = "data, and what the loss means"  # losses under two values need no common unit
@@ -159,7 +160,7 @@ def kinds_of(
     for name, label_R in labels.items():
         values = len(set(label_R))
         if name in asked:
-            found[name] = Column(name, asked[name], "asked for", values)
+            found[name] = Column(name, asked[name], ASKED, values)
         elif (kind := _OURS.get(ours.get(name, ""), "")) and (kind == "fitted" or values > 1):
             found[name] = Column(name, kind, f"it is our {ours[name]}", values)
         elif values == 1:

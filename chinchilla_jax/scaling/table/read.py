@@ -32,6 +32,7 @@ from chinchilla_jax.scaling.table.columns import (
     numbers,
     texts,
 )
+from chinchilla_jax.scaling.table.conditions import by_column
 from chinchilla_jax.scaling.table.conventions import PARAMS
 from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.scaling.table.curves import Curve, curves_of_rows, curves_of_sweep
@@ -201,7 +202,7 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
         flops_convention=conventions[0] if len(conventions) == 1 else "as_given",
         columns=columns,
         labels=labels_of,
-        kinds=kinds_of(labels_of, ours, sizes, kinds),
+        kinds=kinds_of(labels_of, ours, sizes, by_column(kinds or {}, list(labels_of))),
         title=table.title,
         given=given,
         aside=tuple(Aside(table.raw.line[i], ids[i], *aside[i]) for i in sorted(aside)),

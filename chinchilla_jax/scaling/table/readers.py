@@ -139,6 +139,13 @@ def _text(path: Path) -> str:
         raise UserError(f"{path}: not UTF-8 text at byte {error.start}") from None
 
 
+def _decoded(cell: bytes) -> str:
+    try:
+        return cell.decode("utf-8")
+    except UnicodeDecodeError:
+        return str(cell)
+
+
 def _csv(path: Path) -> Raw:
     text = _text(path)
     head = text.split("\n", 1)[0]
@@ -205,6 +212,8 @@ def _parquet(path: Path) -> Raw:
     }
     for name, cells in columns.items():
         for number, cell in enumerate(cells, 1):
-            if cell is not None and not isinstance(cell, (str, int, float, bool)):
+            if isinstance(cell, bytes):  # texts of a writer that does not say so
+                columns[name][number - 1] = _decoded(cell)
+            elif cell is not None and not isinstance(cell, (str, int, float, bool)):
                 columns[name][number - 1] = str(cell)
     return Raw(str(path), columns, list(range(1, table.num_rows + 1)))

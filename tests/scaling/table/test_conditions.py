@@ -1,8 +1,11 @@
 """Picking, splitting and naming conditions; the best settings of a cell inside one."""
 
+import csv
+
 import numpy as np
 import pytest
 
+from chinchilla_jax import program
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.table import conditions
 from chinchilla_jax.scaling.table.cells import lowest
@@ -196,3 +199,23 @@ def test_conditions_may_cost_differently_and_a_unit_is_still_found():
         UserError, match=r"row 5, .* is 6e\+03 where the median row has 6; is a unit"
     ):
         read_runs(wrong)
+
+
+def test_names_and_values_with_a_comma_or_an_equals_sign_are_picked():
+    names = {"adamw": "a,b", "muon": "c=d", "sgd": "e"}
+    rows = [
+        {"opt=kind" if key == "optimizer" else key: names.get(value, value)
+         for key, value in row.items()}
+        for row in three_optimizers(sizes=5, budgets=(1e18, 1e19, 1e20))
+    ]  # fmt: skip
+    runs = read_runs(rows)
+    assert "--where='\"opt=kind=a,b\"' picks one" in conditions.choice(runs)
+    for value in names.values():
+        (text,) = next(csv.reader([f'"opt=kind={value}"']))
+        picked = conditions.where(runs, program.pairs("where", [text]))
+        assert picked.picked == {"opt=kind": value} and len(picked) == 15
+    kinds = program.pairs("kinds", ["opt=kind=seed"])
+    assert read_runs(rows, kinds=kinds).kinds["opt=kind"].kind == "seed"
+    renamed = [{"a,b" if k == "opt=kind" else k: v for k, v in row.items()} for row in rows]
+    with pytest.raises(UserError, match="one with a comma in it is quoted: --by='\"a,b\"'"):
+        conditions.by(read_runs(renamed), ["a", "b"])

@@ -63,6 +63,16 @@ def test_cells_of_numpy_become_those_of_python():
     assert [type(cell) for cell in raw.columns["a"]] == [int, int]
 
 
+def test_texts_of_parquet_in_bytes_are_texts(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    names = [b"a", "é".encode(), b"\xff"] * 6
+    columns = {name: COLUMNS[name] for name in ("N", "tokens", "loss")}
+    parquet.write_table(pyarrow.table(columns | {"optimizer": names}), tmp_path / "t.parquet")
+    runs = read_runs(tmp_path / "t.parquet")
+    assert set(runs.labels["optimizer"]) == {"a", "é", "b'\\xff'"}
+
+
 @pytest.mark.parametrize(
     "table,says",
     [

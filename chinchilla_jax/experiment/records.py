@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 PLAN_VERSION = 2  # plans of version 1 are read too, see `earlier`
 HEARTBEAT_SECONDS = 10.0  # between two signs of life of a run under way
+_CORPORA = Mapping[str, Mapping[str, Any]]  # of a plan's facts
 _ANEW = "remove this file and the run is trained anew"
 
 
@@ -129,11 +130,7 @@ class RunDirectory:
         storage.remove(self.path / "heartbeat.json")
 
     def last_heartbeat(self) -> dict[str, Any] | None:
-        """What a run under way, or one that was killed, has said last.
-
-        Raises:
-          UserError: it is damaged.
-        """
+        """What a run under way, or one that was killed, has said last; raises as `failure`."""
         file = self.path / "heartbeat.json"
         with contents.remedy("remove this file"):
             if (state := contents.object_if_there(file)) is None:
@@ -169,11 +166,7 @@ class RunDirectory:
             return None if row is None else checked(row, str(file))
 
     def failure(self) -> str | None:
-        """Why the last attempt failed, if it did.
-
-        Raises:
-          UserError: it is damaged.
-        """
+        """Why the last attempt failed, if it did; a UserError where the file is damaged."""
         file = self.path / "failure.json"
         with contents.remedy("remove this file"):
             failure = contents.object_if_there(file)
@@ -242,8 +235,8 @@ def write_plan(
             )
     for key, corpus in facts.get("corpora", {}).items():
         new_text = corpus["data_fingerprint"]
-        old_text = old_facts.get("corpora", {}).get(key, corpus)["data_fingerprint"]
-        if old_text != new_text:
+        old_text = old_facts.get("corpora", {}).get(key, {}).get("data_fingerprint")
+        if old_text not in (None, new_text):
             raise UserError(
                 f"{workdir}: was planned on text of the data fingerprint {old_text}, and here it "
                 f"is {new_text}; give all hosts the same files or packages, or use another "
@@ -277,10 +270,11 @@ def read_plan(workdir: Path) -> tuple[Experiment, list[Cell], dict[str, Any]]:
         except (KeyError, TypeError, AttributeError):
             raise UserError(f"{file}: is not the plan of version 1 that it says it is") from None
     experiment = from_json(Experiment, plan.pop("experiment", None), f"{file}: experiment")
-    cells = [
-        from_json(Cell, cell, f"{file}: cells[{i}]") for i, cell in enumerate(plan.pop("cells", []))
-    ]
-    return experiment, cells, plan
+    cells = typed(tuple[Cell, ...], plan.pop("cells", None), f"{file}: cells")
+    corpora = typed(_CORPORA, plan.get("corpora", {}), f"{file}: corpora")
+    for key, corpus in corpora.items():
+        typed(str | None, corpus.get("data_fingerprint"), f"{file}: corpora.{key}.data_fingerprint")
+    return experiment, list(cells), plan
 
 
 def planned_text(facts: Mapping[str, Any], data: DataConfig) -> str | None:

@@ -25,6 +25,7 @@ BY_PATH = {"by_path": True}  # metadata of a mapping from paths of its own class
 # leaves what is written without it as it was.
 UNLESS_DEFAULT = {"unless_default": True}
 
+_LARGEST = 1e30  # of a whole number: FLOPs and parameters of such stay finite
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -240,7 +241,9 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < sys.float_info.max else math.inf
     if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
+    if hint is int and isinstance(value, int) and abs(value) >= _LARGEST:
+        raise UserError(f"{where}: is too large, a whole number below {_LARGEST:.0e} is expected")
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise UserError(f"{where} = {_short(value)}: expected {_TYPE_NAMES[hint]}")
     if hint is float and not math.isfinite(typing.cast(float, value)):
@@ -249,7 +252,10 @@ def _convert(hint: Any, value: object, where: str) -> Any:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of brackets
+        text = "..."
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -285,4 +291,4 @@ def _parse(hint: Any, text: str, where: str) -> Any:
         raise UserError(f"{where} = {text!r}: expected {_TYPE_NAMES[hint]}") from None
     # int(text) keeps whole numbers exact beyond 2**53; 1e6 is a whole number too.
     whole = hint is int and text.lstrip("+-").isdigit()
-    return _convert(hint, int(text) if whole else number, where)
+    return _convert(hint, int(text) if whole and math.isfinite(number) else number, where)

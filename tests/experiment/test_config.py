@@ -63,6 +63,10 @@ def test_overrides_from_text_equal_values_set_in_code(budgets, rate, steps):
         ("budgets", "1e11,-3", ("budgets", "positive")),
         ("budgets", "inf", ("config.budgets", "finite")),
         ("seed", "1.5", ("config.seed", "whole number")),
+        ("seed", "9" * 400, ("config.seed", "whole number")),
+        ("seed", "9" * 5000, ("config.seed", "whole number")),
+        ("ladder.widths", "1e300", ("config.ladder.widths", "too large")),
+        ("ladder.widths", "9" * 5000, ("config.ladder.widths", "whole number")),
         ("seed", "-1", ("seed", "[0, 2**31)")),
         ("flops_convention", "matmull", ("flops_convention", "did you mean matmul")),
         ("execution.tensorboard", "yes", ("config.execution.tensorboard", "true or false")),
@@ -95,6 +99,10 @@ def test_only_what_is_near_is_suggested(name, near):
 def test_types_are_checked_in_python_too():
     with pytest.raises(UserError, match=r"config\.budgets\[1\] = '3e11': expected a number"):
         experiment(budgets=(1e11, "3e11"))
+    with pytest.raises(UserError, match=r"widths\[0\]: is too large, .* below 1e\+30"):
+        experiment(ladder=LadderConfig(widths=(10**5000,)))
+    with pytest.raises(UserError, match=r"config\.name = \.\.\.: expected a text"):
+        experiment(name=10**5000)
     with pytest.raises(UserError, match=r"expected LadderConfig"):
         experiment(ladder={"widths": (8,)})
 

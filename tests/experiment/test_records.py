@@ -178,6 +178,34 @@ def test_a_broken_plan_is_one_line(tmp_path, content):
         records.read_plan(tmp_path)
 
 
+@pytest.mark.parametrize("value", [None, 3, True, "x", [[]], {"a": 1}, 10**400])
+@pytest.mark.parametrize(
+    "place", ["cells", "cells 0", "cells 0 run", "cells 0 run model", "cells 0 run steps",
+              "experiment", "experiment ladder", "experiment vary", "experiment budgets", "corpora",
+              "corpora k", "corpora k data_fingerprint"],
+)  # fmt: skip
+def test_a_value_that_a_plan_cannot_have_is_one_line_(tmp_path, place, value):
+    source = experiment()
+    facts = {"corpora": {"k": {"data_fingerprint": "a"}}}
+    records.write_plan(tmp_path, source, plan(source), facts)
+    content = here = json.loads((tmp_path / "plan.json").read_text())
+    *path, name = (int(part) if part.isdigit() else part for part in place.split())
+    for part in path:
+        here = here[part]
+    here[name] = value
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    try:
+        status.text(tmp_path)
+        records.planned_text(records.read_plan(tmp_path)[2], source.data)
+        records.write_plan(tmp_path, source, plan(source), facts)
+    except UserError as error:
+        assert str(tmp_path) in str(error) and "\n" not in str(error)
+    else:  # as of an old plan, or a run of 3 steps
+        assert (place, value) in (
+            ("corpora k data_fingerprint", None), ("corpora k", {"a": 1}), ("cells 0 run steps", 3)
+        )  # fmt: skip
+
+
 def test_no_plan_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"holds no plan\.json"):
         records.collect(tmp_path)

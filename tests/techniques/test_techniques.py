@@ -16,7 +16,9 @@ from chinchilla_jax.experiment.loading import load_experiment
 from chinchilla_jax.experiment.records import RunDirectory, read_plan, write_plan, write_results
 from chinchilla_jax.experiment.rows import row_of
 from chinchilla_jax.experiment.schema import to_json
+from chinchilla_jax.scaling.table.conditions import conditions
 from chinchilla_jax.scaling.table.kinds import _TECHNIQUES as KNOWN
+from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.techniques import TECHNIQUES, Techniques
 from tests.techniques.toy import TOY, Toy, WithToy, toy, with_toy  # noqa: F401
 
@@ -117,6 +119,12 @@ def test_it_is_set_from_the_command_line():
 def test_the_evaluator_knows_every_column_of_every_technique():
     assert techniques.dense_columns()["shape_width_multiplier"] == 1.0
     assert set(techniques.dense_columns()) == KNOWN
+    rows = [
+        {"params": n, "tokens": d, "loss": 3 - n / 1e7, "shape_width_multiplier": x}
+        for x in (1.0, 1.5) for n in (1e6, 2e6, 4e6) for d in (1e8, 2e8)
+    ]  # fmt: skip
+    assert read_runs(rows).kinds["shape_width_multiplier"].reason == "a technique's"
+    assert len(conditions(read_runs(rows))) == 2
     for technique in TECHNIQUES:
         run = plan(experiment())[0].run
         on = dataclasses.replace(technique.off, **{_first(technique): 3.0})

@@ -51,6 +51,17 @@ def masked(inner, config, facts):
     return weights
 
 
+def dimmed(inner, config, facts):
+    """Hidden states a tenth smaller, and how many there were."""
+
+    def forward(weights, carried, tokens):
+        inputs, sums = inner(weights, carried, tokens)
+        counted = sums | {"toy_tokens": jnp.float32(inputs.targets_T.size)}
+        return inputs._replace(x_TxD=inputs.x_TxD * 0.9), counted
+
+    return forward
+
+
 def penalised(inner, config, facts):
     """Cross-entropy and a penalty on the hidden states, which are logged apart."""
 
@@ -91,15 +102,21 @@ def finish(state, config, run, evaluate):
     own = state.techniques["toy"]
     whole = jax.tree.map(jnp.ones_like, own["mask"])
     unmasked = evaluate(state.replace(techniques={"toy": {**own, "mask": whole}}))
-    return {"toy_unmasked_loss": unmasked["loss"], "toy_horizon": int(own["horizon"])}
+    return {
+        "toy_unmasked_loss": unmasked["loss"],
+        "toy_horizon": int(own["horizon"]),
+        "toy_seen": float(own["seen"].sum()),
+        "toy_moved": float(own["mask"]["readout"][0, 16]),  # 1 at first, rolled 16 times since
+    }
 
 
 TOY_HOOKS = Hooks(
     model=halved,
     optimizer=lambda tx, config, facts: optax.chain(tx, optax.trace(0.1)),
     weights=masked,
+    forward=dimmed,
     loss=penalised,
-    metrics=("toy_penalty",),
+    metrics=("toy_penalty", "toy_tokens"),
     begin=begin,
     update=update,
     start=start,
@@ -181,7 +198,8 @@ def test_it_is_carried_split_saved_resumed_and_evaluated(hooks, text_corpus, tmp
     again = train(run, text_corpus, broken)
     assert numbers(again) == numbers(row) and curve(broken) == curve(whole)
     assert row["toy_level"] == 0.5 and row["toy_kind"] == "plain"
-    assert row["toy_horizon"] == 16
+    assert row["toy_horizon"] == 16 and row["toy_moved"] == 0.0
+    assert 0 < row["toy_seen"] < 16 * 8  # a few of the tokens, summed up over all steps
     assert row["toy_unmasked_loss"] != pytest.approx(row["loss"], abs=1e-6)
     assert row["unique_tokens"] == 2000 == run.tokens - 48
     assert row["flops_toy"] == 10 * run.tokens
@@ -189,7 +207,7 @@ def test_it_is_carried_split_saved_resumed_and_evaluated(hooks, text_corpus, tmp
     assert row["params_nonzero"] < row["params_total"]
     lines = whole.metrics()
     assert lines[-1]["flops"] == row["flops"]
-    assert all(line["toy_penalty"] > 0 for line in lines)
+    assert all(line["toy_penalty"] > 0 and line["toy_tokens"] == 1.0 for line in lines)
     assert lines[0]["loss"] == pytest.approx(5.545, abs=0.2)  # cross-entropy without the penalty
 
 
@@ -236,7 +254,7 @@ def test_what_is_evaluated_is_what_is_trained(hooks, text_corpus, mesh):
 
 def test_microbatches_add_up_what_it_sums(hooks, text_corpus):
     whole, parts = (two_steps(run_on(alone(microbatch=size)), text_corpus)[0] for size in (0, 2))
-    for name in ("loss", "toy_penalty"):
+    for name in ("loss", "toy_penalty", "toy_tokens"):
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-5, err_msg=name)
 
 

@@ -31,8 +31,7 @@ _CELLS = flags.DEFINE_string(
 _DEVICES = flags.DEFINE_integer(
     "devices_per_cell",
     0,
-    "Devices of this host that a cell gets; the rest run other cells. Default: as many as each "
-    "can use well.",
+    "Devices of this host that a cell gets. Default: as many as each can use well.",
     lower_bound=0,
 )
 _SHARE = flags.DEFINE_integer(
@@ -54,11 +53,8 @@ def main(_: list[str]) -> None:
         work(workdir, [int(i) for i in _CELLS.value.split(",")], [int(i) for i in _PIN.value])
         return
     if _STATUS.value:
-        print(status.text(workdir))
-        if _CONFIG.value:
-            experiment = program.experiment_from_flags(_CONFIG.value)
-            if other := status.other_plan(workdir, experiment):
-                print(other, file=sys.stderr)
+        asked = program.experiment_from_flags(_CONFIG.value) if _CONFIG.value else None
+        print(status.text(workdir, asked))
         return
     several = _JOIN()
     sys.exit(distributed.in_all_processes(lambda: _run(workdir, several)))

@@ -26,16 +26,18 @@ _LOOK_SECONDS = 1.0  # between two looks
 _UNDER_WAY = ("running", "stalled?", "silent")
 
 
-def text(workdir: Path) -> str:
-    """The table of all cells, and a line for each that is under way."""
+def text(workdir: Path, asked: Experiment | None = None) -> str:
+    """The table of all cells, a line for each that is under way, and one for another plan."""
     found = rows(workdir)
     under_way = [row for row in found if row["status"] in _UNDER_WAY]
     lines = [f"{row['run_id']}: {row['status']}: {row['reason']}" for row in under_way]
+    if asked is not None:
+        lines += _other_plan(workdir, asked)
     return "\n".join([results(found), *lines])
 
 
-def other_plan(workdir: Path, experiment: Experiment) -> str:
-    """What to say where the folder's plan is not that of `experiment`; empty where it is."""
+def _other_plan(workdir: Path, experiment: Experiment) -> list[str]:
+    """A line where the folder's plan is not that of `experiment`."""
     planned, asked = (
         {leaf.path: to_json(leaf.value) for leaf in leaves(source) if not leaf.label}
         | {"vary": to_json(source.vary)}
@@ -43,8 +45,9 @@ def other_plan(workdir: Path, experiment: Experiment) -> str:
     )
     difference = first_difference(planned, asked)
     if not difference:
-        return ""
-    return f"{workdir / 'plan.json'}: is the plan of another experiment ({difference} in --config)"
+        return []
+    plan = workdir / "plan.json"
+    return [f"{plan}: is the plan of another experiment ({difference} in --config)"]
 
 
 def rows(workdir: Path, sleep: Callable[[float], None] = time.sleep) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from chinchilla_jax.scaling.fitting.isoflop import METHODS
 from chinchilla_jax.scaling.fitting.separable import LOSSES
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.further import laws_named
-from chinchilla_jax.scaling.laws.published import law_named
+from chinchilla_jax.scaling.laws.published import laws_to_show
 from chinchilla_jax.scaling.report import comparison
 from chinchilla_jax.scaling.report import write as report
 from chinchilla_jax.scaling.settings import Settings
@@ -81,12 +81,10 @@ def main(_: list[str]) -> None:
         budgets=program.positive_numbers("budgets", _BUDGETS.value),
         holdout_above=_HOLDOUT_ABOVE.value,
     )
-    program.once("overlay", _OVERLAY.value)
-    overlays, laws = [law_named(name) for name in _OVERLAY.value], laws_named(_LAWS.value)
+    overlays, laws = laws_to_show(_OVERLAY.value), laws_named(_LAWS.value)
     source = storage.path(_RUNS.value)
     out = storage.path(_OUT.value or (source / "report" if source.is_dir() else "report"))
-    runs = where(read_runs(source, columns, kinds), picked)
-    report.check_writable(out)
+    runs, out = where(read_runs(source, columns, kinds), picked), report.writable(out)
     if _BY.value or len(conditions(runs)) > 1:
         found, drawn = compare(runs, settings, laws, _BY.value)
         path = comparison.write(out, found, drawn, runs, overlays, figures=_FIGURES.value)

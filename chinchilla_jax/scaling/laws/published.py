@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,18 @@ def law_named(name: str) -> PublishedLaw:
             f"(there are {', '.join(laws)})"
         )
     return laws[name]
+
+
+def laws_to_show(names: Sequence[str]) -> list[PublishedLaw]:
+    """The published laws of --overlay.
+
+    Raises:
+      UserError: there is no such law, or one is given twice.
+    """
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise UserError(f"--overlay: {name} is given twice")
+    return [law_named(name) for name in names]
 
 
 def _with_loss() -> str:

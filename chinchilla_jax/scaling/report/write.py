@@ -76,11 +76,12 @@ def write(
     return path
 
 
-def check_writable(out: Path) -> None:
-    """Raises UserError where a report cannot be written: before a fit, not after it."""
+def writable(out: Path) -> Path:
+    """The folder itself; UserError where no report can be written there, before a fit."""
     place = out / ".writable"
     storage.write_bytes_atomic(place, b"")
     storage.remove(place)
+    return out
 
 
 def draw(

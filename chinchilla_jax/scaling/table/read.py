@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from chinchilla_jax import techniques
 from chinchilla_jax.experiment import records, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.rows import columns as columns_of
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.arrays import Floats, silent
-from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.table.cells import budgets
 from chinchilla_jax.scaling.table.checks import check_units, doubts
 from chinchilla_jax.scaling.table.columns import (
@@ -54,7 +54,7 @@ _OURS = tuple(
         (
             *ALIASES, *_TEXT, *_POSITIVE, *(f"params_{name}" for name in PARAMS),
             "params_embedding", "vocab_size",
-            *(name for law in LAWS.values() for name in law.columns),
+            "sparsity", "nonzero_params", *(n for law in techniques.laws() for n in law.columns),
         )
     )
 )  # fmt: skip

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.known import TRUE, grid
 from tests.scaling.sweeps import write_sweep
@@ -336,3 +337,8 @@ def test_a_name_in_results_leads_to_no_file_outside_the_sweep(tmp_path):
     assert runs.run_id_R[0] == "../../elsewhere"
     assert "../../elsewhere" not in [curve.run_id for curve in runs.curves]
     assert any(note.startswith("1 finished runs have no metrics") for note in runs.notes)
+
+
+def test_every_column_of_a_law_can_be_named():
+    for law in LAWS.values():
+        read_runs(ROWS, {name: "loss" for name in law.columns if name not in ROWS[0]})

@@ -43,6 +43,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 # A column that is one of these cannot be another of them too.
 _ALONE = ("params", "tokens", "flops", "loss", "loss_se", "learning_rate", "seed", "step", "weight")
+FITTED = ("params", "tokens", "flops", "loss")
 _EMPTY = {"", "nan", "null", "none", "na", "n/a", "-"}
 
 
@@ -94,11 +95,12 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
         if ours in columns:
             continue
         found = list(dict.fromkeys(by_key[_key(n)] for n in names if _key(n) in by_key))
-        if ours in _ALONE:  # a column of our very name is not given away in silence
-            found = [name for name in found if name not in taken or name == ours]
+        if ours in _ALONE:  # what is fitted and has our very name is not given away in silence
+            kept = ours if ours in FITTED else ""
+            found = [name for name in found if name not in taken or name == kept]
         if found:
             cells[ours], title[ours] = raw.columns[found[0]], found[0]
-            if len(found) > 1 and ours in ("params", "tokens", "flops", "loss"):
+            if len(found) > 1 and ours in FITTED:
                 rest = ", ".join(f"'{name}'" for name in found[1:])
                 if found[0] != ours:
                     said.append(f"column '{found[0]}' is taken as {ours}; there is also {rest}")
@@ -114,7 +116,8 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
             f"{raw.source}: no column for {need} among {', '.join(raw.columns)}; "
             "name them with --columns=params=N,loss=..."
         )
-    _must_differ({ours: title[ours] for ours in _ALONE if ours in cells}, raw)
+    given_away = taken - {*columns, *FITTED}
+    _must_differ({ours: title[ours] for ours in _ALONE if ours in {*cells} - given_away}, raw)
     return NamedTable(raw, cells, title, tuple(said))
 
 

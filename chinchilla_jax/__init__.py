@@ -1,6 +1,6 @@
 """Compute-optimal training: plan, train, evaluate, forecast, and check the forecast.
 
-What a notebook needs, without JAX (`chinchilla_jax.scaling.library` has the details):
+What a notebook needs, without JAX (`chinchilla_jax.scaling.notebook` has the details):
 
     import chinchilla_jax as cj
     result = cj.fit("runs.csv")                  # or a list of dicts, a dict of columns, a frame
@@ -20,18 +20,18 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
     from chinchilla_jax.experiment.errors import UserError as UserError
-    from chinchilla_jax.scaling.library import compare as compare
-    from chinchilla_jax.scaling.library import fit as fit
-    from chinchilla_jax.scaling.library import published as published
-    from chinchilla_jax.scaling.library import read as read
+    from chinchilla_jax.scaling.notebook import compare as compare
+    from chinchilla_jax.scaling.notebook import fit as fit
+    from chinchilla_jax.scaling.notebook import published as published
+    from chinchilla_jax.scaling.notebook import read as read
 
 # Imported when they are first asked for: the programs of training need none of it.
 _LAZY = {
     "UserError": "chinchilla_jax.experiment.errors",
-    "compare": "chinchilla_jax.scaling.library",
-    "fit": "chinchilla_jax.scaling.library",
-    "published": "chinchilla_jax.scaling.library",
-    "read": "chinchilla_jax.scaling.library",
+    "compare": "chinchilla_jax.scaling.notebook",
+    "fit": "chinchilla_jax.scaling.notebook",
+    "published": "chinchilla_jax.scaling.notebook",
+    "read": "chinchilla_jax.scaling.notebook",
 }
 __all__ = ["UserError", "__version__", "compare", "fit", "published", "read"]
 

@@ -24,7 +24,7 @@ MAY_IMPORT = {
 TECHNIQUES_MAY_IMPORT = {"errors", "schema", "model", "parameters", "counting"}
 # The way of the data through the evaluator: a room imports only those before it.
 ROOMS = ("arrays", "table", "fitting", "settings", "laws", "fits", "doubt", "approaches",
-         "forecast", "sections", "analysis", "comparison", "report", "library")  # fmt: skip
+         "forecast", "sections", "analysis", "comparison", "report", "notebook")  # fmt: skip
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 

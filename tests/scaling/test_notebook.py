@@ -10,7 +10,7 @@ import pytest
 
 import chinchilla_jax as cj
 from chinchilla_jax import program
-from chinchilla_jax.scaling import library
+from chinchilla_jax.scaling import notebook
 from chinchilla_jax.scaling.laws.further import laws_named
 from tests.scaling.known import TRUE, grid
 
@@ -19,7 +19,7 @@ TABLE = {"params": PARAMS, "tokens": TOKENS, "loss": TRUE.loss(PARAMS, TOKENS)}
 
 
 def test_the_examples_in_the_docstrings():
-    done = doctest.testmod(library, optionflags=doctest.ELLIPSIS)
+    done = doctest.testmod(notebook, optionflags=doctest.ELLIPSIS)
     assert done.failed == 0 and done.attempted >= 10
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from chinchilla_jax.scaling import analysis, comparison, library
+from chinchilla_jax.scaling import analysis, comparison, notebook
 
 from .command import call
 from .scaling.conditions import three_optimizers
@@ -21,7 +21,7 @@ def test_what_cannot_be_written_is_found_before_the_fit(sweep, tmp_path, monkeyp
     def fitted(*_):
         raise AssertionError("the fit came first")
 
-    for module in (analysis, comparison, library):  # loaded: none of them keeps what is set here
+    for module in (analysis, comparison, notebook):  # loaded: none of them keeps what is set here
         monkeypatch.setattr(module, "analyse", fitted)
     (tmp_path / "file").write_text("")
     done = call("evaluate", f"--runs={sweep}", f"--out={tmp_path / 'file'}", "--bootstrap=0")

@@ -4,6 +4,7 @@ Nothing outside names a technique: configurations hold `Techniques`, and whoever
 records a run folds over TECHNIQUES. How they are trained stands in `training/techniques`.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +57,11 @@ def dense_columns() -> dict[str, Any]:
         for technique in TECHNIQUES
         for name, value in technique.columns(technique.off).items()
     }
+
+
+def derived(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The further rows that finished runs stand for, in the order of theirs."""
+    return [more for row in rows for technique in TECHNIQUES for more in technique.derived(row)]
 
 
 def explained(law: str) -> tuple[str, ...]:

@@ -140,6 +140,10 @@ def _same_ledger(ledger: Ledger, config: Any, facts: Facts) -> Ledger:
     return ledger
 
 
+def _no_rows(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Technique:
     """What runs can differ in besides size and tokens.
@@ -153,6 +157,8 @@ class Technique:
       model: (planned shape, config) -> the shape that is trained. UserError for one that cannot be.
       ledger: (ledger, config, facts of the run) -> the ledger with what it adds or saves.
       law: the loss under it, where somebody has published a form.
+      derived: result row of a run -> the further rows that it stands for, where the technique has
+        measured several things of it at its end: each with its own run id, columns and loss.
     """
 
     name: str
@@ -160,6 +166,7 @@ class Technique:
     model: Callable[[ModelConfig, Any], ModelConfig] = _same_model
     ledger: Callable[[Ledger, Any, Facts], Ledger] = _same_ledger
     law: Law | None = None
+    derived: Callable[[Mapping[str, Any]], tuple[dict[str, Any], ...]] = _no_rows
 
     def columns(self, config: Any) -> dict[str, Any]:
         """Its columns of a result row: they make the condition."""

@@ -94,6 +94,15 @@ def test_rows_without_it_have_its_dense_value_beside_those_with_it(toy, tmp_path
     assert "shape_width_multiplier" not in rows[0]
 
 
+def test_a_finished_run_stands_for_the_rows_that_a_technique_derives(toy):  # noqa: F811
+    once, twice = ({"run_id": name, "loss": 2.0, "toy_level": 0.0} for name in "ab")
+    assert techniques.derived([once, {**once, "toy_twice": None}]) == []
+    found = techniques.derived([once, {**twice, "toy_twice": 1.5}])
+    assert [(row["run_id"], row["toy_level"], row["loss"]) for row in found] == [
+        ("b-twice", 2.0, 1.5)
+    ]
+
+
 def test_a_folder_begun_without_it_is_not_continued_with_it(toy, tmp_path):  # noqa: F811
     run = plan(experiment(techniques=WithToy()))[0].run
     RunDirectory(tmp_path).start(run)

@@ -33,7 +33,15 @@ def _ledger(ledger, config, facts):
     return halved.add("toy", 10 * facts.tokens)
 
 
-TOY = Technique(name="toy", off=Toy(), model=_model, ledger=_ledger)
+def _derived(row):
+    if row.get("toy_twice") is None:
+        return ()
+    return (
+        {**row, "run_id": f"{row['run_id']}-twice", "toy_level": 2.0, "loss": row["toy_twice"]},
+    )
+
+
+TOY = Technique(name="toy", off=Toy(), model=_model, ledger=_ledger, derived=_derived)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -21,6 +21,7 @@ from chinchilla_jax.scaling.fitting.separable import LOSSES as OBJECTIVES
 from chinchilla_jax.scaling.forecast.frontier import from_fits
 from chinchilla_jax.scaling.forecast.questions import at_flops
 from chinchilla_jax.scaling.report import write as report
+from chinchilla_jax.scaling.report.drawing import CAPTIONS
 from chinchilla_jax.scaling.report.plots import FIGURES, style
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
@@ -118,7 +119,7 @@ def evaluated(odd, folder):
     for name in FIGURES:
         drawn = (folder / f"{name}.png").exists()
         assert drawn == (f'<figure id="{name}">' in path.read_text())
-        title = report.CAPTIONS[name].split(".")[0]
+        title = CAPTIONS[name].split(".")[0]
         assert drawn != bool(re.search(rf"Not drawn: [^:]*{title}", page.text)), name
         if drawn:
             _readable(folder / f"{name}.png", folder / f"{name}.svg")

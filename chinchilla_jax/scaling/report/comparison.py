@@ -14,9 +14,10 @@ from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.comparison import Comparison
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import summary
+from chinchilla_jax.scaling.report.drawing import draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.report.summary import Rows, Table, estimate
-from chinchilla_jax.scaling.report.write import draw, name_of, published
+from chinchilla_jax.scaling.report.write import name_of, published
 from chinchilla_jax.scaling.table.conditions import written
 from chinchilla_jax.scaling.table.conventions import under
 from chinchilla_jax.scaling.table.kinds import OTHER_LOSS

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from chinchilla_jax.experiment import numbers, storage, tables
 from chinchilla_jax.scaling.analysis import Arrays
@@ -14,40 +13,10 @@ from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.fits import write as write_fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import summary
+from chinchilla_jax.scaling.report.drawing import draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.table.conditions import written
 from chinchilla_jax.scaling.table.conventions import in_print
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-CAPTIONS = {
-    "isoflop": "Iso-FLOP profiles. Loss against model size at equal training FLOPs, a colour per "
-    "budget. Diamonds mark the minimum of each profile, grey bars its 95 % interval under the "
-    "noise of the runs.",
-    "frontier": "Compute-optimal frontier. Best parameters, tokens and loss against FLOPs by each "
-    "approach, with 95 % bands. Diamonds are measured minima; stars are forecasts, on the law that "
-    "hold-out prefers (dashed).",
-    "surface": "Loss surface. Contours of the fitted loss over FLOPs and model size, the runs it "
-    "was fitted on, and the compute-optimal frontier with its 95 % band.",
-    "curves": "Training curves. Smoothed loss along every run against FLOPs spent, light for small "
-    "models and dark for large ones; the black line is their lower envelope.",
-    "holdout": "Forecasts checked on held-out budgets. Each dot is a minimum beyond the runs "
-    "fitted; the form used for the forecast is in bold.",
-    "residuals": "Residuals of the loss surface. Grey is plus and minus one standard deviation; "
-    "triangles lie outside the frame. A trend means that the form misses something.",
-    "bootstrap": "Bootstrap. Each dot is the surface fitted to a resample of the runs; bars are "
-    "95 % of each coordinate, the cross is the fit to all runs.",
-    "influence": "Influence. The exponent when a budget is left out, the highest losses are "
-    "dropped, or the objective's delta is changed; often more than the interval admits.",
-    "frontiers": "Compute-optimal frontiers. Best parameters, tokens and loss against FLOPs under "
-    "each condition, on the law that its forecast rests on, with 95 % bands. Diamonds are measured "
-    "minima, stars forecasts with their intervals.",
-    "layout": "Shape. Loss against the layout of parameters at equal size and tokens, a curve per "
-    "size by the law; dots are runs, at the curve plus what the law misses of them.",
-    "conventions": "Counting. The exponent from the same runs when parameters and FLOPs are "
-    "counted in other ways; bold is the one used on this page.",
-}
 
 
 @silent()
@@ -82,26 +51,6 @@ def writable(out: Path) -> Path:
     storage.write_bytes_atomic(place, b"")
     storage.remove(place)
     return out
-
-
-def draw(
-    out: Path, drawers: Mapping[str, Callable[[], Figure | str]]
-) -> dict[str, Picture | Absence]:
-    """Draws and writes figures by name; where there is nothing to draw, why."""
-    from chinchilla_jax.scaling.report.plots import style
-
-    drawn: dict[str, Picture | Absence] = {}
-    with style.styled():
-        for name, drawer in drawers.items():
-            figure = drawer()
-            if isinstance(figure, str):
-                drawn[name] = Absence(CAPTIONS[name].split(".")[0], figure)
-                continue
-            text = style.svg(figure)
-            storage.write_bytes_atomic(out / f"{name}.png", style.png(figure))
-            storage.write_text_atomic(out / f"{name}.svg", text)
-            drawn[name] = Picture(name, text, CAPTIONS[name])
-    return drawn
 
 
 def html(

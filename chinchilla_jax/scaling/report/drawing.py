@@ -1,0 +1,133 @@
+"""Figures to files, in two processes where that is possible.
+
+A figure is independent of the others and Matplotlib holds Python's lock, so a forked process draws
+every second one. Only a process of one thread may be forked (a lock that another thread holds is
+never released in the copy): in a notebook, or with JAX loaded, one process draws all.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chinchilla_jax.experiment import storage
+from chinchilla_jax.scaling.report.page import Absence, Picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Drawn = dict[str, Picture | Absence]
+
+CAPTIONS = {
+    "isoflop": "Iso-FLOP profiles. Loss against model size at equal training FLOPs, a colour per "
+    "budget. Diamonds mark the minimum of each profile, grey bars its 95 % interval under the "
+    "noise of the runs.",
+    "frontier": "Compute-optimal frontier. Best parameters, tokens and loss against FLOPs by each "
+    "approach, with 95 % bands. Diamonds are measured minima; stars are forecasts, on the law that "
+    "hold-out prefers (dashed).",
+    "surface": "Loss surface. Contours of the fitted loss over FLOPs and model size, the runs it "
+    "was fitted on, and the compute-optimal frontier with its 95 % band.",
+    "curves": "Training curves. Smoothed loss along every run against FLOPs spent, light for small "
+    "models and dark for large ones; the black line is their lower envelope.",
+    "holdout": "Forecasts checked on held-out budgets. Each dot is a minimum beyond the runs "
+    "fitted; the form used for the forecast is in bold.",
+    "residuals": "Residuals of the loss surface. Grey is plus and minus one standard deviation; "
+    "triangles lie outside the frame. A trend means that the form misses something.",
+    "bootstrap": "Bootstrap. Each dot is the surface fitted to a resample of the runs; bars are "
+    "95 % of each coordinate, the cross is the fit to all runs.",
+    "influence": "Influence. The exponent when a budget is left out, the highest losses are "
+    "dropped, or the objective's delta is changed; often more than the interval admits.",
+    "frontiers": "Compute-optimal frontiers. Best parameters, tokens and loss against FLOPs under "
+    "each condition, on the law that its forecast rests on, with 95 % bands. Diamonds are measured "
+    "minima, stars forecasts with their intervals.",
+    "layout": "Shape. Loss against the layout of parameters at equal size and tokens, a curve per "
+    "size by the law; dots are runs, at the curve plus what the law misses of them.",
+    "conventions": "Counting. The exponent from the same runs when parameters and FLOPs are "
+    "counted in other ways; bold is the one used on this page.",
+}
+
+
+def draw(out: Path, drawers: Mapping[str, Callable[[], Figure | str]]) -> Drawn:
+    """Draws and writes figures by name; where there is nothing to draw, why."""
+    from chinchilla_jax.scaling.report.plots import style  # brings Matplotlib
+
+    def some(names: Sequence[str]) -> Drawn:
+        return {name: _drawn(out, name, drawers[name]()) for name in names}
+
+    names = list(drawers)
+    with style.styled(), _beside(some, names[1::2]) as second:
+        drawn = some(names[::2])
+        drawn |= second()
+        # What the second process could not do is done here, where its error is seen.
+        drawn |= some([name for name in names if name not in drawn])
+    return {name: drawn[name] for name in names}
+
+
+def _drawn(out: Path, name: str, figure: Figure | str) -> Picture | Absence:
+    from chinchilla_jax.scaling.report.plots import style
+
+    if isinstance(figure, str):
+        return Absence(CAPTIONS[name].split(".")[0], figure)
+    text = style.svg(figure)
+    storage.write_bytes_atomic(out / f"{name}.png", style.png(figure))
+    storage.write_text_atomic(out / f"{name}.svg", text)
+    return Picture(name, text, CAPTIONS[name])
+
+
+@contextmanager
+def _beside(
+    work: Callable[[Sequence[str]], Drawn], names: Sequence[str]
+) -> Iterator[Callable[[], Drawn]]:
+    """Begins `work(names)` in a copy of this process; gives what waits for its result.
+
+    The result is empty where there is no such process, or where it failed.
+    """
+    if not names or not _may_fork():
+        yield dict
+        return
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe(duplex=False)
+    process = fork.Process(target=_send, args=(here, there, work, names), daemon=True)
+    process.start()
+    there.close()
+
+    def result() -> Drawn:
+        try:
+            drawn: Drawn = here.recv()
+        except EOFError:
+            return {}
+        return drawn
+
+    try:
+        yield result
+    finally:
+        process.terminate()
+        process.join()
+        here.close()
+
+
+def _send(
+    here: Connection,
+    there: Connection,
+    work: Callable[[Sequence[str]], Drawn],
+    names: Sequence[str],
+) -> None:
+    here.close()  # or this process would wait for a reader that is gone
+    try:
+        there.send(work(names))
+    except BaseException:  # an interrupt too: the first process says what there is to say
+        os._exit(1)
+
+
+def _may_fork() -> bool:
+    """Whether this process has one thread, as only Linux says exactly, and two processors."""
+    try:
+        threads = list(Path("/proc/self/task").iterdir())
+    except OSError:
+        return False
+    return len(threads) == 1 and len(os.sched_getaffinity(0)) > 1

@@ -1,0 +1,73 @@
+import subprocess
+import sys
+import threading
+
+from chinchilla_jax.scaling.report import drawing
+
+# In a process of one thread: the suite's has those of JAX.
+PROGRAM = """
+import os, sys
+from pathlib import Path
+import matplotlib.figure
+from chinchilla_jax.scaling.report import drawing
+
+first, how, out = os.getpid(), sys.argv[1], Path(sys.argv[2])
+if how != "as it is":
+    assert drawing._may_fork()
+if how == "alone":
+    drawing._may_fork = lambda: False
+drawing.CAPTIONS = dict.fromkeys("abcd", "Caption. More.")
+
+def drawer(name):
+    def draw():
+        if how == "lost" and os.getpid() != first:
+            os._exit(9)
+        if name == "c":
+            return "nothing to draw"
+        if name == "b" and how == "wrong":
+            raise ValueError("b cannot be drawn")
+        figure = matplotlib.figure.Figure()
+        figure.add_subplot().plot([1, 2, 3])
+        (out / f"{name}.process").write_text(str(os.getpid() == first))
+        return figure
+    return draw
+
+drawn = drawing.draw(out, {name: drawer(name) for name in "abcd"})
+print(list(drawn), drawn["c"].reason if hasattr(drawn["c"], "reason") else drawn["c"])
+"""
+
+
+def _draw(how, out):
+    out.mkdir()
+    command = [sys.executable, "-c", PROGRAM, how, str(out)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_two_processes_draw_what_one_draws(tmp_path):
+    ways = ("alone", "both", "lost", "wrong")
+    ran = {how: _draw(how, tmp_path / how) for how in ways}
+    assert ran["alone"].stdout == ran["both"].stdout == ran["lost"].stdout
+    assert "['a', 'b', 'c', 'd']" in ran["both"].stdout
+    assert not any(ran[how].stderr for how in ("alone", "both", "lost"))
+    for how, here in (("alone", "True"), ("both", "False"), ("lost", "True")):
+        assert (tmp_path / how / "a.process").read_text() == "True"
+        for name in "bd":
+            assert (tmp_path / how / f"{name}.process").read_text() == here
+        for name in ("a.png", "b.svg", "d.png"):
+            file = tmp_path / how / name
+            assert file.read_bytes() == (tmp_path / "alone" / name).read_bytes()
+        assert not (tmp_path / how / "c.png").exists()
+    # An error of the second process is the error of the first, once.
+    assert ran["wrong"].returncode == 1
+    assert ran["wrong"].stderr.count("ValueError: b cannot be drawn") == 1
+
+
+def test_a_process_of_several_threads_is_not_forked():
+    wait = threading.Event()
+    thread = threading.Thread(target=wait.wait)
+    thread.start()
+    try:
+        assert not drawing._may_fork()
+    finally:
+        wait.set()
+        thread.join()

@@ -14,6 +14,7 @@ from chinchilla_jax.experiment import vary
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.fingerprint import LABEL, OPERATION
 from chinchilla_jax.experiment.model import DEFINITIONS, ModelConfig
+from chinchilla_jax.experiment.panel import Setting
 from chinchilla_jax.experiment.schema import (
     BY_PATH,
     UNLESS_DEFAULT,
@@ -329,6 +330,10 @@ class Experiment:
     vary: Mapping[str, tuple[Any, ...]] = field(
         default_factory=dict, metadata={**OPERATION, **BY_PATH}
     )
+    # Settings that are run beside, by name: `panel.py`.
+    panel: Mapping[str, Setting] = field(
+        default_factory=dict, metadata={**OPERATION, **UNLESS_DEFAULT}
+    )
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -359,3 +364,4 @@ class Experiment:
         )
         require(0 <= self.seed < 2**31, "seed", self.seed, "must lie in [0, 2**31)")
         object.__setattr__(self, "vary", vary.checked(self))
+        object.__setattr__(self, "panel", vary.checked_panel(self))

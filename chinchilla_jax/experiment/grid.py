@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chinchilla_jax import techniques
+from chinchilla_jax.experiment import panel, vary
 from chinchilla_jax.experiment import recipe as rules
-from chinchilla_jax.experiment import vary
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.counting import count_params, flops_per_step, flops_per_token
 from chinchilla_jax.experiment.epochs import epochs
@@ -49,6 +49,7 @@ def plan(
 ) -> list[Cell]:
     """All cells: budgets x sizes x variants, of which each has its own shapes, batch and steps.
 
+    A setting of the panel has cells at its budgets and widths only.
     A run that another cell makes already, where a value that varies changes nothing, is rejected.
 
     Args:
@@ -58,27 +59,32 @@ def plan(
       UserError: a ladder that cannot be built, or no cell left to run.
     """
     variants = vary.variants(experiment)
-    ladders = [ladder(variant.experiment) for variant in variants]
-    cells: list[Cell] = []
-    for number, budget in enumerate(experiment.budgets):
-        rungs = [
-            _judged(variant.experiment, shapes, number, train_tokens)
-            for variant, shapes in zip(variants, ladders, strict=True)
-        ]
-        for sizes in zip(*rungs, strict=True):
-            for variant, (size, reason) in zip(variants, sizes, strict=True):
-                run = _run(variant, budget, size)
-                cells.append(
-                    Cell(
-                        index=len(cells),
-                        status="rejected" if reason else "planned",
-                        reason=reason,
-                        params=size.params,
-                        tokens=run.tokens,
-                        flops=ledger(run).training_flops(run.flops_convention),
-                        run=run,
-                    )
-                )
+    planned = _planned_shapes(variants[0].experiment)
+    panel.check_widths(experiment.panel, [shape.width for shape in planned])
+    runs: list[tuple[int, int, int, str, RunConfig]] = []
+    for third, variant in enumerate(variants):
+        rungs = _rungs(variant)
+        for first, budget in enumerate(experiment.budgets):
+            if not variant.setting.at_budget(budget):
+                continue
+            judged = _judged(variant.experiment, list(rungs.values()), first, train_tokens)
+            runs += [
+                (first, second, third, reason, _run(variant, budget, size))
+                for second, (size, reason) in zip(rungs, judged, strict=True)
+            ]
+    runs.sort(key=lambda run: run[:3])  # budget, size, variant
+    cells = [
+        Cell(
+            index=index,
+            status="rejected" if reason else "planned",
+            reason=reason,
+            params=count_params(run.model).total,
+            tokens=run.tokens,
+            flops=ledger(run).training_flops(run.flops_convention),
+            run=run,
+        )
+        for index, (*_, reason, run) in enumerate(runs)
+    ]
     cells = _without_twins(_named(cells))
     if not any(cell.status == "planned" for cell in cells):
         raise UserError(
@@ -89,12 +95,28 @@ def plan(
 
 
 def ladder(experiment: Experiment) -> list[ModelConfig]:
-    """The shapes of the experiment, in order of total parameters.
+    """The shapes of the experiment as they are trained, in the order of the planned ones.
 
     Raises:
       UserError: an unknown table, a width that cannot be split into heads, or a shape that a
         technique cannot have.
     """
+    shapes = _planned_shapes(experiment)
+    return [techniques.trained_shape(shape, experiment.techniques) for shape in shapes]
+
+
+def _rungs(variant: Variant[Experiment]) -> dict[int, ModelConfig]:
+    """The shapes that a variant trains, by their place on the ladder."""
+    experiment = variant.experiment
+    return {
+        place: techniques.trained_shape(shape, experiment.techniques)
+        for place, shape in enumerate(_planned_shapes(experiment))
+        if variant.setting.at_width(shape.width)
+    }
+
+
+def _planned_shapes(experiment: Experiment) -> list[ModelConfig]:
+    """The ladder before techniques, in order of total parameters."""
     spec, recipe, vocab = experiment.ladder, experiment.recipe, experiment.data.vocab_size
     if spec.table:
         shapes = [
@@ -107,7 +129,6 @@ def ladder(experiment: Experiment) -> list[ModelConfig]:
         shapes = [rules.shape_for_width(width, recipe, vocab) for width in spec.widths]
     if len(set(shapes)) < len(shapes):
         raise UserError("ladder: a shape is given twice")
-    shapes = [techniques.trained_shape(shape, experiment.techniques) for shape in shapes]
     return sorted(shapes, key=lambda shape: count_params(shape).total)
 
 

@@ -3,6 +3,7 @@
 `Experiment.vary` maps paths of the experiment to values, `{"seed": (0, 1), "recipe.base_lr": (.004,
 .006)}`. Each combination is a variant: the experiment with these values set and nothing left to
 vary. The first path changes slowest; a value that is appended leaves the others in their order.
+Settings of a panel (`panel.py`) follow, each with every combination.
 """
 
 import dataclasses
@@ -14,7 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from chinchilla_jax.experiment import panel
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.panel import PLAIN, Setting
 from chinchilla_jax.experiment.schema import field_type, replace_values, to_json, typed
 
 T = TypeVar("T")
@@ -34,6 +37,7 @@ class Variant(Generic[T]):
 
     experiment: T
     name: str  # its part of a run id, `base_lr_0.004-s1`
+    setting: Setting  # which cells of the grid it runs
 
 
 def checked(experiment: Any) -> dict[str, tuple[Any, ...]]:
@@ -46,9 +50,7 @@ def checked(experiment: Any) -> dict[str, tuple[Any, ...]]:
     found = {}
     for path, values in experiment.vary.items():
         where = f"vary.{path}"
-        if why := _fixed(experiment, path):
-            raise UserError(f"{where}: cannot vary; {why}")
-        hint = field_type(experiment, path, "vary")
+        hint = _type_of(experiment, path, "vary")
         if not isinstance(values, list | tuple):
             raise UserError(f"{where} = {values!r}: expected a list of values")
         if not values:
@@ -61,27 +63,67 @@ def checked(experiment: Any) -> dict[str, tuple[Any, ...]]:
     return found
 
 
+def checked_panel(experiment: Any) -> dict[str, Setting]:
+    """`experiment.panel` with every value of the type of its field.
+
+    Raises:
+      UserError: as `checked` and `panel.check` do, or a path that varies already.
+    """
+    found = {}
+    for name, setting in experiment.panel.items():
+        where = f"panel.{name}"
+        panel.check(where, name, setting, experiment.budgets)
+        values = {}
+        for path, value in setting.values.items():
+            hint = _type_of(experiment, path, f"{where}.values")
+            if path in experiment.vary:
+                raise UserError(f"{where}.values.{path}: varies already; set it here or in vary")
+            values[path] = typed(hint, value, f"{where}.values.{path}")
+        found[name] = dataclasses.replace(setting, values=values)
+    return found
+
+
+def _type_of(experiment: Any, path: str, where: str) -> Any:
+    """The type of a field that may differ between the runs of a grid; UserError for others."""
+    if why := _fixed(experiment, path):
+        raise UserError(f"{where}.{path}: cannot vary; {why}")
+    return field_type(experiment, path, where)
+
+
 def variants(experiment: T) -> list[Variant[T]]:
-    """Every combination, or the one there is where nothing varies.
+    """Every combination under every setting, or the one there is where nothing varies.
 
     Raises:
       UserError: a combination that is no experiment, or names that are too long.
     """
     vary: Mapping[str, tuple[Any, ...]] = experiment.vary  # type: ignore[attr-defined]
+    settings: Mapping[str, Setting] = experiment.panel  # type: ignore[attr-defined]
     names = _names(experiment, tuple(vary))
-    found = []
-    for values in itertools.product(*vary.values()):
-        chosen = dict(zip(vary, values, strict=True))
-        variant = replace_values(experiment, {**chosen, "vary": {}})
-        parts = [
-            name + _text(chosen.get(path, getattr(variant, path, None)))
-            for path, name in names.items()
-        ]
-        name = "-".join(parts)
-        if len(name) > MOST_CHARACTERS:
-            raise UserError(f"vary: the run id ...-{name} is too long; vary fewer fields at once")
-        found.append(Variant(variant, name))
-    return found
+    return [
+        _variant(experiment, dict(zip(vary, values, strict=True)), names, name, setting)
+        for name, setting in {"": PLAIN, **settings}.items()
+        for values in itertools.product(*vary.values())
+    ]
+
+
+def _variant(
+    experiment: T,
+    chosen: Mapping[str, Any],
+    names: Mapping[str, str],
+    panel_name: str,
+    setting: Setting,
+) -> Variant[T]:
+    try:
+        variant = replace_values(experiment, {**chosen, **setting.values, "vary": {}, "panel": {}})
+    except UserError as error:
+        raise UserError(f"panel.{panel_name}: {error}" if panel_name else str(error)) from None
+    parts = [
+        name + _text(chosen.get(path, getattr(variant, path, None))) for path, name in names.items()
+    ]
+    name = "-".join(filter(None, [panel_name, *parts]))
+    if len(name) > MOST_CHARACTERS:
+        raise UserError(f"vary: the run id ...-{name} is too long; vary fewer fields at once")
+    return Variant(variant, name, setting)
 
 
 def _fixed(experiment: Any, path: str) -> str:

@@ -69,6 +69,7 @@ def _weights(p: Parameter, model: ModelConfig) -> Weights:
         kind=p.kind,
         stored=numbers,
         nonzero=numbers,
+        average=numbers,
         active=active(p, model),
         bytes_at_rest=FLOAT32 * numbers,
         prefill=flops,

@@ -13,6 +13,8 @@ from chinchilla_jax.experiment.schema import UNLESS_DEFAULT
 from chinchilla_jax.techniques.law import Law
 from chinchilla_jax.techniques.shape import TECHNIQUE as SHAPE
 from chinchilla_jax.techniques.shape import Shape
+from chinchilla_jax.techniques.sparsity import TECHNIQUE as SPARSITY
+from chinchilla_jax.techniques.sparsity import Sparsity
 from chinchilla_jax.techniques.technique import Facts, Ledger, Technique
 
 
@@ -21,9 +23,10 @@ class Techniques:
     """The configuration of every technique; all are off by default."""
 
     shape: Shape = field(default_factory=Shape, metadata=UNLESS_DEFAULT)
+    sparsity: Sparsity = field(default_factory=Sparsity, metadata=UNLESS_DEFAULT)
 
 
-TECHNIQUES: tuple[Technique, ...] = (SHAPE,)
+TECHNIQUES: tuple[Technique, ...] = (SHAPE, SPARSITY)
 
 
 def active(techniques: Techniques) -> list[tuple[Technique, Any]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chinchilla_jax.experiment.model import ModelConfig
-from chinchilla_jax.experiment.parameters import BODY, GROUPS
+from chinchilla_jax.experiment.parameters import BODY, FLOAT32, GROUPS
 from chinchilla_jax.techniques.law import Law
 
 
@@ -40,23 +40,36 @@ class Weights:
     kind: str  # input, hidden, output, vector
     stored: int  # numbers kept at the end of training
     nonzero: int  # of them
+    average: float  # of them that are not 0, over the steps of training
     active: int  # of them, those that one token meets
     bytes_at_rest: int
     prefill: int  # FLOPs of its product for each token of a prompt; 0 where it has none
     decode: int  # and for each generated token
+    position_bits: int = 0  # at rest, that say which are not 0; 0: all are kept
 
-    def pruned(self, nonzero: int) -> Weights:
-        """With so many that are not 0, and products that skip the others."""
-        return dataclasses.replace(
+    def pruned(self, nonzero: int, position_bits: int = 0) -> Weights:
+        """With so many that are not 0, and products that skip the others.
+
+        With `position_bits` only they are at rest, and these bits besides.
+        """
+        pruned = dataclasses.replace(
             self,
             nonzero=nonzero,
             prefill=self.prefill * nonzero // self.nonzero,
             decode=self.decode * nonzero // self.nonzero,
+            position_bits=position_bits,
         )
+        return pruned.of_bits(8 * FLOAT32) if position_bits else pruned
 
     def of_bits(self, bits: int) -> Weights:
-        """With numbers of so many bits at rest, to the whole byte."""
-        return dataclasses.replace(self, bytes_at_rest=-(-self.stored * bits // 8))
+        """With numbers of so many bits at rest, to the whole byte.
+
+        All of them, or the non-zeros and their positions where that is less.
+        """
+        total = self.stored * bits
+        if self.position_bits:
+            total = min(total, self.nonzero * bits + self.position_bits)
+        return dataclasses.replace(self, bytes_at_rest=-(-total // 8))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +93,10 @@ class Ledger:
     def total(self, quantity: str, groups: Collection[str] = GROUPS) -> int:
         """The sum of a field of the weights, over some groups of them."""
         return sum(getattr(w, quantity) for w in self.weights if w.group in groups)
+
+    def average(self, groups: Collection[str] = GROUPS) -> float:
+        """Non-zero numbers, over the steps of training (Jin et al. 2025, arXiv 2501.12486)."""
+        return sum(w.average for w in self.weights if w.group in groups)
 
     @property
     def flops_matmul(self) -> int:
@@ -123,6 +140,9 @@ class Ledger:
             "params_matmul": sum(w.active for w in self.weights if w.prefill),
             "params_nonzero": self.total("nonzero"),
             "params_nonzero_non_embedding": self.total("nonzero", BODY),
+            "params_average": self.average(),
+            "params_average_non_embedding": self.average(BODY),
+            "params_average_density": self.average() / self.total("stored"),
             "params_active": self.total("active"),
             "params_active_non_embedding": self.total("active", BODY),
             "bytes_at_rest": self.total("bytes_at_rest"),

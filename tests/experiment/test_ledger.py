@@ -48,6 +48,7 @@ def test_the_columns_of_a_run_of_the_quickstart():
     }  # fmt: skip
     columns = ledger(run).columns()
     assert {name: columns[name] for name in before} == before
+    assert columns.pop("params_average_density") == 1
     assert all(type(value) is int for value in columns.values())
 
 

@@ -25,6 +25,8 @@ from tests.techniques.toy import TOY, Toy, WithToy, toy, with_toy  # noqa: F401
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "chinchilla_jax"
 HOMES = ("techniques", "training/techniques")
+# What turns each technique on.
+ON = {"shape": {"width_multiplier": 3.0}, "sparsity": {"level": 0.5}}
 
 
 def experiment(**changes):
@@ -136,13 +138,9 @@ def test_the_evaluator_knows_every_column_of_every_technique():
     assert len(conditions(read_runs(rows))) == 2
     for technique in TECHNIQUES:
         run = plan(experiment())[0].run
-        on = dataclasses.replace(technique.off, **{_first(technique): 3.0})
+        on = dataclasses.replace(technique.off, **ON[technique.name])
         run = dataclasses.replace(run, techniques=Techniques(**{technique.name: on}))
         assert set(row_of(run)) & KNOWN == set(technique.columns(on))
-
-
-def _first(technique):
-    return dataclasses.fields(technique.off)[0].name
 
 
 def named(path, names):

@@ -11,13 +11,14 @@ from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.ledger import facts
 from chinchilla_jax.training.step import TrainState
+from chinchilla_jax.training.techniques import sparsity
 from chinchilla_jax.training.techniques.hooks import Evaluate, Hooked, Hooks, method_of
 from chinchilla_jax.training.transfers import unguarded
 
 __all__ = ["HOOKS", "Hooked", "Hooks", "corpus_of", "hooked", "measured", "method_of", "started"]
 
 # By the technique's name. One that only changes what is planned, or what is counted, has none.
-HOOKS: Mapping[str, Hooks] = {}
+HOOKS: Mapping[str, Hooks] = {"sparsity": sparsity.HOOKS}
 
 
 def hooked(run: RunConfig) -> tuple[Hooked, ...]:

@@ -1,0 +1,162 @@
+"""Sparsity: gradual magnitude pruning, whole matrices to a level or n of each m weights.
+
+From `ramp_start` to `ramp_end` of training the smallest weights of each hidden matrix are set to
+zero, more at each update of the masks, along the cubic of Zhu & Gupta 2017 (arXiv 1710.01878,
+equation 1); what is zero stays so. The same level in every matrix of every layer, gains and biases
+dense, as in Frantar et al. 2023 (arXiv 2309.08520, section 3). The vocabulary's tables are dense
+unless `table_exponent` says otherwise; theirs is .5.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.parameters import PARAMETERS, Parameter, parameters, size
+from chinchilla_jax.experiment.schema import require
+from chinchilla_jax.techniques.technique import Facts, Ledger, Technique, Weights
+
+_WHERE = "techniques.sparsity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsity:
+    """How many weights end as zeros, which may be so, and when they become it.
+
+    Half of the weights in groups of 4 is 2:4, three quarters of them 1:4.
+    """
+
+    level: float = field(default=0.0, metadata={"short": "sp"})  # share of zeros in each matrix
+    # Weights of one output, next to each other among its inputs, of which just this share are
+    # zeros; 0: of the whole matrix.
+    group_size: int = field(default=0, metadata={"short": "of"})
+    table_exponent: float = 0.0  # embedding and readout keep (1 - level) ** this of their weights
+    ramp_start: float = 0.25  # of training
+    ramp_end: float = 0.75
+    updates: int = 20  # of the masks along the ramp, the last at its end
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.level < 1, f"{_WHERE}.level", self.level, "must lie in [0, 1), 0 is dense"
+        )
+        require(
+            self.table_exponent >= 0,
+            f"{_WHERE}.table_exponent",
+            self.table_exponent,
+            "must be 0 (dense tables) or more; .5 is Frantar et al.'s, 1 as in hidden matrices",
+        )
+        require(
+            0 <= self.ramp_start <= 1, f"{_WHERE}.ramp_start", self.ramp_start, "must lie in [0, 1]"
+        )
+        require(
+            self.ramp_start <= self.ramp_end <= 1,
+            f"{_WHERE}.ramp_end",
+            self.ramp_end,
+            f"must lie in [ramp_start, 1] = [{self.ramp_start:g}, 1]",
+        )
+        require(self.updates >= 1, f"{_WHERE}.updates", self.updates, "must be 1 or more")
+        zeros = self.level * self.group_size
+        require(
+            self.group_size == 0 or (self.group_size > 1 and math.isclose(zeros, round(zeros))),
+            f"{_WHERE}.group_size",
+            self.group_size,
+            "must be 0 (whole matrices) or more than 1 weights, of which "
+            f"level = {self.level:g} makes a whole number zero; 2:4 is level .5 in groups of 4",
+        )
+
+
+def level_of(p: Parameter, config: Sparsity) -> float:
+    """The share of zeros that each array of a parameter ends with."""
+    if p.kind == "hidden":
+        return config.level
+    return 1 - (1 - config.level) ** config.table_exponent if p.kind != "vector" else 0.0
+
+
+def matrix_dims(p: Parameter) -> str:
+    """Dimensions of what is pruned at a time: a layer's matrix, an expert's, a whole table."""
+    return p.fan_in + p.fan_out if p.fan_in else p.dims
+
+
+def block_size(p: Parameter, model: ModelConfig, config: Sparsity) -> int:
+    """Weights among which zeros are counted: a group of a hidden matrix, or all of an array."""
+    grouped = p.kind == "hidden" and config.group_size
+    return config.group_size if grouped else size(matrix_dims(p), model)
+
+
+def zeros_of(p: Parameter, model: ModelConfig, config: Sparsity, share: float) -> int:
+    """Zeros in each block, when this share of the final level is reached; to the nearest."""
+    return math.floor(share * level_of(p, config) * block_size(p, model, config) + 0.5)
+
+
+def pruned_rows(model: ModelConfig, config: Sparsity) -> tuple[Parameter, ...]:
+    """The parameters of `model` of which some weights are pruned."""
+    return tuple(p for p in parameters(model) if level_of(p, config) > 0)
+
+
+def schedule(config: Sparsity, steps: int) -> tuple[tuple[int, float], ...]:
+    """When masks are updated: (training steps done, share of the final level from then on).
+
+    Evenly along the ramp, the last at its end with all of the level; fewer where the ramp has
+    fewer steps. The share is 1 - (1 - x)^3 at x of the ramp.
+    """
+    first, last = (round(edge * steps) for edge in (config.ramp_start, config.ramp_end))
+    last = max(1, last)
+    first = min(first, last - 1)
+    count = min(config.updates, last - first)
+    places = (first + (last - first) * i / count for i in range(1, count + 1))
+    at = tuple(round(place) for place in places)
+    return tuple((step, 1 - (1 - (step - first) / (last - first)) ** 3) for step in at)
+
+
+def possible(planned: ModelConfig, config: Sparsity) -> ModelConfig:
+    """The shape as it is.
+
+    Raises:
+      UserError: a group that does not divide the inputs of a matrix, or a level that leaves no
+        weight in one, or prunes none.
+    """
+    for p in pruned_rows(planned, config):
+        inputs, block = size(p.fan_in, planned), block_size(p, planned, config)
+        if p.kind == "hidden" and config.group_size and inputs % config.group_size:
+            raise UserError(
+                f"{_WHERE}.group_size = {config.group_size}: does not divide the {inputs} inputs "
+                f"of {p.name} in a model of width {planned.width}"
+            )
+        zeros = zeros_of(p, planned, config, 1.0)
+        if not 0 < zeros < block:
+            raise UserError(
+                f"{_WHERE}.level = {config.level:g}: of the {block} weights of {p.name} in a model "
+                f"of width {planned.width} it prunes {zeros}; at least one must go and one stay"
+            )
+    return planned
+
+
+def counted(ledger: Ledger, config: Sparsity, facts: Facts) -> Ledger:
+    """With non-zeros at the end and on average, and what they take at rest and in inference.
+
+    Training FLOPs stay those of dense products, which are carried out; `params_average` tells what
+    a machine that skips zeros would have done.
+    """
+    rows = {p.name for p in pruned_rows(facts.model, config)}
+    weights = tuple(_pruned(w, config, facts) if w.name in rows else w for w in ledger.weights)
+    return replace(ledger, weights=weights)
+
+
+def _pruned(w: Weights, config: Sparsity, facts: Facts) -> Weights:
+    p = PARAMETERS[w.name]
+    block = block_size(p, facts.model, config)
+    blocks, zero_steps, zeros, since = w.stored // block, 0, 0, 0
+    for step, share in (*schedule(config, facts.steps), (facts.steps, 1.0)):
+        zero_steps += zeros * (step - since)
+        zeros, since = zeros_of(p, facts.model, config, share), step
+    average = w.stored - blocks * zero_steps / facts.steps
+    nonzero = w.stored - blocks * zeros
+    return replace(w.pruned(nonzero, _position_bits(w.stored, nonzero, block)), average=average)
+
+
+def _position_bits(stored: int, nonzero: int, block: int) -> int:
+    """Bits that say where the non-zeros are: a bitmap, or a place in its block for each."""
+    return min(stored, nonzero * (block - 1).bit_length())
+
+
+TECHNIQUE = Technique(name="sparsity", off=Sparsity(), model=possible, ledger=counted)

@@ -1,0 +1,197 @@
+"""Gradual magnitude pruning: masks beside the optimizer's state, renewed along the ramp.
+
+Gradients of pruned weights are zero, so that they neither move nor count in a norm, and what was
+set to zero stays zero, as in Zhu & Gupta 2017 (arXiv 1710.01878, section 2) and in what Frantar et
+al. 2023 train with (JaxPruner, arXiv 2304.14082): no gradient goes straight through. So parameters
+themselves are sparse from the first update of the masks on: what is evaluated, saved, quantised.
+
+Of each matrix, a layer's slice under a scan too, exactly as many weights are pruned as asked: the
+smallest, of equal ones the first. The bits of non-negative floats are ordered like their values, so
+the smallest weight that stays is found bit by bit, by counting. Nothing is sorted, and only counts
+move between devices.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.parameters import Parameter, parameter, size
+from chinchilla_jax.models.module import path_name
+from chinchilla_jax.techniques.sparsity import (
+    Sparsity,
+    matrix_dims,
+    pruned_rows,
+    schedule,
+    zeros_of,
+)
+from chinchilla_jax.techniques.technique import Facts
+from chinchilla_jax.training.techniques.hooks import Hooks
+
+_MAGNITUDE_BITS = 31  # of a float32 without its sign
+Masks = dict[str, jax.Array]  # by the path of a parameter; true where a weight stays
+
+
+class Pruned(NamedTuple):
+    """The state of an optimizer whose parameters are pruned."""
+
+    inner: Any
+    update_count: jax.Array
+    masks: Masks
+
+
+def pruning(
+    tx: optax.GradientTransformationExtraArgs, config: Sparsity, facts: Facts
+) -> optax.GradientTransformationExtraArgs:
+    """`tx` on weights that are not pruned; one that is goes to zero and stays there."""
+    steps, shares = zip(*schedule(config, facts.steps), strict=True)
+    steps_U = np.array(steps, np.int32)
+    zeros_U = {
+        p.name: np.array([zeros_of(p, facts.model, config, share) for share in shares], np.int32)
+        for p in pruned_rows(facts.model, config)
+    }
+
+    def pruned(tree: Any) -> dict[str, jax.Array]:
+        leaves = {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+        return {path: leaf for path, leaf in leaves.items() if parameter(path).name in zeros_U}
+
+    def init(params: Any) -> Pruned:
+        masks = {path: jnp.ones(w.shape, bool) for path, w in pruned(params).items()}
+        return Pruned(tx.init(params), jnp.int32(0), masks)
+
+    def update(grads: Any, state: Pruned, params: Any, **hyper: jax.Array) -> tuple[Any, Pruned]:
+        grads = _masked(state.masks, grads, jax.tree.map(jnp.zeros_like, grads))
+        updates, inner = tx.update(grads, state.inner, params, **hyper)
+        count = state.update_count + 1
+
+        def renewed() -> Masks:
+            after = pruned(optax.apply_updates(params, updates))
+            weights = {path: jnp.where(state.masks[path], w, 0.0) for path, w in after.items()}
+            here = jnp.argmax(steps_U == count)
+            zeros = {name: jnp.asarray(of_U)[here] for name, of_U in zeros_U.items()}
+            return magnitude_masks(weights, facts.model, config, zeros)
+
+        masks = jax.lax.cond(jnp.any(steps_U == count), renewed, lambda: state.masks)
+        # Whatever a pruned weight was, its update takes it to zero exactly.
+        updates = _masked(masks, updates, jax.tree.map(jnp.negative, params))
+        return updates, Pruned(inner, count, masks)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _masked(masks: Masks, tree: Any, other: Any) -> Any:
+    """`tree` where weights stay and where there is no mask, `other` where they are pruned."""
+
+    def one(path: tuple[Any, ...], x: jax.Array, y: jax.Array) -> jax.Array:
+        mask = masks.get(path_name(path))
+        return x if mask is None else jnp.where(mask, x, y)
+
+    return jax.tree_util.tree_map_with_path(one, tree, other)
+
+
+def magnitude_masks(
+    weights: Mapping[str, jax.Array],
+    model: ModelConfig,
+    config: Sparsity,
+    zeros: Mapping[str, jax.Array | int],
+) -> Masks:
+    """Masks of `weights`, arrays by their path, that prune the smallest of each block.
+
+    Args:
+      zeros: how many of a block, by the name of the parameter.
+    """
+    names = {path: parameter(path).name for path in weights}
+    paths = {name: [p for p in weights if names[p] == name] for name in names.values()}
+    # Layers that are not scanned, one after the other: a search for each kind of matrix.
+    stacked = {name: jnp.stack([weights[p] for p in of]) for name, of in paths.items()}
+    views = {name: _blocks(parameter(name), w, model, config) for name, w in stacked.items()}
+    found = kept([(*view, zeros[name]) for name, view in views.items()])
+    return {
+        path: mask
+        for name, masks in zip(paths, found, strict=True)
+        for path, mask in zip(paths[name], masks.reshape(stacked[name].shape), strict=True)
+    }
+
+
+def _blocks(
+    p: Parameter, stacked: jax.Array, model: ModelConfig, config: Sparsity
+) -> tuple[jax.Array, tuple[int, ...]]:
+    """Arrays so that a block is what certain axes hold, and these axes."""
+    dims = len(matrix_dims(p))
+    if not (p.kind == "hidden" and config.group_size):
+        return stacked, tuple(range(stacked.ndim - dims, stacked.ndim))
+    before, inputs = stacked.shape[: stacked.ndim - dims], size(p.fan_in, model)
+    groups = inputs // config.group_size
+    view = stacked.reshape(*before, groups, config.group_size, size(p.fan_out, model))
+    return view, (len(before) + 1,)
+
+
+def kept(searches: Sequence[tuple[jax.Array, tuple[int, ...], jax.Array | int]]) -> list[jax.Array]:
+    """Which numbers are not among the smallest of their block; of equal ones the first are.
+
+    Args:
+      searches: float32 numbers; the axes that a block extends over; how many of each are pruned.
+    """
+    magnitudes = [jax.lax.bitcast_convert_type(jnp.abs(x), jnp.uint32) for x, _, _ in searches]
+    axes = [axes for _, axes, _ in searches]
+    zeros = [jnp.asarray(count, jnp.int32) for _, _, count in searches]
+    least = _smallest_left(magnitudes, axes, zeros, _MAGNITUDE_BITS)
+    below = [m < t for m, t in zip(magnitudes, least, strict=True)]
+    equal = [m == t for m, t in zip(magnitudes, least, strict=True)]
+    lacking = [k - _count(b, a) for k, b, a in zip(zeros, below, axes, strict=True)]
+
+    def first_of_equal() -> list[jax.Array]:
+        places = [_places(m, a) for m, a in zip(magnitudes, axes, strict=True)]
+        never = jnp.uint32(2**32 - 1)
+        of_equal = [jnp.where(e, i, never) for e, i in zip(equal, places, strict=True)]
+        largest = max(
+            math.prod(m.shape[i] for i in a) for m, a in zip(magnitudes, axes, strict=True)
+        )
+        ends = _smallest_left(of_equal, axes, lacking, largest.bit_length())
+        return [b | (i < end) for b, i, end in zip(below, of_equal, ends, strict=True)]
+
+    ties = jnp.stack([jnp.any(k > 0) for k in lacking]).any()
+    pruned = jax.lax.cond(ties, first_of_equal, lambda: below)
+    return [~x for x in pruned]
+
+
+def _smallest_left(
+    values: Sequence[jax.Array],
+    axes: Sequence[tuple[int, ...]],
+    pruned: Sequence[jax.Array],
+    bits: int,
+) -> list[jax.Array]:
+    """Of uint32 numbers, the smallest of each block when the `pruned` smallest are gone.
+
+    That is the largest number with no more than so many below it.
+    """
+
+    def with_bit(i: jax.Array, found: list[jax.Array]) -> list[jax.Array]:
+        bit = jnp.uint32(1) << jnp.uint32(bits - 1 - i)
+        return [
+            jnp.where(_count(v < t + bit, a) <= k, t + bit, t)
+            for v, a, k, t in zip(values, axes, pruned, found, strict=True)
+        ]
+
+    none = [jnp.zeros_like(v.min(a, keepdims=True)) for v, a in zip(values, axes, strict=True)]
+    return jax.lax.fori_loop(0, bits, with_bit, none)
+
+
+def _count(true: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    return jnp.sum(true, axis=axes, keepdims=True, dtype=jnp.int32)
+
+
+def _places(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Of every number its place in its block, uint32."""
+    place = jnp.zeros(x.shape, jnp.uint32)
+    for axis in axes:
+        place = place * x.shape[axis] + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+    return place
+
+
+HOOKS = Hooks(optimizer=pruning)

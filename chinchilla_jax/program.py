@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags
@@ -15,6 +16,7 @@ from absl import logging as absl_logging
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.loading import load_experiment, split_overrides
+from chinchilla_jax.experiment.records import has_plan
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -88,19 +90,28 @@ def experiment_from_flags(path: str | None) -> Experiment:
     return load_experiment(path, _overrides)
 
 
+def experiment_to_plan(path: str | None, workdir: Path) -> Experiment | None:
+    """The experiment of --config; None where there is none and `workdir` has a plan to go on with.
+
+    Raises:
+      UserError: as `experiment_from_flags`.
+    """
+    return None if not path and has_plan(workdir) else experiment_from_flags(path)
+
+
 def _parse(arguments: Sequence[str]) -> list[str]:
     others, overrides = split_overrides(arguments)
     _overrides[:] = overrides
     try:
         rest: list[str] = flags.FLAGS(others)
     except flags.Error as error:
-        raise UserError(_told(str(error).splitlines()[-1])) from None
+        raise UserError(_explained(str(error).splitlines()[-1])) from None
     if len(rest) > 1:
         raise UserError(f"{rest[1]}: unexpected; flags are written --name=value")
     return rest
 
 
-def _told(message: str) -> str:
+def _explained(message: str) -> str:
     """A message of absl about a flag, for a person."""
     if missing := re.match(r"flag (--\w+)=None", message):
         return f"{missing[1]}: is required; see --help"

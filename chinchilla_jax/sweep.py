@@ -14,7 +14,7 @@ from absl import flags
 
 from chinchilla_jax import program
 from chinchilla_jax.experiment import status, storage, tables
-from chinchilla_jax.experiment.records import has_plan, read_plan
+from chinchilla_jax.experiment.records import read_plan
 from chinchilla_jax.training import distributed, job_array, sweep
 
 _JOIN = program.define_processes()
@@ -62,9 +62,8 @@ def main(_: list[str]) -> None:
 
 def _chosen(workdir: Path) -> list[int]:
     """Indices of the cells to run, in their order."""
-    if _CONFIG.value or not has_plan(workdir):
-        sweep.freeze_plan(program.experiment_from_flags(_CONFIG.value), workdir)
-    experiment, cells, _ = read_plan(workdir)
+    asked = program.experiment_to_plan(_CONFIG.value, workdir)
+    experiment, cells = sweep.opened_plan(asked, workdir)
     selection = job_array.part(os.environ) if _CELLS.value == "auto" else _CELLS.value
     return [cell.index for cell in sweep.select(cells, selection, experiment.order)]
 

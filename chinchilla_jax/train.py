@@ -20,7 +20,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.training import distributed
-from chinchilla_jax.training.sweep import freeze_plan, select
+from chinchilla_jax.training.sweep import opened_plan, select
 
 _JOIN = program.define_processes()
 _CONFIG = program.define_config(required=False)
@@ -40,11 +40,10 @@ def _chosen(workdir: Path) -> RunConfig:
     if _RUN.value:
         return records.read_run(storage.path(_RUN.value))
 
-    def freeze() -> None:
-        if _CONFIG.value or not records.has_plan(workdir):
-            freeze_plan(program.experiment_from_flags(_CONFIG.value), workdir)
+    def open_plan() -> None:
+        opened_plan(program.experiment_to_plan(_CONFIG.value, workdir), workdir)
 
-    distributed.on_writer(freeze)
+    distributed.on_writer(open_plan)
     return select(records.read_plan(workdir)[1], str(_CELL.value), "planned", "cell")[0].run
 
 

@@ -97,6 +97,19 @@ def test_a_cell_that_is_not_there_is_named_with_the_flag_given(tmp_path, program
     assert done.stderr == f"error: --{flag}=99: there is no cell '99'; indices run from 0 to 39\n"
 
 
+@pytest.mark.parametrize("program,flag", [("train", "--cell=3"), ("sweep", "--cells=3")])
+@pytest.mark.parametrize("config", [QUICKSTART, ""])
+def test_a_sweep_of_an_earlier_model_is_not_gone_on_with(tmp_path, program, flag, config):
+    source = load_experiment("configs/quickstart.py")
+    cells = grid.plan(source)
+    records.write_plan(tmp_path, source, cells, {"model_version": 2})
+    run = next(cell.run for cell in cells if cell.status == "planned")
+    records.run_directory(tmp_path, run.run_id).start(run)
+    done = call(program, *filter(None, [config]), f"--workdir={tmp_path}", flag)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"run {run.run_id} was begun by an earlier version" in done.stderr
+
+
 @pytest.mark.parametrize(
     "overrides,difference",
     [

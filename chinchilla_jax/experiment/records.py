@@ -31,11 +31,13 @@ from chinchilla_jax.experiment.lock import Lock
 from chinchilla_jax.experiment.rows import checked, columns, completed, merged, row_of
 from chinchilla_jax.experiment.schema import from_json, to_json, typed
 from chinchilla_jax.experiment.storage import LineFile, read_json, write_text_atomic
+from chinchilla_jax.experiment.version import MODEL_VERSION
 
 log = logging.getLogger(__name__)
 
 PLAN_VERSION = 2  # plans of version 1 are read too, see `earlier`
 HEARTBEAT_SECONDS = 10.0  # between two signs of life of a run under way
+_FIRST_MODEL_VERSION = 2  # of plans that do not say theirs
 _CORPORA = Mapping[str, Mapping[str, Any]]  # of a plan's facts
 _ANEW = "remove this file and the run is trained anew"
 
@@ -216,11 +218,16 @@ def write_plan(
       facts: what else the plan stands on: the code version, and of each corpus, by the fingerprint
         of its `DataConfig`, its tokens and the fingerprints of text and tokenizer.
     Raises:
-      UserError: a run begun under the old plan would change or be lost, or the text is another.
+      UserError: a run begun under the old plan would change or be lost, the text is another, or
+        the runs that are there were trained as another model.
     """
-    plan = {"version": PLAN_VERSION, **facts, "experiment": experiment, "cells": list(cells)}
-    text = _json_text({key: to_json(value) for key, value in plan.items()})
-    if storage.create(workdir / "plan.json", text.encode()):
+
+    def text(model_version: int) -> str:
+        versions = {"version": PLAN_VERSION, "model_version": model_version}
+        plan = {**versions, **facts, "experiment": experiment, "cells": list(cells)}
+        return _json_text({key: to_json(value) for key, value in plan.items()})
+
+    if storage.create(workdir / "plan.json", text(MODEL_VERSION).encode()):
         return
     _, old_cells, old_facts = read_plan(workdir)
     planned = {c.run.run_id: c.run for c in cells if c.status == "planned"}
@@ -242,8 +249,50 @@ def write_plan(
                 f"is {new_text}; give all hosts the same files or packages, or use another "
                 "--workdir"
             )
-    if storage.read_text(workdir / "plan.json") != text:
-        write_text_atomic(workdir / "plan.json", text)
+    now = text(_model_version(workdir, old_cells, old_facts, cells))
+    if storage.read_text(workdir / "plan.json") != now:
+        write_text_atomic(workdir / "plan.json", now)
+
+
+def continued_plan(workdir: Path) -> tuple[Experiment, list[Cell]]:
+    """The experiment and the cells of a plan of which cells are to be run.
+
+    Raises:
+      UserError: as `read_plan`, or the runs that are there were trained as another model.
+    """
+    experiment, cells, facts = read_plan(workdir)
+    _model_version(workdir, cells, facts, cells)
+    return experiment, cells
+
+
+def _model_version(
+    workdir: Path, old: Sequence[Cell], facts: Mapping[str, Any], cells: Sequence[Cell]
+) -> int:
+    """Of the model that the runs of a plan are trained as: one sweep has one.
+
+    A plan whose runs are all over keeps its own, to be evaluated.
+
+    Args:
+      old: the cells of the plan that is there, and `facts` of it.
+      cells: those of the plan that is to be carried out.
+    Raises:
+      UserError: runs were begun as another model than would be trained now.
+    """
+    version: int = facts.get("model_version") or _FIRST_MODEL_VERSION
+    if version == MODEL_VERSION:
+        return version
+    names = [cell.run.run_id for cell in old]
+    begun = [n for n in names if storage.exists(run_directory(workdir, n).path / "config.json")]
+    if not begun:
+        return MODEL_VERSION
+    planned = [run_directory(workdir, c.run.run_id) for c in cells if c.status == "planned"]
+    if any(directory.result() is None for directory in planned):
+        raise UserError(
+            f"{workdir}: run {begun[0]} was begun by an earlier version of chinchilla_jax, which "
+            f"trains another model (model_version {version}, here {MODEL_VERSION}: CHANGELOG.md "
+            "says what changed); use another --workdir, or finish this one with that version"
+        )
+    return version
 
 
 def has_plan(workdir: Path) -> bool:
@@ -271,6 +320,7 @@ def read_plan(workdir: Path) -> tuple[Experiment, list[Cell], dict[str, Any]]:
             raise UserError(f"{file}: is not the plan of version 1 that it says it is") from None
     experiment = from_json(Experiment, plan.pop("experiment", None), f"{file}: experiment")
     cells = typed(tuple[Cell, ...], plan.pop("cells", None), f"{file}: cells")
+    typed(int | None, plan.get("model_version"), f"{file}: model_version")
     corpora = typed(_CORPORA, plan.get("corpora", {}), f"{file}: corpora")
     for key, corpus in corpora.items():
         typed(str | None, corpus.get("data_fingerprint"), f"{file}: corpora.{key}.data_fingerprint")

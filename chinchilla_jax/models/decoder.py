@@ -19,10 +19,6 @@ from chinchilla_jax.models.module import ParameterModule
 from chinchilla_jax.models.normalization import RMSNorm
 from chinchilla_jax.models.products import Products, einsum32
 
-# Raised when the same weights come to compute something else, so that no run continues as another
-# model. 2: both definitions multiply their embedding by sqrt(base).
-VERSION = 2
-
 # What JAX calls the forward pass of cuDNN's and of Pallas' attention.
 FUSED_ATTENTION = ("dot_product_attention_fwd_wrapper", "pallas_call")
 

@@ -44,7 +44,7 @@ class Meta(TypedDict):
     batch_size: int  # sequences in a step
     data: str  # fingerprint of the corpus
     tokenizer: str  # fingerprint
-    model_version: int  # `models.decoder.VERSION`
+    model_version: int  # `experiment.version.MODEL_VERSION`
     fingerprint: str  # of the configuration
 
 
@@ -102,7 +102,7 @@ class Checkpoints:
             "meta": self._meta,
             "layout": {path: _layout(leaf) for path, leaf in leaves.items()},
         }
-        digests = _shares_of_digests(leaves)
+        digests = _partial_digests(leaves)
         with storage.faults_of(self._folder / str(step), "written"), unguarded():
             self._manager.save(step, args=ocp.args.StandardSave(leaves))
         if self._asynchronous:
@@ -180,14 +180,12 @@ class Checkpoints:
             self._manager.wait_until_finished()
         # Threads of several processes talk here: under names of their own.
         names = distributed.agree(storage.files(folder), "files of a checkpoint")
-        shares = distributed.collect(
+        parts = distributed.collect(
             (digests, _file_digests(folder, distributed.part(names))), "digests of a checkpoint"
         )
         if distributed.is_writer():
-            record["leaves"] = _add([leaves for leaves, _ in shares])
-            record["files"] = {
-                name: digest for _, files in shares for name, digest in files.items()
-            }
+            record["leaves"] = _add([leaves for leaves, _ in parts])
+            record["files"] = {name: digest for _, files in parts for name, digest in files.items()}
             record["seal"] = _seal(record)
             storage.write_text_atomic(folder / _RECORD, json.dumps(record))
 
@@ -216,9 +214,6 @@ class Checkpoints:
         asked: dict[str, Any] = {**self._meta} | {
             path: _layout(leaf) for path, leaf in leaves.items()
         }
-        # Of plan version 1, hashed by another rule: `RunDirectory.start` has compared the run.
-        if saved.pop("config", None):
-            del asked["fingerprint"]
         for name in asked | saved:
             if saved.get(name) != asked.get(name):
                 raise UserError(
@@ -263,8 +258,8 @@ def _layout(leaf: Any) -> str:
     return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
 
 
-def _shares_of_digests(leaves: Mapping[str, jax.Array]) -> dict[str, int]:
-    """This process's share of the digest of each leaf; those of all processes are to be added.
+def _partial_digests(leaves: Mapping[str, jax.Array]) -> dict[str, int]:
+    """This process's part of the digest of each leaf; those of all processes are to be added.
 
     The digest of an array is the sum over its elements of bits x key modulo 2**64, where the key
     of an element is the product of an odd random number for its place along each axis. A sum does
@@ -295,18 +290,18 @@ def _keys(axis: int, size: int) -> np.ndarray:
     return random.integers(2**64, size=size, dtype=np.uint64) | np.uint64(1)
 
 
-def _add(shares: Iterable[Mapping[str, int]]) -> dict[str, str]:
-    """The digests of leaves from the shares of all processes."""
+def _add(parts: Iterable[Mapping[str, int]]) -> dict[str, str]:
+    """The digests of leaves from the parts of all processes."""
     totals: Counter[str] = Counter()
-    for share in shares:
-        totals.update(share)
+    for part in parts:
+        totals.update(part)
     return {path: f"{total % 2**64:016x}" for path, total in totals.items()}
 
 
 def _damaged_leaf(recorded: Mapping[str, str], leaves: Mapping[str, jax.Array]) -> str:
     """What is wrong with restored leaves."""
-    shares = distributed.collect(_shares_of_digests(leaves))
-    return distributed.agree(_difference("array", recorded, _add(shares)) if shares else "")
+    parts = distributed.collect(_partial_digests(leaves))
+    return distributed.agree(_difference("array", recorded, _add(parts)) if parts else "")
 
 
 def _file_digests(folder: Path, names: Sequence[str]) -> dict[str, str]:

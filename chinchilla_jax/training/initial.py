@@ -75,7 +75,8 @@ def _draw(model: Decoder, seed: int, path: tuple[Any, ...], leaf: Any, sharding:
 
     @functools.cache
     def matrix(index: int) -> np.ndarray:
-        generator = np.random.Generator(np.random.Philox(key=[seed, stem << 32 | index]))
+        key = np.array([seed, stem << 32 | index], np.uint64)  # a list would pass through float64
+        generator = np.random.Generator(np.random.Philox(key=key))
         return mean + np.float32(std) * generator.standard_normal(dims, np.float32)
 
     def shard(index: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.epochs import unique_tokens
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.records import RunDirectory
-from chinchilla_jax.models import decoder
+from chinchilla_jax.experiment.version import MODEL_VERSION
 from chinchilla_jax.training import devices, distributed, techniques
 from chinchilla_jax.training.announce import announce
 from chinchilla_jax.training.batches import Batches
@@ -72,7 +72,7 @@ def train(
         "batch_size": run.batch_size,
         "data": corpus.data_fingerprint,
         "tokenizer": corpus.tokenizer_fingerprint,
-        "model_version": decoder.VERSION,
+        "model_version": MODEL_VERSION,
         "fingerprint": fingerprint(run),
     }
     with (

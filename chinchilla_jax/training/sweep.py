@@ -27,6 +27,7 @@ from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.records import (
+    continued_plan,
     has_plan,
     planned_text,
     read_plan,
@@ -84,6 +85,17 @@ def freeze_plan(experiment: Experiment, workdir: Path) -> list[Cell]:
     }
     write_plan(workdir, experiment, cells, facts)
     return cells
+
+
+def opened_plan(asked: Experiment | None, workdir: Path) -> tuple[Experiment, list[Cell]]:
+    """The plan to be carried out: that of `asked`, frozen now, or the one that is in `workdir`.
+
+    Raises:
+      UserError: as `freeze_plan`.
+    """
+    if asked is not None:
+        freeze_plan(asked, workdir)
+    return continued_plan(workdir)
 
 
 def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells") -> list[Cell]:

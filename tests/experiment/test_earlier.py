@@ -1,6 +1,8 @@
 """Work folders of version 1 of the plan, made here as that version wrote them."""
 
+import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -10,6 +12,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.schema import to_json
+from chinchilla_jax.experiment.version import MODEL_VERSION
 
 # What the group `training` of version 1 had.
 TRAINING = (
@@ -84,17 +87,56 @@ def test_its_rows_are_those_that_were_written(old):
     assert "1 done" in status.text(old[1])
 
 
-def test_a_sweep_goes_on_with_it(old):
-    """Planned again it becomes a plan of this version, and a run begun under it continues."""
+def finish(source, folder, but=0):
+    """All its runs but the last few are over."""
+    cells = [cell for cell in plan(source) if cell.status == "planned"]
+    for cell in cells[: len(cells) - but]:
+        records.run_directory(folder, cell.run.run_id).finish(cell.run, "done", "", {"loss": 2.0})
+
+
+def frozen(folder):
+    """(version of the plan, of the model that its runs are trained as)"""
+    content = json.loads((folder / "plan.json").read_text())
+    return content["version"], content.get("model_version")
+
+
+def test_half_done_it_is_refused_in_one_line(old):
+    """Its runs and new ones start from other weights: they would make no one sweep."""
+    source, folder = old
+    finish(source, folder, but=1)
+    refused = f"begun by an earlier version .*model_version 2, here {MODEL_VERSION}: .*--workdir"
+    with pytest.raises(UserError, match=refused):
+        records.write_plan(folder, source, plan(source), {})
+    with pytest.raises(UserError, match=refused):
+        records.continued_plan(folder)
+    assert frozen(folder) == (1, None) and "missing" in status.text(folder)
+
+
+def test_finished_it_becomes_a_plan_of_this_version_and_keeps_its_model(old):
+    source, folder = old
+    finish(source, folder)
+    records.write_plan(folder, source, plan(source), {})
+    assert frozen(folder) == (records.PLAN_VERSION, 2)
+    assert records.continued_plan(folder)[0] == source
+    wider = dataclasses.replace(source, budgets=(1e11, 3e11))
+    with pytest.raises(UserError, match="model_version 2"):
+        records.write_plan(folder, wider, plan(wider), {})
+
+
+def test_of_which_nothing_was_begun_it_goes_on_as_any_other(old):
+    source, folder = old
+    shutil.rmtree(folder / "runs")
+    records.write_plan(folder, source, plan(source), {})
+    assert frozen(folder) == (records.PLAN_VERSION, MODEL_VERSION)
+
+
+def test_another_plan_in_its_folder_is_refused_as_such(old):
     source, folder = old
     text = {"data_fingerprint": "8bb985637522e08e"}
     facts = {"corpora": {fingerprint(source.data): text}}
-    records.write_plan(folder, source, plan(source), facts)
-    assert json.loads((folder / "plan.json").read_text())["version"] == records.PLAN_VERSION
-    assert records.collect(folder)[0]["loss"] == 2.5
     begun = plan(source)[1].run
     records.run_directory(folder, begun.run_id).start(begun)
-    other = Experiment(**{**vars(source), "budgets": (1e12,)})
+    other = dataclasses.replace(source, budgets=(1e12,))
     with pytest.raises(UserError, match=r"was begun under another plan \(dropped\)"):
         records.write_plan(folder, other, plan(other), facts)
     text["data_fingerprint"] = "another"

@@ -15,6 +15,7 @@ from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.rows import row_of
+from chinchilla_jax.experiment.version import MODEL_VERSION
 
 
 def experiment(**changes):
@@ -107,7 +108,9 @@ def test_results_of_several_versions_have_the_columns_of_all(tmp_path):
 def test_plan_round_trip(tmp_path):
     source = experiment()
     records.write_plan(tmp_path, source, plan(source), {"code_version": "1"})
-    assert records.read_plan(tmp_path) == (source, plan(source), {"code_version": "1"})
+    facts = {"model_version": MODEL_VERSION, "code_version": "1"}
+    assert records.read_plan(tmp_path) == (source, plan(source), facts)
+    assert records.continued_plan(tmp_path) == (source, plan(source))
 
 
 def test_a_plan_may_grow_but_not_change_what_was_begun(tmp_path):

@@ -55,11 +55,6 @@ def test_a_layer_starts_with_the_same_weights_scanned_on_a_mesh_and_unrolled(com
         np.testing.assert_array_equal(array, expected, err_msg=path)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Philox's key becomes a float64 where the CRC of a path begins with a 1, and loses the "
-    "layer: all layers start with one query. Mending it changes the numbers of every run.",
-)
 def test_no_two_layers_start_with_the_same_matrix(compiled):
     params = flat(initial_state(compiled.method, compiled.shardings, 0).params)
     for path, array in params.items():

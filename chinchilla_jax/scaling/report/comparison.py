@@ -13,7 +13,7 @@ from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.comparison import Comparison
 from chinchilla_jax.scaling.laws.published import PublishedLaw
-from chinchilla_jax.scaling.report import summary
+from chinchilla_jax.scaling.report import listing, summary
 from chinchilla_jax.scaling.report.drawing import draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.report.summary import Rows, Table, estimate
@@ -204,7 +204,7 @@ def html(
         Section(
             "Columns",
             (f"evaluate --where={written(pick, ',')} gives the whole report of one condition.",),
-            present(summary.columns(found.columns)),
+            present(listing.columns(found.columns)),
         ),
     ]
     runs = sum(one.runs for one in found.conditions)
@@ -237,6 +237,6 @@ def terminal(found: Comparison, path: Path | str) -> str:
     said = [text for text in doubts(found) if text != found.choice]
     if said:
         parts.append("\n".join(f"warning: {text}" for text in said))
-    parts.append(summary.kinds_line(found.columns))
+    parts.append(listing.kinds_line(found.columns))
     parts.append(f"report: {path}")
     return "\n\n".join(parts)

@@ -12,7 +12,7 @@ from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.fits import write as write_fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
-from chinchilla_jax.scaling.report import summary
+from chinchilla_jax.scaling.report import listing, summary
 from chinchilla_jax.scaling.report.drawing import draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.table.conditions import written
@@ -92,8 +92,8 @@ def html(
             some("layout"),
         ),
         published(overlays),
-        Section("Columns", (), present(summary.columns(fits.table.columns))),
-        Section("Runs", (), [summary.runs(arrays.tried, arrays.runs, arrays.residual_R)]),
+        Section("Columns", (), present(listing.columns(fits.table.columns))),
+        Section("Runs", (), [listing.runs(arrays.tried, arrays.runs, arrays.residual_R)]),
     ]
     return page(_title(fits), _meta(fits), summary.answer(fits), sections)
 
@@ -157,6 +157,6 @@ def terminal(fits: Fits, path: Path | str) -> str:
     doubts = [text for text in summary.doubts(fits) if text not in answer]
     if doubts:
         parts.append("\n".join(f"warning: {text}" for text in doubts))
-    parts.append(summary.kinds_line(fits.table.columns))
+    parts.append(listing.kinds_line(fits.table.columns))
     parts.append(f"report: {path}")
     return "\n\n".join(parts)

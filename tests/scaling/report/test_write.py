@@ -10,7 +10,7 @@ from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.fits import read
 from chinchilla_jax.scaling.laws.published import law_named
-from chinchilla_jax.scaling.report import summary
+from chinchilla_jax.scaling.report import listing, summary
 from chinchilla_jax.scaling.report import write as report
 from chinchilla_jax.scaling.report.page import Section, page
 from chinchilla_jax.scaling.report.summary import Table
@@ -156,7 +156,7 @@ def test_what_every_column_was_taken_for_is_told(made):
     with (path.parents[1] / "results.csv").open() as rows:
         assert set(taken) == set(next(rows).strip().split(","))
     assert taken["params_total"] == "fitted" and taken["steps"] == "count"
-    table = summary.columns(fits.table.columns)
+    table = listing.columns(fits.table.columns)
     page_text = re.sub(r"\s+", " ", "".join(_parsed(path).text))
     assert len(table.rows) == len(taken) and "taken for" in page_text
     assert all(name in page_text for name in taken)
@@ -171,7 +171,7 @@ def test_runs_at_worse_settings_are_shown_and_say_what_did_better(tmp_path):
         for lr in (1e-3, 2e-3)
     ]  # fmt: skip
     fits, arrays = analyse(read_runs(rows), Settings(bootstrap=0))
-    listed = summary.runs(arrays.tried, arrays.runs, arrays.residual_R)
+    listed = listing.runs(arrays.tried, arrays.runs, arrays.residual_R)
     assert len(listed.rows) == len(rows)
     for i, row in enumerate(listed.rows):
         lost = row[0].endswith("-0.001")

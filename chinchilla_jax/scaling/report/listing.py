@@ -1,0 +1,92 @@
+"""What was read, as tables: every run, and every column with what it was taken for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chinchilla_jax.experiment import numbers
+from chinchilla_jax.experiment.numbers import count, percent, ratio
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.report.summary import Rows, Table
+from chinchilla_jax.scaling.table.conditions import lost_to
+from chinchilla_jax.scaling.table.kinds import KINDS, Column
+from chinchilla_jax.scaling.table.runs import Aside, Runs
+
+_LISTED_RUNS = 400
+
+
+def runs(table: Runs, fitted: Runs, residual_R: Floats | None) -> Table:
+    """All runs of the table: what went wrong or is missing first, what was never planned last.
+
+    `residual_R` is that of the runs `fitted`; the others say which settings did better.
+    """
+    misses = {} if residual_R is None else dict(zip(fitted.row_R, residual_R, strict=True))
+    beaten = lost_to(table)
+    wrong, rejected = (
+        [run for run in table.aside if (run.status == "rejected") == never][:_LISTED_RUNS]
+        for never in (False, True)
+    )
+    rows: Rows = [_aside(run) for run in wrong]
+    marks = dict.fromkeys(range(len(wrong)), "aside")
+    for i in range(min(len(table), _LISTED_RUNS)):
+        budget = table.budget_G[table.group_R[i]] if table.group_R[i] >= 0 else None
+        miss = None if i in beaten else misses.get(table.row_R[i])
+        if i in beaten:
+            marks[len(rows)] = "aside"
+        rows.append(
+            (
+                table.run_id_R[i] or f"row {table.row_R[i]}", "done", numbers.flops(budget),
+                numbers.flops(table.flops[i]), count(table.params[i]), count(table.tokens[i]),
+                ratio(table.tokens_per_param[i]), f"{table.loss[i]:.4f}", percent(miss),
+                beaten.get(i, ""),
+            )
+        )  # fmt: skip
+    marks |= dict.fromkeys(range(len(rows), len(rows) + len(rejected)), "aside")
+    rows += [_aside(run) for run in rejected]
+    left = len(table) + len(table.aside) - len(rows)
+    note = f"{left} more rows are in the table." if left else ""
+    head = (
+        "run",
+        "status",
+        "budget",
+        "FLOPs",
+        "N",
+        "D",
+        "D/N",
+        "loss",
+        "surface's error",
+        "reason",
+    )
+    return Table("All runs", head, rows, note, marks)
+
+
+def columns(found: Sequence[Column]) -> Table | None:
+    """What each column of the file was taken for."""
+    order = list(KINDS)
+    rows = [
+        (column.name, column.kind, column.reason, str(column.values))
+        for column in sorted(found, key=lambda column: order.index(column.kind))
+    ]
+    note = (
+        f"{'; '.join(f'{kind}: {KINDS[kind]}' for kind in KINDS)}. "
+        "--kinds=COLUMN=KIND overrules; --by=COLUMN compares the values of any, a shape's too."
+    )
+    head = ("column", "taken for", "because", "values")
+    return Table("Columns", head, rows, note) if rows else None
+
+
+def kinds_line(found: Sequence[Column]) -> str:
+    """The same in one line: what decides is named, the rest counted."""
+    names = {kind: [column.name for column in found if column.kind == kind] for kind in KINDS}
+    parts = [
+        f"{kind} {', '.join(names[kind])}"
+        for kind in ("fitted", "condition", "setting", "seed")
+        if names[kind]
+    ]
+    counted = [kind for kind in ("count", "outcome", "identifier", "constant") if names[kind]]
+    parts += [f"{len(names[kind])} {kind}{'s' * (len(names[kind]) > 1)}" for kind in counted]
+    return f"columns: {'; '.join(parts)} (the report lists them, --kinds=COLUMN=KIND overrules)"
+
+
+def _aside(run: Aside) -> tuple[str, ...]:
+    return (run.run_id or f"row {run.row}", run.status, *[""] * 7, run.reason)

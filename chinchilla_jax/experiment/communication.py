@@ -38,10 +38,10 @@ def traffic(run: RunConfig, mesh: MeshShape, *, microbatches: int, compute: int)
     Args:
       compute: bytes of a number in products, 2 for bfloat16.
     """
-    share = microbatches / mesh.tensor
+    passes = microbatches / mesh.tensor
     return Traffic(
         gather=_gathered(run, microbatches, compute) / mesh.tensor if mesh.fsdp > 1 else 0.0,
-        reduce=share * _reduced(run, compute) if mesh.parts > 1 else 0.0,
+        reduce=passes * _reduced(run, compute) if mesh.parts > 1 else 0.0,
         tensor=_activations(run, mesh, compute) if mesh.tensor > 1 else 0.0,
     )
 

@@ -68,8 +68,8 @@ def lock(folder: Path, patient: bool = False) -> Iterator[Lock | None]:
     kind = os.environ.get(_VARIABLE, "lease" if is_remote(folder) else "flock")
     if kind not in ("flock", "lease") or (kind == "flock" and is_remote(folder)):
         raise UserError(f"{_VARIABLE}={kind}: is flock or lease, and lease for an object store")
-    with _leased(folder, patient) if kind == "lease" else _flocked(folder) as mine:
-        yield mine
+    with _leased(folder, patient) if kind == "lease" else _flocked(folder) as held:
+        yield held
 
 
 def owner(folder: Path) -> str:
@@ -170,12 +170,12 @@ class _Lease(Lock):
 
     def take(self) -> bool:
         """Whether the lease is now ours."""
-        mine = _file(self._folder, self._number)
-        if not storage.create(mine, self._text().encode()):
+        file = _file(self._folder, self._number)
+        if not storage.create(file, self._text().encode()):
             return False
         numbers = _numbers(self._folder)
         if max(numbers) > self._number:  # ours had been removed as an old one when we made it
-            storage.remove(mine)
+            storage.remove(file)
             return False
         for number in numbers:
             if number < self._number:

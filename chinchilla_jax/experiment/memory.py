@@ -92,9 +92,9 @@ def saved(model: ModelConfig, remat: str, fused: bool) -> tuple[Saved, ...]:
     if remat == "dots":
         return (_INPUT, *_results(model))
     scores = () if fused or remat == "attention" else _SCORES
-    own = () if fused else _HEADS_FIRST[model.definition]
+    copies = () if fused else _HEADS_FIRST[model.definition]
     return (
-        *_NORMS, *_ATTENTION[model.definition], *own, *scores, *_FEED_FORWARD[model.definition],
+        *_NORMS, *_ATTENTION[model.definition], *copies, *scores, *_FEED_FORWARD[model.definition],
     )  # fmt: skip
 
 
@@ -183,14 +183,14 @@ def _layer(
     again that does not melt into products, and gradients of its widest arrays."""
     m = matrices(run.model)
     weights = (m.layers + m.positions) // mesh.tensor * compute
-    own = not fused
+    scored = not fused  # attention is our own
     arrays = [
-        Saved("gradient of the scores of attention", own, "THS", wide=True),
+        Saved("gradient of the scores of attention", scored, "THS", wide=True),
         Saved("gradients around the feed-forward network", 2, "TF"),
         Saved("gradients of the residual stream", 4, "TD"),
     ]
     if remat(run) != "none":
-        arrays.append(Saved("weights of attention again", own, "THS"))
+        arrays.append(Saved("weights of attention again", scored, "THS"))
     if remat(run) in ("dots", "full"):
         gated = sum(p.fan_out == "F" for p in parameters(run.model)) > 1
         gate_and_up = 2 * (remat(run) == "full" and gated)

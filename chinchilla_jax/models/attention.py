@@ -116,7 +116,9 @@ class Attention(ParameterModule):
     recompute: bool = False
     fused: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
-    def own(self, function: Callable[..., jax.Array], *inputs_BxSxHxK: jax.Array) -> jax.Array:
+    def heads_first(
+        self, function: Callable[..., jax.Array], *inputs_BxSxHxK: jax.Array
+    ) -> jax.Array:
         """`function`, which makes the scores, of inputs with heads first, [B, S, H, K].
 
         It obeys the module's choice to recompute what it makes.
@@ -160,7 +162,7 @@ class RotaryAttention(Attention):
             k, v = (
                 jnp.repeat(a.astype(jnp.float32), group, axis=2).astype(a.dtype) for a in (k, v)
             )
-        return self.output(self.own(lambda q, k, v: attend(scores(q, k), v), q, k, v))
+        return self.output(self.heads_first(lambda q, k, v: attend(scores(q, k), v), q, k, v))
 
 
 class RelativeAttention(Attention):
@@ -182,7 +184,9 @@ class RelativeAttention(Attention):
 
         r_HxS1xK = jnp.moveaxis(r_1xS1xHxK[0], 0, 1)
 
-        def own(by_key: jax.Array, by_distance: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        def attended(
+            by_key: jax.Array, by_distance: jax.Array, k: jax.Array, v: jax.Array
+        ) -> jax.Array:
             return attend(scores(by_key, k) + relative_shift(scores(by_distance, r_HxS1xK)), v)
 
-        return self.output(self.own(own, by_key, by_distance, k, v))
+        return self.output(self.heads_first(attended, by_key, by_distance, k, v))

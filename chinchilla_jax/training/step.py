@@ -38,13 +38,13 @@ def mean_loss_and_gradients(
     tokens = tokens_BxS1.shape[0] * (tokens_BxS1.shape[1] - 1)
     weights = method.weights(params, carried)
 
-    def share(weights: Any, part: jax.Array) -> tuple[jax.Array, Sums]:
+    def mean_loss(weights: Any, part: jax.Array) -> tuple[jax.Array, Sums]:
         # Each pass contributes its sum over *all* tokens of the batch: not a mean of means.
         inputs, beside = method.forward(weights, carried, part)
         value, more = method.loss(inputs, carried, part)
         return value / tokens, {name: x / tokens for name, x in (beside | more).items()}
 
-    gradient = jax.value_and_grad(share, has_aux=True)
+    gradient = jax.value_and_grad(mean_loss, has_aux=True)
     if microbatches == 1:
         (value, means), grads = gradient(weights, tokens_BxS1)
         return value, means, jax.tree.map(lambda g: g.astype(jnp.float32), grads)
@@ -55,7 +55,7 @@ def mean_loss_and_gradients(
     # Strided, so that rows split over devices stay split in every microbatch.
     passes = tokens_BxS1.reshape(-1, microbatches, tokens_BxS1.shape[1]).swapaxes(0, 1)
     one = jax.ShapeDtypeStruct(passes.shape[1:], passes.dtype)
-    none = jax.tree.map(jnp.zeros_like, jax.eval_shape(share, weights, one)[1])
+    none = jax.tree.map(jnp.zeros_like, jax.eval_shape(mean_loss, weights, one)[1])
     zeros = (jnp.float32(0), none), jax.tree.map(jnp.zeros_like, params)
     (value, means), grads = jax.lax.scan(accumulate, zeros, passes)[0]
     return value, means, grads

@@ -156,12 +156,12 @@ def scores(results: list[HeldOut]) -> list[Score]:
     """Best first; forecasters that could not take part in every fold come last."""
     found = []
     for forecaster in FORECASTERS:
-        mine = [r for r in results if r.forecaster == forecaster]
-        if not mine:
+        folds = [r for r in results if r.forecaster == forecaster]
+        if not folds:
             continue
-        errors = np.concatenate([r.minimum_error_H for r in mine])
+        errors = np.concatenate([r.minimum_error_H for r in folds])
         errors = np.where(np.isfinite(errors), errors, np.inf)
-        cells = np.concatenate([r.cell_error_R for r in mine])
+        cells = np.concatenate([r.cell_error_R for r in folds])
         found.append(
             Score(
                 forecaster,

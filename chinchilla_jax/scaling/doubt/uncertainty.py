@@ -48,7 +48,7 @@ def surface_draws(fit: SurfaceFit, draws: int, rng: np.random.Generator) -> Surf
     have a better optimum elsewhere, all get further starts.
     """
     used = np.flatnonzero(fit.weights_R > 0)
-    share = np.full(len(used), 1.0 / len(used))
+    chance = np.full(len(used), 1.0 / len(used))
     freedom = max(1, len(used) - (4 if fit.tied else 5))
     squares_U = fit.residual_R[used] ** 2
     parts: list[Refits] = []
@@ -56,7 +56,7 @@ def surface_draws(fit: SurfaceFit, draws: int, rng: np.random.Generator) -> Surf
     audited, improved = 0, 0.0
     step = max(1, _WEIGHTS // len(fit.weights_R))
     for begin in range(0, draws, step):
-        count = rng.multinomial(len(used), share, size=min(step, draws - begin))
+        count = rng.multinomial(len(used), chance, size=min(step, draws - begin))
         weights = np.zeros((len(count), len(fit.weights_R)))
         weights[:, used] = count * fit.weights_R[used]
         found = refit(fit, weights, thorough=improved > _TOLERATED)

@@ -157,11 +157,11 @@ def envelope_draws(
 def doubts(found: Envelope, curves: list[Curve]) -> list[str]:
     """Why the envelope's exponents may not be those of finished runs."""
     said = []
-    share = found.last_share
-    if share < 0.9:
+    if found.last_share < 0.9:
         said.append(
-            f"envelope: {share:.0%} of its points lie in the last 15 % of a run; the others were "
-            "cut out of a longer decay and their loss is too high (more horizons per size mend it)"
+            f"envelope: {found.last_share:.0%} of its points lie in the last 15 % of a run; the "
+            "others were cut out of a longer decay and their loss is too high (more horizons per "
+            "size mend it)"
         )
     cut = [curve for curve in curves if curve.decayed is False]
     if cut:

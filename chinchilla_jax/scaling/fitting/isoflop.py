@@ -142,8 +142,8 @@ def akima_slopes(x_S: Floats, y_BxS: Floats) -> Floats:
     change = np.abs(np.diff(m)) + 0.5 * np.abs(m[:, 1:] + m[:, :-1])
     left, right = change[:, 2:], change[:, :-2]
     total = left + right
-    share = np.where(total > 0, left / np.where(total > 0, total, 1.0), 0.5)
-    return share * m[:, 1:-2] + (1 - share) * m[:, 2:-1]
+    weight = np.where(total > 0, left / np.where(total > 0, total, 1.0), 0.5)
+    return weight * m[:, 1:-2] + (1 - weight) * m[:, 2:-1]
 
 
 def akima(x_S: Floats, y_S: Floats, at: Floats) -> Floats:
@@ -225,15 +225,17 @@ def power_laws(
     """
     enough = (weights_BxG > 0).sum(axis=1) >= 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = weights_BxG / weights_BxG.sum(axis=1, keepdims=True)
-        middle = share @ log_flops_G
+        fraction_BxG = weights_BxG / weights_BxG.sum(axis=1, keepdims=True)
+        middle = fraction_BxG @ log_flops_G
         x = log_flops_G - middle[:, None]
-        variance = np.einsum("bg,bg->b", share, x**2)
+        variance = np.einsum("bg,bg->b", fraction_BxG, x**2)
 
         def line(y: Floats) -> tuple[Floats, Floats]:
             y = np.where(weights_BxG > 0, y, 0.0)
-            mean = np.einsum("bg,bg->b", share, y)
-            slope = np.where(enough, np.einsum("bg,bg,bg->b", share, x, y) / variance, np.nan)
+            mean = np.einsum("bg,bg->b", fraction_BxG, y)
+            slope = np.where(
+                enough, np.einsum("bg,bg,bg->b", fraction_BxG, x, y) / variance, np.nan
+            )
             return slope, mean - slope * middle
 
         a, log_params_1 = line(log_params_BxG)

@@ -37,11 +37,13 @@ def noise_model(found: Sequence[Profile], cell_R: npt.NDArray[np.int64], loss_R:
     freedom = len(cell_R) - len(np.unique(cell_R))
     if freedom >= 3:
         pooled = float(np.sum(square_R)) / freedom
-        own = [(square_R[p.row_S].sum(), len(p.row_S) - len(set(cell_R[p.row_S]))) for p in found]
+        budgets = [
+            (square_R[p.row_S].sum(), len(p.row_S) - len(set(cell_R[p.row_S]))) for p in found
+        ]
         # In logs, as a scale: a noisy budget must not lift a quiet one.
         log_ratio = [
             f / (f + _PRIOR_FREEDOM) * np.log(max(s / (f * pooled), 1e-4)) if f and pooled else 0.0
-            for s, f in own
+            for s, f in budgets
         ]
         by_budget = np.sqrt(pooled * np.exp(np.array(log_ratio)))
         return Noise(float(np.sqrt(pooled)), freedom, "seeds", by_budget)

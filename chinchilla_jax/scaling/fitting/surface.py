@@ -80,10 +80,10 @@ class Surface:
 
 @dataclass(frozen=True)
 class LocalOptimum:
-    """A stationary point of the objective: its value, and the share of starts that ended there."""
+    """A stationary point of the objective: its value, and the part of the starts that end there."""
 
     value: float
-    share: float
+    starts: float
     surface: Surface
     identified: bool
 
@@ -181,7 +181,7 @@ def _certified(
         runner_up=tuple(
             LocalOptimum(
                 value=float(values[g[0]]),
-                share=len(g) / len(values),
+                starts=len(g) / len(values),
                 surface=surfaces[g[0]],
                 identified=not bound_BxP[g[0], 1:].any(),
             )
@@ -265,9 +265,9 @@ def refit_searched(
 
     For the few fits that are reported by themselves.
     """
-    own = starts(fit.rows, weights_BxR, fit.objective, fit.tied, count, size=16)
-    known = np.broadcast_to(_off_bounds(fit), (len(own), 1, own.shape[2]))
-    begins = np.concatenate([known, own], axis=1)
+    gridded = starts(fit.rows, weights_BxR, fit.objective, fit.tied, count, size=16)
+    known = np.broadcast_to(_off_bounds(fit), (len(gridded), 1, gridded.shape[2]))
+    begins = np.concatenate([known, gridded], axis=1)
     each = begins.shape[1]
     thin, every = _thinned(fit.rows)
     found = polish(

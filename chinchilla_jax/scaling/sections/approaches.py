@@ -81,7 +81,7 @@ def parametric(each: Approaches, settings: Settings) -> Parametric:
         starts=fit.starts,
         starts_agreeing=fit.starts_agreeing,
         runner_up=tuple(
-            RunnerUp(objective=other.value, **_parameters(other.surface), starts=other.share)
+            RunnerUp(objective=other.value, **_parameters(other.surface), starts=other.starts)
             for other in fit.runner_up
             if np.isfinite(other.value)
         ),

@@ -99,6 +99,15 @@ def test_parabola_is_the_vertex_of_least_squares():
         assert found.curvature_B[b] == pytest.approx(2 * p2, rel=1e-9)
 
 
+def test_a_vertex_below_zero_is_no_minimum():
+    """No loss is negative, so a parabola that dips there is no profile."""
+    x = np.array([0.0, 1.0, 2.0])
+    deep = np.array([[1.0, 0.01, 0.5], [1.0, 0.04, 0.5]])  # vertices at -.011 and at .018
+    assert list(parabola_minima(x, deep).fault_B) == ["below zero", ""]
+    weighted = parabola_minima(x, deep, np.ones((2, 3)))
+    assert list(weighted.fault_B) == ["below zero", ""]
+
+
 @pytest.mark.parametrize(
     ("shift", "fault"), [(3.0, "below the smallest size"), (-3.0, "above the largest size")]
 )

@@ -1,5 +1,6 @@
 """Figures: every one is drawn, is well-formed, says what the fits say, survives grey print."""
 
+import dataclasses
 import json
 import xml.etree.ElementTree as ElementTree
 
@@ -8,6 +9,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from chinchilla_jax.scaling.analysis import analyse
+from chinchilla_jax.scaling.fitting.intervals import least
+from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.report.plots import FIGURES, style
 from chinchilla_jax.scaling.report.plots.style import budget_colours, edge_labels, log_axis, panels
@@ -70,6 +73,30 @@ def test_refused_parts_are_left_out(tmp_path):
     reasons = {name: figure for name, figure in drawn.items() if isinstance(figure, str)}
     assert set(reasons) == set(FIGURES)
     assert "two sizes" in reasons["isoflop"] and "step" in reasons["curves"]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_cloud_takes_as_many_draws_as_an_interval(analysed, missing):
+    """Fewer say nothing of a percentile, whether they were not drawn or have no surface."""
+    fits, arrays = analysed
+    found = arrays.surface_draws
+    for count in (least() - 1, least()):
+        known = np.arange(len(found)) < count
+        columns = [np.where(known, x, np.nan) for x in found.surface.columns()]
+        kept = slice(None) if missing else slice(count)
+        few = dataclasses.replace(
+            found,
+            surface=Surface(*(x[kept] for x in columns)),
+            objective_B=found.objective_B[kept],
+            bound_BxP=found.bound_BxP[kept],
+            noise=found.noise[kept],
+        )
+        with style.styled():
+            drawn = FIGURES["bootstrap"](fits, dataclasses.replace(arrays, surface_draws=few), ())
+        if count == least():
+            assert not isinstance(drawn, str)
+        else:
+            assert ("fewer than 40" if missing else "39 draws") in drawn
 
 
 def test_budget_colours_keep_their_order_in_grey():

@@ -15,14 +15,13 @@ from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fits import Convention, Fits
-from chinchilla_jax.scaling.fitting.intervals import interval
+from chinchilla_jax.scaling.fitting.intervals import interval, least
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.report.plots import style
 from chinchilla_jax.scaling.table.conventions import in_print
 from chinchilla_jax.scaling.table.cost import FlopsModel
 
 _SHOWN_DRAWS = 2000
-_LEAST_DRAWS = 20
 # Of exponents: marker, colour and place in its row.
 _MARKS = {
     "surface": ("o", style.VERMILION, 0.0),
@@ -76,9 +75,9 @@ def bootstrap(fits: Fits, arrays: Arrays) -> Figure | str:
     draws, fit = arrays.surface_draws, arrays.fit
     if fit is None:
         return fits.parametric.reason or "no surface was fitted"
-    if draws is None or len(draws) < _LEAST_DRAWS:
+    if draws is None or len(draws) < least():
         count = 0 if draws is None else len(draws)
-        return f"{count} draws of the surface, {_LEAST_DRAWS} are needed"
+        return f"{count} draws of the surface, {least()} are needed"
     cost, largest = arrays.flops_model, float(arrays.runs.flops.max())
     best = f"optimum at {numbers.power_of_ten(largest, 2)} FLOPs"
     every = (
@@ -92,9 +91,9 @@ def bootstrap(fits: Fits, arrays: Arrays) -> Figure | str:
         for i, cloud in enumerate(every[: 3 if fit.identified else 1])
     ]
     known = [np.isfinite(x) & np.isfinite(y) for x, y in drawn]
-    shown = [i for i, known_B in enumerate(known) if known_B.sum() >= _LEAST_DRAWS]
+    shown = [i for i, known_B in enumerate(known) if known_B.sum() >= least()]
     if not shown:
-        return f"fewer than {_LEAST_DRAWS} draws could be fitted"
+        return f"fewer than {least()} draws could be fitted"
     figure, axes = style.panels(len(shown), width=3.4 * len(shown), height=3.9, gap=0.72)
     for ax, i in zip(axes, shown, strict=True):
         some = np.flatnonzero(known[i])[:: max(1, len(draws) // _SHOWN_DRAWS)]

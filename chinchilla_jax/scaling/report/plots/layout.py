@@ -42,14 +42,14 @@ def layout(fit: LawFit, runs: Runs) -> Figure:
     first, second = (runs.columns[name] for name in law.layout)
     aspect = first / second
     miss = np.log(loss / _predicted(fit, first, second, params, tokens))
-    share = params / (first**2 * second)
+    filling = params / (first**2 * second)
     figure, (ax,) = style.panels(1, height=4.3)
     size = _sizes(params)
     sizes = [float(np.median(params[size == s])) for s in range(int(size.max()) + 1)]
     tops = []
     for s, colour in enumerate(style.budget_colours(sizes)):
         here = size == s
-        middle = [float(np.exp(np.median(np.log(x[here])))) for x in (params, tokens, share)]
+        middle = [float(np.exp(np.median(np.log(x[here])))) for x in (params, tokens, filling)]
         x = np.geomspace(*style.padded(aspect[here], _BEYOND), _POINTS)
         curve = _along(fit, x, *middle)
         dots = _along(fit, aspect[here], *middle) + miss[here]
@@ -67,9 +67,9 @@ def layout(fit: LawFit, runs: Runs) -> Figure:
     return figure
 
 
-def _along(fit: LawFit, aspect: Floats, params: float, tokens: float, share: float) -> Floats:
-    """ln loss at `params` = share first^2 second and `tokens`, by aspect."""
-    first = (params * aspect / share) ** (1 / 3)
+def _along(fit: LawFit, aspect: Floats, params: float, tokens: float, filling: float) -> Floats:
+    """ln loss at `params` = filling first^2 second and `tokens`, by aspect."""
+    first = (params * aspect / filling) ** (1 / 3)
     return np.asarray(np.log(_predicted(fit, first, first / aspect, params, tokens)))
 
 

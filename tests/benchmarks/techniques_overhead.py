@@ -5,8 +5,8 @@
 
 Both train from first to last step, in turns of one dispatch each, so that whatever else the
 machine does meets both alike and work that is due only here and there (masks along a ramp) counts
-as often as in a run. Milliseconds are those of the whole run; the ratio is theirs, then the middle half
-of the turns' ratios. `processor` is the ratio of the host's processor seconds, which on a busy
+as often as in a run. Milliseconds are those of the whole run; the ratio is theirs, then the middle
+half of the turns' ratios. `work` is the ratio of the host's processor seconds, which on a busy
 machine tells more. `FLOPs` is the ratio of what both are counted to do (`flops_matmul`).
 """
 
@@ -114,9 +114,8 @@ def main() -> None:
     dense_flops = ledger(run).flops_matmul
     print(f"{run.model.width}x{run.model.depth}, {run.batch_size} x {run.sequence_length} tokens, "
           f"{run.steps} steps, {jax.devices()[0].device_kind}")  # fmt: skip
-    print(
-        "setting                    ms a step: dense   changed    ratio (half of turns)   processor   FLOPs"
-    )
+    print("setting                    ms a step: dense   changed    ratio (half of turns)"
+          "     work   FLOPs")  # fmt: skip
     for name, setting in SETTINGS.items():
         if not name.startswith(arguments.only):
             continue
@@ -126,7 +125,8 @@ def main() -> None:
         low, high = np.quantile(turns[:, 1, 0] / turns[:, 0, 0], (0.25, 0.75))
         flops = ledger(changed).flops_matmul / dense_flops
         print(f"{name:26s} {plain:16.2f} {other:9.2f} {other / plain:8.3f} "
-              f"({low:.3f} to {high:.3f}) {work / plain_work:9.3f} {flops:7.3f}", flush=True)  # fmt: skip
+              f"({low:.3f} to {high:.3f}) {work / plain_work:8.3f} {flops:7.3f}",
+              flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     python -m chinchilla_jax.evaluate --runs=table.csv --columns=params=N,tokens=D --out=report
 
 A table is CSV, TSV, JSONL, JSON or Parquet with the loss and two of parameters, tokens and FLOPs;
-its conditions (optimizers, corpora, ...) are compared: see --by and --where.
-Under --out: fits.json (unrounded), figures (PNG and SVG) and report.html, which opens offline.
+its conditions (optimizers, ...) are compared: see --by and --where. Under --out: fits.json
+(unrounded), figures (PNG and SVG) and report.html, which opens offline.
 """
 
 from absl import flags
@@ -30,11 +30,9 @@ from chinchilla_jax.scaling.table.read import read_runs
 _RUNS = flags.DEFINE_string("runs", None, "A sweep's folder, or a table of runs.", required=True)
 _OUT = flags.DEFINE_string("out", "", "Folder of the report. Default: report, in that of a sweep.")
 _COLUMNS = flags.DEFINE_list(
-    "columns", [], "What the table calls our columns: params=N,tokens=D,flops=C,loss=final_loss,..."
+    "columns", [], "What the table calls our columns: params=N,tokens=1e9*D,loss=final,status=none"
 )
-_WHERE = flags.DEFINE_list(
-    "where", [], "Only the runs with these values: optimizer=adamw,bits=4. Default: all runs."
-)
+_WHERE = flags.DEFINE_list("where", [], "Only runs with these values: optimizer=adamw,bits=4.")
 _BY = flags.DEFINE_list(
     "by", [], "Columns whose values are fitted each by itself, side by side: optimizer,precision."
 )
@@ -42,6 +40,7 @@ _KINDS = flags.DEFINE_list(
     "kinds", [], f"What a column is, where it was taken for something else: batch=condition,... "
     f"({', '.join(CHOICES)})."
 )  # fmt: skip
+_ROWS = flags.DEFINE_string("rows", None, "What a row is: runs (finished) or curves (their steps).")
 _PARAMS = flags.DEFINE_enum("params", "total", PARAMS, "Which parameters N counts.")
 _FLOPS = flags.DEFINE_enum("flops", "as_given", FLOPS, "Convention by which FLOPs are counted.")
 _OBJECTIVE = flags.DEFINE_enum(
@@ -84,7 +83,7 @@ def main(_: list[str]) -> None:
     overlays, laws = laws_to_show(_OVERLAY.value), laws_named(_LAWS.value)
     source = storage.path(_RUNS.value)
     out = storage.path(_OUT.value or (source / "report" if source.is_dir() else "report"))
-    runs, out = where(read_runs(source, columns, kinds), picked), report.writable(out)
+    runs, out = where(read_runs(source, columns, kinds, _ROWS.value), picked), report.writable(out)
     if _BY.value or len(conditions(runs)) > 1:
         found, drawn = compare(runs, settings, laws, _BY.value)
         path = comparison.write(out, found, drawn, runs, overlays, figures=_FIGURES.value)

@@ -10,7 +10,7 @@ from chinchilla_jax.experiment.fingerprint import leaves
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.rows import COLUMNS, column, columns, row_of
-from chinchilla_jax.scaling.table.columns import ALIASES
+from chinchilla_jax.scaling.table.names import ALIASES
 
 # Of version 1, whose tables people have: (column, how its value follows from the run).
 OF_VERSION_1 = {

@@ -10,25 +10,37 @@ from chinchilla_jax.scaling.arrays import Bools, Floats
 GROUP_TOLERANCE = 0.10  # flops within this factor of each other count as one budget
 _BUDGET_RATIO = 1.4  # budgets that nobody stated lie at least this factor apart
 _LEAST = 5  # runs without a stated budget that make one
+# A grid says itself what its budgets are: nearly all runs share their FLOPs, to rounding, with
+# two others or more.
+_GRID_TOLERANCE = 0.01
+_GRID_LEAST = 3
+_GRID_SHARE = 0.9
 
 
 def group_flops(flops_R: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Groups of at least 5 runs whose FLOPs lie within 10 % of each other.
+    """The budgets of a grid, else groups of at least 5 runs whose FLOPs lie within 10 %.
 
-    The fullest window is taken first, then the fullest that is far enough from those taken. A
-    group's budget is the geometric mean of its FLOPs. Returns group_R (-1: in none) and budget_G,
+    A group's budget is the geometric mean of its FLOPs. Returns group_R (-1: in none) and budget_G,
     ascending.
     """
+    group_R, budget_G = _windows(flops_R, _GRID_TOLERANCE, _GRID_LEAST)
+    if np.mean(group_R >= 0) >= _GRID_SHARE:
+        return group_R, budget_G
+    return _windows(flops_R, GROUP_TOLERANCE, _LEAST)
+
+
+def _windows(flops_R: Floats, tolerance: float, least: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Runs within `tolerance`: the fullest window first, then the fullest far enough from it."""
     order = np.argsort(flops_R, kind="stable")
     log_flops = np.log(flops_R[order])
-    end = np.searchsorted(log_flops, log_flops + math.log1p(GROUP_TOLERANCE), side="right")
+    end = np.searchsorted(log_flops, log_flops + math.log1p(tolerance), side="right")
     free = np.ones(len(flops_R), bool)
     windows: list[tuple[float, npt.NDArray[np.intp]]] = []
     while True:
         counted = np.concatenate([[0], np.cumsum(free)])
         inside = np.where(free, counted[end] - counted[:-1], 0)
         begin = int(inside.argmax())
-        if inside[begin] < _LEAST:
+        if inside[begin] < least:
             break
         members = begin + np.flatnonzero(free[begin : end[begin]])
         middle = float(log_flops[members].mean())

@@ -93,6 +93,13 @@ def check_units(runs: Runs) -> None:
         )
 
 
+@silent()
+def could_cost(params_R: Floats, tokens_R: Floats, flops_R: Floats) -> bool:
+    """Whether runs of these sizes may have spent these FLOPs."""
+    middle = np.nanmedian(flops_R / (params_R * tokens_R))
+    return bool(_RATIO[0] < middle < _RATIO[1])
+
+
 def _counts_itself(runs: Runs) -> bool:
     """Whether the table has all three of what C = 6ND ties together."""
     return all(name in runs.given for name in ("params", "tokens", "flops"))

@@ -2,58 +2,28 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.table import names as names_of
+from chinchilla_jax.scaling.table.names import ALIASES, ALONE, FITTED, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw
 
-# Usual names of each column, best first; compared without case, spaces and punctuation.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "params": (
-        "params", "params_total", "n_params", "num_params", "parameters", "n_parameters",
-        "num_parameters", "total_params", "model_size", "model_params", "N", "nonzero_params",
-    ),
-    "tokens": (
-        "tokens", "n_tokens", "num_tokens", "training_tokens", "train_tokens", "total_tokens",
-        "tokens_seen", "D",
-    ),
-    "flops": (
-        "flops", "flop", "training_flop", "training_flops", "train_flops", "total_flops",
-        "compute", "C",
-    ),
-    "loss": (
-        "loss", "final_loss", "val_loss", "validation_loss", "eval_loss", "test_loss", "L",
-    ),
-    "loss_se": ("loss_se", "loss_stderr", "loss_standard_error"),
-    "budget": ("budget", "flops_budget", "compute_budget", "isoflop_budget"),
-    "learning_rate": ("learning_rate", "lr", "peak_lr", "max_lr"),
-    "seed": ("seed", "rng_seed"),
-    "step": ("step", "steps_done", "global_step"),
-    "weight": ("weight", "fit_weight"),
-    "params_non_embedding": (
-        "params_non_embedding", "non_embedding_params", "n_params_non_embedding",
-    ),
-    "run_id": ("run_id", "run", "run_name", "name", "id", "model"),
-    "status": ("status", "state"),
-}  # fmt: skip
-# A column that is one of these cannot be another of them too.
-_ALONE = ("params", "tokens", "flops", "loss", "loss_se", "learning_rate", "seed", "step", "weight")
-FITTED = ("params", "tokens", "flops", "loss")
 _EMPTY = {"", "nan", "null", "none", "na", "n/a", "-"}
 
 
 @dataclass(frozen=True)
 class NamedTable:
-    """Canonical names over raw cells, and the file's own name of each, for messages."""
+    """Canonical names over raw cells, the file's own name of each for messages, and its unit."""
 
     raw: Raw
     cells: dict[str, list[Cell]]
     title: dict[str, str]
+    scale: dict[str, float] = field(default_factory=dict)  # of our columns that are in other units
     warnings: tuple[str, ...] = ()
 
     def where(self, i: int, name: str) -> str:
@@ -69,56 +39,65 @@ class NamedTable:
         return replace(self, raw=replace(self.raw, columns=columns, line=line), cells=cells)
 
 
-def _key(name: str) -> str:
-    return "".join(c for c in name.lower() if c.isalnum())
-
-
 def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     """The columns that `columns` names, then those with usual names.
 
     Raises:
       UserError: one lacks, or one of the file would be two of ours.
     """
-    cells, title, said = dict(raw.columns), {name: name for name in raw.columns}, []
-    by_key: dict[str, str] = {}
-    for name in raw.columns:
-        by_key.setdefault(_key(name), name)
-    for ours, theirs in columns.items():
-        if theirs not in raw.columns:
-            raise UserError(
-                f"{raw.source}: no column '{theirs}' for {ours}{nearest(theirs, [*raw.columns])} "
-                f"(there are {', '.join(raw.columns)})"
-            )
-        cells[ours], title[ours] = raw.columns[theirs], theirs
-    taken = {theirs for ours, theirs in columns.items() if ours in _ALONE}
-    for ours, names in ALIASES.items():
+    names, said = list(raw.columns), []
+    given = names_of.asked(columns, names, raw.source)
+    filled = [name for name, cells in raw.columns.items() if {*cells} - {None, ""}]
+    gone = [ours for ours in FITTED if ours != "loss" and ours not in filled]
+    gone += [ours for ours, text in columns.items() if text == NONE]
+    title = {name: name for name in names if name not in gone}
+    taken = {theirs for ours, (theirs, _) in given.items() if ours in ALONE}
+    found: dict[str, names_of.Found] = dict(given)
+    for ours in ALIASES:
         if ours in columns:
             continue
-        found = list(dict.fromkeys(by_key[_key(n)] for n in names if _key(n) in by_key))
-        if ours in _ALONE:  # what is fitted and has our very name is not given away in silence
+        likely = _filled_most(names_of.usual(ours, names if ours == "loss" else filled), raw)
+        if ours in ALONE:  # what is fitted and has our very name is not given away in silence
             kept = ours if ours in FITTED else ""
-            found = [name for name in found if name not in taken or name == kept]
-        if found:
-            cells[ours], title[ours] = raw.columns[found[0]], found[0]
-            if len(found) > 1 and ours in FITTED:
-                rest = ", ".join(f"'{name}'" for name in found[1:])
-                if found[0] != ours:
-                    said.append(f"column '{found[0]}' is taken as {ours}; there is also {rest}")
-    if "params" not in cells and "params_non_embedding" in cells:
-        title["params"] = "params_non_embedding"
-        cells["params"] = cells["params_non_embedding"]
+            likely = [one for one in likely if one[0] not in taken or one[0] == kept]
+        if likely:
+            found[ours] = likely[0]
+            others = [one for one in likely[1:] if not _equal(one[0], likely[0][0], raw)]
+            said += names_of.told(ours, likely[0], others) if ours in FITTED else []
+    if "params" not in found and "params_non_embedding" in found:
+        found["params"] = found["params_non_embedding"]
         said.append("params are those outside the embedding, the only count that the table has")
-    missing = [name for name in ("loss",) if name not in cells]
-    have = [name for name in ("params", "tokens", "flops") if name in cells]
-    if missing or len(have) < 2:
-        need = "loss" if missing else "two of params, tokens, flops"
-        raise UserError(
-            f"{raw.source}: no column for {need} among {', '.join(raw.columns)}; "
-            "name them with --columns=params=N,loss=..."
-        )
+    cells = {name: raw.columns[name] for name in title}
+    for ours, (theirs, _) in found.items():
+        cells[ours], title[ours] = raw.columns[theirs], theirs
+    for ours in (*FITTED, "budget", "run_id", "status"):
+        if title.get(ours) in raw.twice:
+            raise UserError(f"{raw.source}: column '{title[ours]}' stands twice in the header")
+    need = [ours for ours in FITTED if ours not in found]
+    have = {ours: theirs for ours, (theirs, _) in found.items()}
+    cost = {*have} & {"params", "tokens", "flops", "budget"}
+    if "loss" in need or len(cost) < 2:
+        raise UserError(names_of.lacking(need, have, names, raw.source))
+    free = [name for name in filled if name not in have.values() and is_numeric(raw.columns[name])]
+    for ours in need:
+        if guess := names_of.near(ours, free):
+            said.append(f"no column has a usual name of {ours}: --columns={ours}={guess}?")
     given_away = taken - {*columns, *FITTED}
-    _must_differ({ours: title[ours] for ours in _ALONE if ours in {*cells} - given_away}, raw)
-    return NamedTable(raw, cells, title, tuple(said))
+    _must_differ({ours: title[ours] for ours in ALONE if ours in {*found} - given_away}, raw)
+    scale = {ours: factor for ours, (_, factor) in found.items() if factor != 1.0}
+    return NamedTable(raw, cells, title, scale, tuple(said))
+
+
+def _filled_most(likely: list[names_of.Found], raw: Raw) -> list[names_of.Found]:
+    """Columns that have a value in at least half as many rows as the fullest of them."""
+    full = {name: sum(not is_empty(cell) for cell in raw.columns[name]) for name, _ in likely}
+    return [one for one in likely if 2 * full[one[0]] >= max(full.values())]
+
+
+def _equal(name: str, other: str, raw: Raw) -> bool:
+    """Whether two columns hold the same, as labels."""
+    pairs = zip(raw.columns[name], raw.columns[other], strict=True)
+    return all(label(a) == label(b) for a, b in pairs)
 
 
 def _must_differ(title: Mapping[str, str], raw: Raw) -> None:
@@ -132,13 +111,13 @@ def _must_differ(title: Mapping[str, str], raw: Raw) -> None:
             )
 
 
-def _is_empty(cell: Cell) -> bool:
+def is_empty(cell: Cell) -> bool:
     return cell is None or (isinstance(cell, str) and cell.strip().lower() in _EMPTY)
 
 
 def _number(cell: Cell) -> float:
     """NaN for an empty cell; ValueError for what is no number."""
-    if _is_empty(cell):
+    if is_empty(cell):
         return math.nan
     if isinstance(cell, bool) or (isinstance(cell, str) and "_" in cell):
         raise ValueError  # float() reads True as 1 and 1_0 as 10
@@ -157,7 +136,7 @@ def numbers(table: NamedTable, name: str, rows: Iterable[int] | None = None) -> 
                 hint = "; write 7e9 for 7B, 1e6 for 1,000,000" if str(cell)[:1].isdigit() else ""
                 message = f"{table.where(i, name)}: {cell!r:.60} is not a number{hint}"
                 raise UserError(message) from None
-    return values
+    return values * table.scale.get(name, 1.0)
 
 
 def is_numeric(cells: list[Cell]) -> bool:
@@ -186,3 +165,19 @@ def label(cell: Cell) -> str:
     except (ValueError, OverflowError):
         return str(cell).strip()
     return "" if math.isnan(value) else f"{value:.15g}"
+
+
+def spelling(text: str) -> str:
+    """A text without what makes no other value of it: case and spaces."""
+    return " ".join(text.casefold().split())
+
+
+def one_spelling(label_R: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
+    """Labels that differ in case or spaces alone, all as the first of them stands."""
+    unique, first, where = np.unique(label_R, return_index=True, return_inverse=True)
+    shown: dict[str, str] = {}
+    for i in np.argsort(first):
+        shown.setdefault(spelling(str(unique[i])), str(unique[i]))
+    if len(shown) == len(unique):
+        return label_R
+    return np.array([shown[spelling(str(text))] for text in unique], np.str_)[where.ravel()]

@@ -10,7 +10,7 @@ from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.arrays import Bools
 from chinchilla_jax.scaling.table.cells import budgets
 from chinchilla_jax.scaling.table.checks import doubts
-from chinchilla_jax.scaling.table.columns import label
+from chinchilla_jax.scaling.table.columns import label, spelling
 from chinchilla_jax.scaling.table.kinds import ASKED, codes, joint
 from chinchilla_jax.scaling.table.runs import Runs
 
@@ -90,7 +90,8 @@ def where(runs: Runs, asked: Mapping[str, str]) -> Runs:
         labels = runs.labels[name]
         if name in runs.names("condition") and value in runs.condition_labels(name):
             labels = runs.condition_labels(name)
-        same = labels == label(value)
+        alike = [text for text in dict.fromkeys(labels) if spelling(text) == spelling(label(value))]
+        same = np.isin(labels, alike)
         if value == _EMPTY:
             same |= labels == ""
         if not same.any():

@@ -47,3 +47,14 @@ class FlopsModel:
 
 
 SIX_ND = FlopsModel()
+
+
+def complete(core: dict[str, Floats]) -> dict[str, Floats]:
+    """Fills the third of params, tokens, flops by C = 6ND."""
+    if "params" not in core:
+        core = {**core, "params": SIX_ND.params(core["flops"], core["tokens"])}
+    if "tokens" not in core:
+        core = {**core, "tokens": SIX_ND.tokens(core["flops"], core["params"])}
+    if "flops" not in core:
+        core = {**core, "flops": SIX_ND.flops(core["params"], core["tokens"])}
+    return core

@@ -10,7 +10,7 @@ from chinchilla_jax.experiment import records
 from chinchilla_jax.experiment.config import is_plain_name
 from chinchilla_jax.scaling.arrays import Floats
 
-_MINIMUM_POINTS = 8
+MINIMUM_POINTS = 8
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def curves_of_rows(run_id: str, rows: Mapping[str, Floats]) -> Curve | None:
     tokens, flops, loss = rows["tokens"], rows["flops"], rows["loss"]
     good = np.isfinite(tokens) & np.isfinite(flops) & np.isfinite(loss)
     good &= (tokens > 0) & (flops > 0) & (loss > 0)
-    if good.sum() < _MINIMUM_POINTS:
+    if good.sum() < MINIMUM_POINTS:
         return None
     order = np.flatnonzero(good)[np.argsort(tokens[good], kind="stable")]
     rate = rows.get("learning_rate")

@@ -8,7 +8,7 @@ are warnings that travel with the table into the report.
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,22 +21,24 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.rows import columns as columns_of
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.arrays import Floats, silent
+from chinchilla_jax.scaling.table import logs
 from chinchilla_jax.scaling.table.cells import budgets
-from chinchilla_jax.scaling.table.checks import check_units, doubts
+from chinchilla_jax.scaling.table.checks import check_units, could_cost, doubts
 from chinchilla_jax.scaling.table.columns import (
-    ALIASES,
     NamedTable,
     is_numeric,
     labels,
     named,
     numbers,
+    one_spelling,
     texts,
 )
 from chinchilla_jax.scaling.table.conditions import by_column
 from chinchilla_jax.scaling.table.conventions import PARAMS
-from chinchilla_jax.scaling.table.cost import SIX_ND
-from chinchilla_jax.scaling.table.curves import Curve, curves_of_rows, curves_of_sweep
-from chinchilla_jax.scaling.table.kinds import Sizes, kinds_of
+from chinchilla_jax.scaling.table.cost import complete
+from chinchilla_jax.scaling.table.curves import curves_of_sweep
+from chinchilla_jax.scaling.table.kinds import Column, Labels, Sizes, kinds_of
+from chinchilla_jax.scaling.table.names import ALIASES, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw, in_memory, read_raw
 from chinchilla_jax.scaling.table.runs import Aside, Runs
 
@@ -59,6 +61,8 @@ _OURS = tuple(
     )
 )  # fmt: skip
 _MOST = 1e100  # of a loss or a count, and 1/_MOST the least: beyond, arithmetic itself ends
+_OUR_STATUSES = {"diverged", "missing", "failed", "duplicate"}
+_NAMED = 3  # rows of a kind that a message names
 _DONE = {"done", "finished", "completed", "complete", "success", "succeeded", "ok"}
 _PARAMS_CONVENTION = {
     "params_total": "total",
@@ -72,15 +76,19 @@ def read_runs(
     source: Any,
     columns: Mapping[str, str] | None = None,
     kinds: Mapping[str, str] | None = None,
+    rows: str | None = None,
 ) -> Runs:
     """The runs of a sweep's folder, of a file, or of a table in memory (`readers.in_memory`).
 
     `columns` maps our names to the table's, {"params": "N", ...}; `kinds` says what a column is
-    where that is known better, {"batch": "condition", ...} (`kinds.KINDS`).
+    where that is known better, {"batch": "condition", ...} (`kinds.KINDS`); `rows` whether a row is
+    a finished run or a logged step, of `logs.ROWS`, where that is known.
 
     Raises:
       UserError: no such file, no table, or a cell that cannot be what its column says.
     """
+    if rows not in (None, *logs.ROWS):
+        raise UserError(f"--rows={rows} is none of {', '.join(logs.ROWS)}")
     for ours, theirs in (columns or {}).items():
         if ours not in _OURS:
             raise UserError(
@@ -88,20 +96,20 @@ def read_runs(
                 f"(there are {', '.join(_OURS)})"
             )
     if not isinstance(source, (str, PurePath)):
-        return _runs_of(named(in_memory(source), columns or {}), kinds)
+        return _runs_of(named(in_memory(source), columns or {}), kinds, rows)
     path = storage.path(source)
     if path.is_dir():
         runs = _runs(named(_sweep(path), columns or {}), kinds)
         curves, said = curves_of_sweep(path, runs.run_id_R, runs.params)
         return replace(runs, curves=curves, notes=runs.notes + said)
-    return _runs_of(named(read_raw(path), columns or {}), kinds)
+    return _runs_of(named(read_raw(path), columns or {}), kinds, rows)
 
 
-def _runs_of(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
+def _runs_of(table: NamedTable, kinds: Mapping[str, str] | None, rows: str | None) -> Runs:
     """Runs of a table with a row per run, or a row per logged step."""
-    if not _is_long(table):
+    if not logs.is_log(table, rows):
         return _runs(table, kinds)
-    ends, curves = _ends_of(table)
+    ends, curves = logs.ends_of(table)
     runs = _runs(ends, kinds)
     return replace(runs, curves=tuple(c for c in curves if c.run_id in runs.run_id_R))
 
@@ -119,61 +127,30 @@ def _sweep(folder: Path) -> Raw:
     return Raw(str(folder), found, list(range(2, len(rows) + 2)))  # as in results.csv
 
 
-def _is_long(table: NamedTable) -> bool:
-    """Whether a run has many rows, one per logged step."""
-    if "run_id" not in table.cells or "step" not in table.cells:
-        return False
-    return len(set(table.cells["run_id"])) < len(table.cells["run_id"])
-
-
-def _ends_of(table: NamedTable) -> tuple[NamedTable, tuple[Curve, ...]]:
-    rows: dict[str, list[int]] = {}
-    for i, name in enumerate(table.cells["run_id"]):
-        rows.setdefault(str(name), []).append(i)
-    step = numbers(table, "step")
-    core: dict[str, Floats] = {
-        name: numbers(table, name)
-        for name in ("params", "tokens", "flops", "loss", "learning_rate")
-        if name in table.cells
-    }
-    known = complete(core)
-    curves, ends = [], []
-    for name, index in rows.items():
-        ordered = sorted(index, key=lambda i: step[i])
-        ends.append(ordered[-1])
-        curves.append(curves_of_rows(name, {k: v[ordered] for k, v in known.items()}))
-    said = f"{len(ends)} runs of many rows each: the last row is the run's result, all its curve"
-    kept = table.keep(sorted(ends))
-    kept = replace(kept, warnings=(*kept.warnings, said))
-    return kept, tuple(curve for curve in curves if curve is not None)
-
-
-def complete(core: dict[str, Floats]) -> dict[str, Floats]:
-    """Fills the third of params, tokens, flops by C = 6ND."""
-    if "params" not in core:
-        core = {**core, "params": SIX_ND.params(core["flops"], core["tokens"])}
-    if "tokens" not in core:
-        core = {**core, "tokens": SIX_ND.tokens(core["flops"], core["params"])}
-    if "flops" not in core:
-        core = {**core, "flops": SIX_ND.flops(core["params"], core["tokens"])}
-    return core
-
-
 def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
     """Splits finished from unfinished rows, checks every number that will be fitted."""
     ids, aside = texts(table, "run_id"), _unfinished(table)
     kept = [i for i in range(len(ids)) if i not in aside]
+    table = _with_spent(table, kept)
     core = {name: numbers(table, name, kept) for name in _CORE if name in table.cells}
     for i in kept:
         if not math.isfinite(loss := core["loss"][i]) and not loss < 0:
-            empty = table.cells["loss"][i] is None
+            empty = table.cells["loss"][i] in (None, "")
             aside[i] = ("missing", "no loss") if empty else ("diverged", f"loss is {loss:g}")
+    for name in (*_FITTED, "weight"):
+        values = numbers(table, name, kept) if name in table.cells else np.zeros(len(ids))
+        for i in kept:
+            if math.isnan(values[i]):
+                aside.setdefault(i, ("missing", f"no {name}"))
     for i, first in _repeated(table, [i for i in kept if i not in aside]).items():
         aside[i] = ("duplicate", f"the same as row {first}")
     kept = [i for i in kept if i not in aside]
     if not kept:
         rows = len(table.raw.line)
-        raise UserError(f"{table.raw.source}: none of {rows} rows is a finished run with a loss")
+        raise UserError(
+            f"{table.raw.source}: none of {rows} rows is a finished run with a loss; "
+            f"{_left_out(aside, ids, table)}"
+        )
     columns = {
         name: numbers(table, name, kept)
         for name, cells in table.cells.items()
@@ -186,11 +163,13 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
     columns = {name: values[index] for name, values in columns.items()}
     given = tuple(name for name in _FITTED if name in table.cells)
     sizes = Sizes(*(core[name] for name in _FITTED))
-    labels_of = {name: labels(table, name, kept) for name in table.raw.columns}
+    spelled = {name: labels(table, name, kept) for name in table.raw.columns}
+    labels_of = {name: one_spelling(label_R) for name, label_R in spelled.items()}
     ours = {theirs: name for name, theirs in table.title.items() if name in ALIASES}
     group_R, budget_G, source = budgets(core["flops"], columns.get("budget"))
     named = texts(table, "flops_convention")
     conventions = sorted({named[i] for i in kept if named[i]})
+    found = kinds_of(labels_of, ours, sizes, by_column(kinds or {}, list(labels_of)))
     runs = Runs(
         source=table.raw.source,
         row_R=np.array(table.raw.line, np.int64)[index],
@@ -202,11 +181,17 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
         flops_convention=conventions[0] if len(conventions) == 1 else "as_given",
         columns=columns,
         labels=labels_of,
-        kinds=kinds_of(labels_of, ours, sizes, by_column(kinds or {}, list(labels_of))),
+        kinds=found,
         title=table.title,
         given=given,
         aside=tuple(Aside(table.raw.line[i], ids[i], *aside[i]) for i in sorted(aside)),
-        notes=table.warnings + _repeated_names(table, kept) + _mixed(conventions),
+        notes=(
+            *table.warnings,
+            *filter(None, [_left_out(aside, ids, table)]),
+            *_repeated_names(table, kept),
+            *_mixed(conventions),
+            *_spellings(found, spelled, labels_of),
+        ),
         params=core["params"],
         tokens=core["tokens"],
         flops=core["flops"],
@@ -214,6 +199,66 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
     )
     check_units(runs)
     return replace(runs, doubts=doubts(runs))
+
+
+def _with_spent(table: NamedTable, kept: list[int]) -> NamedTable:
+    """Without a column of FLOPs a stated budget is what was spent, where it can be."""
+    if "flops" in table.cells or "budget" not in table.cells:
+        return table
+    spent = numbers(table, "budget", kept)[kept]
+    if np.any(np.isnan(spent)):
+        return table
+    if "params" in table.cells and "tokens" in table.cells:
+        params, tokens = (numbers(table, name, kept)[kept] for name in ("params", "tokens"))
+        if not could_cost(params, tokens, spent):
+            return table
+    title = table.title["budget"]
+    return replace(
+        table,
+        cells=table.cells | {"flops": table.cells["budget"]},
+        title=table.title | {"flops": title},
+        scale=table.scale | {"flops": table.scale.get("budget", 1.0)},
+        warnings=(
+            *table.warnings,
+            f"the table has no flops: those of '{title}' are taken as spent; --columns=budget=none "
+            "counts 6 params tokens",
+        ),
+    )
+
+
+def _left_out(aside: Mapping[int, tuple[str, str]], ids: Sequence[str], table: NamedTable) -> str:
+    """How many rows are not fitted, why, and the first of each kind by name; "" for none."""
+    groups: dict[str, list[int]] = {}
+    for i in sorted(aside):
+        groups.setdefault(aside[i][0], []).append(i)
+    never = groups.pop("rejected", [])  # planned by nobody
+    if not groups:
+        return ""
+    parts = []
+    for status, rows in groups.items():
+        reasons = {aside[i][1] for i in rows}
+        why = f", {reasons.pop()}" if len(reasons) == 1 and reasons != {""} else ""
+        names = [ids[i] or f"row {table.raw.line[i]}" for i in rows[:_NAMED]]
+        more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+        parts.append(f"{len(rows)} {status}{why} ({', '.join(names)}{more})")
+    foreign = {*groups} - _OUR_STATUSES
+    keep = f"; --columns=status={NONE} keeps those that have a loss" if foreign else ""
+    count = sum(map(len, groups.values()))
+    return f"{count} of {len(ids) - len(never)} rows are left out: {', '.join(parts)}{keep}"
+
+
+def _spellings(
+    found: Mapping[str, Column], spelled: Mapping[str, Labels], merged: Mapping[str, Labels]
+) -> list[str]:
+    """Values that were taken for one though they are not written alike."""
+    said = []
+    for name, column in found.items():
+        if column.kind not in ("condition", "setting", "seed"):
+            continue
+        for value in dict.fromkeys(merged[name][spelled[name] != merged[name]]):
+            ways = ", ".join(f"'{x}'" for x in sorted(set(spelled[name][merged[name] == value])))
+            said.append(f"column '{name}': {ways} are one value in different spelling")
+    return said
 
 
 def _unfinished(table: NamedTable) -> dict[int, tuple[str, str]]:
@@ -260,8 +305,6 @@ def _must_be_positive(table: NamedTable, columns: Mapping[str, Floats], kept: li
         values = columns.get(name)
         for i in kept if values is not None else ():
             assert values is not None
-            if math.isnan(values[i]) and name in (*_CORE, "weight"):
-                raise UserError(f"{table.where(i, name)}: the cell is empty")
             if not math.isnan(values[i]) and not 0 < values[i] < math.inf:
                 raise UserError(
                     f"{table.where(i, name)}: {values[i]:g}, a positive number is needed"

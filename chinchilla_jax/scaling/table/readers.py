@@ -23,11 +23,15 @@ Cell = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Raw:
-    """`columns[name][i]` is a cell of the i-th row, which stands at `line[i]` of `source`."""
+    """`columns[name][i]` is a cell of the i-th row, which stands at `line[i]` of `source`.
+
+    Of the columns `twice` the header has two that differ; the first is kept.
+    """
 
     source: str
     columns: dict[str, list[Cell]]
     line: list[int]
+    twice: tuple[str, ...] = ()
 
 
 def read_raw(path: Path) -> Raw:
@@ -81,6 +85,7 @@ def in_memory(table: Any) -> Raw:
             raise UserError(f"{source}: two of its columns have one name")
         columns = {str(name): list(table[name].to_list()) for name in table.columns}
     elif isinstance(table, Sequence) and all(isinstance(row, Mapping) for row in table):
+        table = [_flattened(row) for row in table]
         keys = dict.fromkeys(key for row in table for key in row)
         columns = {str(key): [row.get(key) for row in table] for key in keys}
     else:
@@ -157,9 +162,6 @@ def _csv(path: Path) -> Raw:
     if not rows:
         raise UserError(f"{path}: the file is empty")
     names = [name.strip() for name in rows[0]]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise UserError(f"{path}: column '{sorted(twice)[0]}' stands twice in the header")
     line, kept = [], []
     for number, row in enumerate(rows[1:], 2):
         if not any(cell.strip() for cell in row):
@@ -168,20 +170,35 @@ def _csv(path: Path) -> Raw:
             raise UserError(f"{path}, row {number}: {len(row)} cells, the header has {len(names)}")
         line.append(number)
         kept.append(row)
-    columns: dict[str, list[Cell]] = {
-        name: [row[j].strip() or None for row in kept] for j, name in enumerate(names)
-    }
-    return Raw(str(path), columns, line)
+    columns: dict[str, list[Cell]] = {}
+    twice = []
+    for j, name in enumerate(names):
+        cells: list[Cell] = [row[j].strip() or None for row in kept]
+        if columns.setdefault(name, cells) != cells:
+            twice.append(name)
+    return Raw(str(path), columns, line, tuple(twice))
 
 
-def _objects(path: Path, rows: list[dict[str, Any]]) -> Raw:
-    names = dict.fromkeys(name for row in rows for name in row if name)
-    for row in rows:
-        for name, cell in row.items():
-            if isinstance(cell, (list, dict)):
-                raise UserError(f"{path}, row {row['']}, column '{name}': not a number or a text")
-    columns: dict[str, list[Cell]] = {name: [row.get(name) for row in rows] for name in names}
+def _objects(path: Path | str, rows: list[dict[str, Any]]) -> Raw:
+    """Rows of JSON; what is nested has a dotted name, a list is its text."""
+    flat = [_flattened(row) for row in rows]
+    names = dict.fromkeys(name for row in flat for name in row if name)
+    columns: dict[str, list[Cell]] = {name: [row.get(name) for row in flat] for name in names}
     return Raw(str(path), columns, [row[""] for row in rows])
+
+
+def _flattened(row: Mapping[str, Any]) -> dict[str, Cell]:
+    """{"a": {"b": 1}} as {"a.b": 1}; of two that get one name the flat one counts."""
+    flat: dict[str, Cell] = {}
+    left = [(str(name), value, False) for name, value in reversed(list(row.items()))]
+    while left:
+        name, value, nested = left.pop()
+        if isinstance(value, Mapping):
+            inner = reversed(list(value.items()))
+            left += [(f"{name}.{key}", each, True) for key, each in inner]
+        elif not (nested and (name in row or name in flat)):
+            flat[name] = json.dumps(value) if isinstance(value, list) else value
+    return flat
 
 
 def _jsonl(path: Path) -> Raw:
@@ -190,12 +207,38 @@ def _jsonl(path: Path) -> Raw:
 
 def _json(path: Path) -> Raw:
     try:
-        rows = json.loads(_text(path))
+        data = json.loads(_text(path))
     except (ValueError, RecursionError):
         raise UserError(f"{path}: not JSON") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path}: a list of objects is needed, one per run")
+    rows = _rows_of(data)
+    if rows is None:
+        raise UserError(
+            f"{path}: a list of objects is needed, one per run, or an object of them by name"
+        )
     return _objects(path, [{"": number, **row} for number, row in enumerate(rows, 1)])
+
+
+def _rows_of(data: Any) -> list[dict[str, Any]] | None:
+    """A row per run of a list, of an object of runs by name, or of pandas' three ways to write."""
+    if isinstance(data, list) and all(isinstance(row, dict) for row in data):
+        return data
+    if not isinstance(data, dict) or not data:
+        return None
+    if isinstance(data.get("data"), list) and isinstance(data.get("columns"), list):
+        names = list(map(str, data["columns"]))
+        if all(isinstance(row, list) and len(row) == len(names) for row in data["data"]):
+            return [dict(zip(names, row, strict=True)) for row in data["data"]]
+    lists = [value for value in data.values() if isinstance(value, list) and value]
+    if len(lists) == 1 and all(isinstance(row, dict) for row in lists[0]):
+        return lists[0]  # {"runs": [...], ...}
+    if len(lists) == len(data) and len({*map(len, lists)}) == 1:
+        return [dict(zip(data, row, strict=True)) for row in zip(*lists, strict=True)]
+    if not all(isinstance(value, dict) for value in data.values()):
+        return None
+    inner = dict.fromkeys(key for value in data.values() for key in value)
+    if inner and all(key.isdigit() for key in inner):  # a column each, by number of the row
+        return [{name: cells.get(key) for name, cells in data.items()} for key in inner]
+    return [{"name": name, **row} for name, row in data.items()]
 
 
 def _parquet(path: Path) -> Raw:
@@ -214,6 +257,11 @@ def _parquet(path: Path) -> Raw:
         for number, cell in enumerate(cells, 1):
             if isinstance(cell, bytes):  # texts of a writer that does not say so
                 columns[name][number - 1] = _decoded(cell)
-            elif cell is not None and not isinstance(cell, (str, int, float, bool)):
+            elif cell is not None and not isinstance(cell, (str, int, float, bool, dict)):
                 columns[name][number - 1] = str(cell)
+    if any(isinstance(cell, dict) for cells in columns.values() for cell in cells[:1]):
+        rows = [
+            dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)
+        ]
+        return _objects(path, [{"": number, **row} for number, row in enumerate(rows, 1)])
     return Raw(str(path), columns, list(range(1, table.num_rows + 1)))

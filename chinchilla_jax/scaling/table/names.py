@@ -1,0 +1,197 @@
+"""Which column of a file is which of ours: by usual names, by units in names, or by what was said.
+
+A name counts with or without its path (`summary.eval/loss`, `throughput/total_tokens`) and its unit
+(`params_M`, `total_gflops`). A loss of held-out text is taken before one whose text is not
+named, and told; that of training only where it is asked for.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.scaling.table import units
+from chinchilla_jax.scaling.table.kinds import words
+
+# Usual names of each column, best first; compared without case, spaces and punctuation.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "params": (
+        "params", "params_total", "n_params", "num_params", "parameters", "n_parameters",
+        "num_parameters", "total_params", "parameter_count", "params_count", "model_size",
+        "model_params", "N", "nonzero_params",
+    ),
+    "tokens": (
+        "tokens", "n_tokens", "num_tokens", "training_tokens", "train_tokens", "total_tokens",
+        "tokens_total", "tokens_seen", "tokens_trained", "trained_tokens", "num_tokens_seen", "D",
+    ),
+    "flops": (
+        "flops", "flop", "training_flop", "training_flops", "train_flops", "total_flops",
+        "flops_total", "compute", "C",
+    ),
+    "loss": (
+        "val_loss", "validation_loss", "eval_loss", "test_loss", "final_val_loss",
+        "val_bpb", "eval_bpb", "loss", "final_loss", "L", "lm_loss",
+    ),
+    "loss_se": ("loss_se", "loss_stderr", "loss_standard_error"),
+    "budget": ("budget", "flops_budget", "compute_budget", "isoflop_budget"),
+    "learning_rate": ("learning_rate", "lr", "peak_lr", "max_lr"),
+    "seed": ("seed", "rng_seed"),
+    "step": ("step", "steps_done", "global_step"),
+    "weight": ("weight", "fit_weight"),
+    "params_non_embedding": (
+        "params_non_embedding", "non_embedding_params", "n_params_non_embedding",
+    ),
+    "run_id": ("run_id", "run", "run_name", "name", "id", "model"),
+    "status": ("status", "state"),
+}  # fmt: skip
+FITTED = ("params", "tokens", "flops", "loss")
+NONE = "none"  # --columns=status=none: the table has no such column
+# A column that is one of these cannot be another of them too.
+ALONE = ("params", "tokens", "flops", "loss", "loss_se", "learning_rate", "seed", "step", "weight")
+_INSIDE = (*FITTED, "params_non_embedding", "budget", "learning_rate", "seed")  # by path or unit
+_IN_UNITS = ("params", "tokens", "flops", "params_non_embedding", "budget")
+_TRAINING = re.compile(r"\btrain(ing)?\b")
+_HELD_OUT = re.compile(r"\b(val|valid|validation|eval|evaluation|test)\b")
+_PER_BYTE = re.compile(r"\b(bpb|bpc|bits per (byte|char|character))\b")
+# Words of a name that may mean one of ours, where none of the usual ones is there.
+_NEAR = {
+    "loss": r"\b(loss(es)?|nll|cross entropy|bpb|bpc|bits per (byte|char)|ppl|perplexity)\b",
+    "params": r"\b(n?params?|n?parameters?)\b|^(model )?sizes?$",
+    "tokens": r"\b(n?tokens?|toks?)\b",
+    "flops": r"\b([kmgtpez]?flops?|compute)\b",
+}
+_OTHERS = re.compile(r"\b(per|se|std|stderr|grad|batch|unique|vocab|embedding|embeds?|aux|z)\b")
+_SHOWN = 30  # columns that a message lists
+
+Found = tuple[str, float]  # the file's name of a column, and the unit of its numbers
+
+
+def asked(columns: Mapping[str, str], names: Sequence[str], source: str) -> dict[str, Found]:
+    """What `--columns` names, `1e9*gflops` with its factor; `none` is left out.
+
+    Raises:
+      UserError: there is no such column.
+    """
+    found = {}
+    for ours, text in columns.items():
+        if text == NONE and NONE not in names:
+            continue
+        name, factor = (text, None) if text in names else units.scaled(text)
+        if name not in names:
+            raise UserError(
+                f"{source}: no column '{name}' for {ours}{nearest(name, names)} "
+                f"(there are {shown(names)})"
+            )
+        if factor is None:
+            factor = units.of_name(name)[1] if ours in _IN_UNITS else 1.0
+        found[ours] = (name, factor)
+    return found
+
+
+def usual(ours: str, names: Sequence[str]) -> list[Found]:
+    """The columns that may be `ours` by their names, the best first."""
+    ranked = []
+    for place, name in enumerate(names):
+        if ours == "loss" and _TRAINING.search(words(name)):
+            continue
+        for inside, (tail, factor) in enumerate(_readings(name, ours)):
+            rank = _RANK[ours].get(_key(tail))
+            if rank is None or (inside and len(_key(tail)) == 1):
+                continue
+            heldout = ours == "loss" and bool(_HELD_OUT.search(words(name)))
+            order = (ours == "loss" and not heldout, inside > 0, rank, place)
+            ranked.append((order, (name, factor)))
+            break
+    first: dict[str, Found] = {}
+    for _, found in sorted(ranked):
+        first.setdefault(_key(found[0]), found)
+    return list(first.values())
+
+
+def _readings(name: str, ours: str) -> Iterator[Found]:
+    """The name as it is, then without its path from the longest end to the shortest, and unit."""
+    yield name, 1.0
+    if ours not in _INSIDE:
+        return
+    cuts = [0, *(match.end() for match in re.finditer(r"[./]", name))]
+    for cut in cuts:
+        if cut:
+            yield name[cut:], 1.0
+        if ours in _IN_UNITS:
+            base, factor = units.of_name(name[cut:])
+            if factor != 1.0:
+                yield base, factor
+
+
+def told(ours: str, found: Found, others: Sequence[Found]) -> list[str]:
+    """What a person must hear of the choice of a column that is fitted."""
+    name, factor = found
+    said = []
+    rest = [f"'{other}'" for other, _ in others]
+    if rest:
+        said.append(f"column '{name}' is taken as {ours}; there is also {shown(rest)}")
+    if factor != 1.0:
+        said.append(
+            f"column '{name}' counts {ours} in units of {factor:g} by its name; "
+            f"--columns={ours}=1*{name} takes it as it stands"
+        )
+    if ours == "loss" and _PER_BYTE.search(words(name)):
+        said.append(f"losses are those of '{name}', in bits per byte and not nats per token")
+    return said
+
+
+def lacking(need: Sequence[str], have: Mapping[str, str], names: Sequence[str], source: str) -> str:
+    """All that is missing in one line, with what was recognised and which columns may be meant.
+
+    Args:
+      need: what lacks, of FITTED; of params, tokens and flops two suffice.
+      have: our name -> the file's, of what was found.
+    """
+    sizes = [ours for ours in need if ours != "loss"]
+    wanted = ["loss"] * ("loss" in need)
+    wanted += ["two of params, tokens, flops"] if len(sizes) > 1 else []
+    free = [name for name in names if name not in have.values()]
+    asked_for = ["loss"] * ("loss" in need) + sizes * (len(sizes) > 1)
+    guesses = {ours: near(ours, free) for ours in asked_for}
+    hints = [f"{ours}={name}" for ours, name in guesses.items() if name]
+    seen = [f"{ours} is '{name}'" for ours, name in have.items() if ours in FITTED]
+    example = f"--columns={','.join(hints)}?" if hints else "--columns=params=N,loss=..."
+    return (
+        f"{source}: no column for {' and '.join(wanted)} among {shown(names)}; "
+        f"{'recognised: ' + ', '.join(seen) + '; ' if seen else ''}name them with {example}"
+    )
+
+
+def near(ours: str, names: Sequence[str]) -> str | None:
+    """The column that may be `ours` though its name is none of the usual ones."""
+    pattern = re.compile(_NEAR[ours])
+    likely = [
+        name for name in names if pattern.search(words(name)) and not _OTHERS.search(words(name))
+    ]
+    if likely:
+        likely.sort(key=lambda name: (
+            bool(_TRAINING.search(words(name))) and ours == "loss",
+            not (_HELD_OUT.search(words(name)) or re.search(r"\b(total|trained)\b", words(name))),
+        ))  # fmt: skip
+        return likely[0]
+    close = [alias for alias in ALIASES[ours] if len(alias) > 3]
+    return next(
+        (name for name in names if difflib.get_close_matches(name.lower(), close, 1, 0.8)), None
+    )
+
+
+def shown(names: Sequence[str]) -> str:
+    """The names, the first of many."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _key(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+_RANK = {
+    ours: {_key(alias): rank for rank, alias in reversed(list(enumerate(aliases)))}
+    for ours, aliases in ALIASES.items()
+}

@@ -1,0 +1,55 @@
+"""Units of counts: in the name of a column, `params_M`, or as a factor before it, `1e9*gflops`."""
+
+import math
+import re
+
+from chinchilla_jax.scaling.table.kinds import words
+
+_COUNTS = {
+    **dict.fromkeys(("k", "thousand", "thousands"), 1e3),
+    **dict.fromkeys(("m", "mm", "mil", "million", "millions"), 1e6),
+    **dict.fromkeys(("b", "bn", "bil", "billion", "billions"), 1e9),
+    **dict.fromkeys(("t", "tn", "trillion", "trillions"), 1e12),
+}
+_PREFIXES = {
+    "k": 1e3, "kilo": 1e3, "m": 1e6, "mega": 1e6, "g": 1e9, "giga": 1e9, "t": 1e12, "tera": 1e12,
+    "p": 1e15, "peta": 1e15, "e": 1e18, "exa": 1e18, "z": 1e21, "zetta": 1e21,
+}  # fmt: skip
+_DAY = 86400.0  # seconds: a petaFLOP/s-day is 8.64e19 FLOPs (Kaplan et al. 2001.08361)
+_FLOPS = re.compile(
+    rf"^({'|'.join(sorted(_PREFIXES, key=len, reverse=True))}) ?(flops?|f)( s)?( ?days?)?$"
+)
+_TEN = re.compile(r"^(1e|e|10)(\d{1,2})$")  # tokens_1e9
+
+
+def of_name(name: str) -> tuple[str, float]:
+    """A column's name without its unit, and what one of it is; 1 where the name has none.
+
+    >>> of_name("params (M)"), of_name("total_gflops"), of_name("tokens")
+    (('params', 1000000.0), ('total flops', 1000000000.0), ('tokens', 1.0))
+    """
+    spoken = words(name).split()
+    for begin in range(len(spoken)):
+        unit = _FLOPS.match(" ".join(spoken[begin:]))
+        # FLOP/s are no cost, FLOP/s-days are; PF alone is neither.
+        if unit and bool(unit[3]) <= bool(unit[4]) and (unit[2] != "f" or unit[4]):
+            days = _DAY if unit[4] else 1.0
+            return " ".join([*spoken[:begin], "flops"]), _PREFIXES[unit[1]] * days
+    if len(spoken) > 1:
+        if spoken[-1] in _COUNTS:
+            return " ".join(spoken[:-1]), _COUNTS[spoken[-1]]
+        if spoken[0] in _COUNTS and len(spoken[0]) > 2:
+            return " ".join(spoken[1:]), _COUNTS[spoken[0]]
+        if power := _TEN.match(spoken[-1]):
+            return " ".join(spoken[:-1]), 10.0 ** int(power[2])
+    return name, 1.0
+
+
+def scaled(text: str) -> tuple[str, float | None]:
+    """`1e9*gflops` as the column's name and the factor; None where there is none."""
+    factor, star, name = text.partition("*")
+    try:
+        value = float(factor)
+    except ValueError:
+        return text, None
+    return (name.strip(), value) if star and 0 < value < math.inf else (text, None)

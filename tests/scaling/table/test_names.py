@@ -1,0 +1,260 @@
+"""Other people's names, units and shapes of tables, as they come out of their tools."""
+
+import json
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.table import units
+from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.known import TRUE, grid
+
+PARAMS, TOKENS, BUDGET = grid([1e18, 1e19, 1e20], 6, 4.0)
+LOSS = TRUE.loss(PARAMS, TOKENS)
+
+
+def table(**columns):
+    """Columns by name; an underscore pair stands for a slash."""
+    return {name.replace("__", "/"): list(column) for name, column in columns.items()}
+
+
+@pytest.mark.parametrize("name", ["eval_loss", "val_loss", "eval/loss", "Validation Loss",
+                                  "summary.eval/loss", "test_loss", "val_bpb"])  # fmt: skip
+@pytest.mark.parametrize("beside", ["loss", "train_loss", "train/loss", "final_loss"])
+def test_held_out_loss_comes_before_any_other(name, beside):
+    columns = {beside: 0.9 * LOSS**2, name: LOSS}
+    for order in (list(columns), list(columns)[::-1]):
+        runs = read_runs(table(params=PARAMS, tokens=TOKENS, **{n: columns[n] for n in order}))
+        np.testing.assert_array_equal(runs.loss, LOSS)
+        said = [note for note in runs.notes if f"'{name}' is taken as loss" in note]
+        assert len(said) == ("train" not in beside)
+        assert all(f"'{beside}'" in note for note in said)
+
+
+def test_the_loss_of_training_is_asked_for():
+    runs = table(params=PARAMS, tokens=TOKENS, train_loss=LOSS)
+    with pytest.raises(UserError, match=r"--columns=loss=train_loss\?"):
+        read_runs(runs)
+    np.testing.assert_array_equal(read_runs(runs, {"loss": "train_loss"}).loss, LOSS)
+
+
+def test_two_of_one_meaning_are_told_unless_they_hold_the_same():
+    same = read_runs(table(params=PARAMS, n_params=PARAMS, tokens=TOKENS, loss=LOSS))
+    assert not any("there is also" in note for note in same.notes)
+    told = read_runs(table(params=PARAMS, n_params=2 * PARAMS, tokens=TOKENS, loss=LOSS))
+    assert "column 'params' is taken as params; there is also 'n_params'" in told.notes
+
+
+def test_a_column_that_is_mostly_empty_does_not_stand_for_the_full_one():
+    few = [x if i < 4 else "" for i, x in enumerate(LOSS)]
+    runs = read_runs(table(params=PARAMS, tokens=TOKENS, loss=LOSS, eval_loss=few))
+    np.testing.assert_array_equal(runs.loss, LOSS)
+    runs = read_runs(table(params=PARAMS, tokens=[""] * len(LOSS), flops=BUDGET, loss=LOSS))
+    np.testing.assert_allclose(runs.tokens, TOKENS)
+
+
+def test_a_stated_budget_is_what_was_spent():
+    runs = read_runs(table(params=1.7 * PARAMS, tokens=TOKENS, flops_budget=BUDGET, loss=LOSS))
+    np.testing.assert_array_equal(runs.flops, BUDGET)
+    assert "flops" in runs.given and runs.budgets_from == "column"
+    assert any("'flops_budget' are taken as spent" in note for note in runs.notes)
+    runs = read_runs(
+        table(params=PARAMS, tokens=TOKENS, flops_budget=BUDGET, loss=LOSS), {"budget": "none"}
+    )
+    np.testing.assert_allclose(runs.flops, 6 * PARAMS * TOKENS)
+    assert runs.budgets_from == "grouped"
+
+
+def test_a_budget_that_is_a_label_costs_nothing():
+    label = np.searchsorted(np.unique(BUDGET), BUDGET) + 1
+    runs = read_runs(table(params=PARAMS, tokens=TOKENS, budget=label, loss=LOSS))
+    np.testing.assert_allclose(runs.flops, 6 * PARAMS * TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "factor"),
+    [
+        ("params_M", "params", 1e6), ("params (B)", "params", 1e9), ("paramsM", "params", 1e6),
+        ("million_params", "params", 1e6), ("params_millions", "params", 1e6),
+        ("tokens_B", "tokens", 1e9), ("tokens [bn]", "tokens", 1e9), ("tokens_T", "tokens", 1e12),
+        ("tokens_1e9", "tokens", 1e9), ("total_gflops", "total flops", 1e9),
+        ("GFLOPs", "flops", 1e9), ("train exaFLOPs", "train flops", 1e18),
+        ("zflop", "flops", 1e21), ("PF-days", "flops", 8.64e19), ("pflops_days", "flops", 8.64e19),
+        ("params", "params", 1.0), ("model", "model", 1.0), ("tflops_per_s", "tflops_per_s", 1.0),
+        ("m", "m", 1.0), ("gflops/s", "gflops/s", 1.0),
+    ],
+)  # fmt: skip
+def test_a_unit_in_a_name(name, base, factor):
+    assert units.of_name(name) == (base, pytest.approx(factor))
+
+
+def test_units_by_name_or_by_a_factor_give_the_numbers():
+    columns = {"params_M": PARAMS / 1e6, "tokens (B)": TOKENS / 1e9,
+               "throughput/total_gflops": BUDGET / 1e9, "eval/loss": LOSS}  # fmt: skip
+    runs = read_runs(table(**columns))
+    asked = {"params": "1e6*params_M", "tokens": "1e9*tokens (B)",
+             "flops": "1e9*throughput/total_gflops", "loss": "eval/loss"}  # fmt: skip
+    for found in (runs, read_runs(table(**columns), asked)):
+        np.testing.assert_allclose(found.params, PARAMS)
+        np.testing.assert_allclose(found.tokens, TOKENS)
+        np.testing.assert_allclose(found.flops, BUDGET)
+        assert len(found.budget_G) == 3
+    assert any("'params_M' counts params in units of 1e+06" in note for note in runs.notes)
+    with pytest.raises(UserError, match="where training costs about 6"):
+        read_runs(table(**columns), {"params": "1*params_M"})
+    with pytest.raises(UserError, match="no column 'param_M' for params; did you mean params_M"):
+        read_runs(table(**columns), {"params": "1e6*param_M"})
+
+
+def test_one_message_says_all_that_lacks_what_was_found_and_what_may_be_meant():
+    with pytest.raises(UserError) as told:
+        read_runs(table(n_params=PARAMS, data_tokens=TOKENS, batch_tokens=TOKENS, depth=PARAMS,
+                        paloma_c4_bpb=LOSS, bpb_se=LOSS))  # fmt: skip
+    text = str(told.value)
+    assert "no column for loss and two of params, tokens, flops" in text
+    assert "recognised: params is 'n_params'" in text
+    assert text.endswith("--columns=loss=paloma_c4_bpb,tokens=data_tokens?")
+    wide = {f"column {i}": PARAMS for i in range(200)}
+    with pytest.raises(UserError) as told:
+        read_runs(wide)
+    assert len(str(told.value)) < 800 and "and 170 more" in str(told.value)
+
+
+def test_a_column_that_may_be_the_missing_one_is_named():
+    runs = read_runs(table(params=PARAMS, flops=BUDGET, loss=LOSS, data_tokens=3 * TOKENS))
+    assert any("--columns=tokens=data_tokens?" in note for note in runs.notes)
+
+
+ROWS = [{"params": n, "tokens": d, "loss": x} for n, d, x in zip(PARAMS, TOKENS, LOSS, strict=True)]
+
+
+@pytest.mark.parametrize("column", ["params", "tokens", "loss", "flops"])
+def test_an_empty_cell_costs_its_row(column):
+    rows = [row | {"flops": c, "run_id": f"r{i}"} for i, (row, c) in
+            enumerate(zip(ROWS, BUDGET, strict=True))]  # fmt: skip
+    rows[4] = rows[4] | {column: ""}
+    runs = read_runs(rows)
+    assert len(runs) == len(ROWS) - 1
+    assert [(a.run_id, a.status, a.reason) for a in runs.aside] == [
+        ("r4", "missing", f"no {column}")
+    ]
+    assert f"1 of {len(ROWS)} rows are left out: 1 missing, no {column} (r4)" in runs.notes
+
+
+def test_rows_left_out_are_counted_named_and_can_be_kept():
+    rows = [
+        row | {"Name": f"r{i}", "State": "crashed" if i in (1, 5, 7, 9) else "finished"}
+        for i, row in enumerate(ROWS)
+    ]
+    rows[3]["loss"] = "nan"
+    runs = read_runs(rows)
+    assert len(runs) == len(ROWS) - 5
+    said = (
+        f"5 of {len(ROWS)} rows are left out: 4 crashed (r1, r5, r7 and 1 more), 1 diverged, loss "
+        "is nan (r3); --columns=status=none keeps those that have a loss"
+    )
+    assert said in runs.notes
+    assert len(read_runs(rows, {"status": "none"})) == len(ROWS) - 1
+    with pytest.raises(UserError, match=r"are left out: .* crashed"):
+        read_runs([row | {"State": "crashed"} for row in rows])
+
+
+def test_values_that_differ_in_case_or_spaces_are_one():
+    ways = ["AdamW", "adamw", " ADAMW "]
+    rows = [row | {"optimizer": ways[i % 3]} for i, row in enumerate(ROWS)]
+    runs = read_runs(rows)
+    assert not runs.names("condition")
+    rows += [row | {"optimizer": "Muon", "loss": 1.01 * row["loss"]} for row in ROWS]
+    runs = read_runs(rows)
+    assert set(runs.condition_labels("optimizer")) == {"AdamW", "Muon"}
+    assert any("'ADAMW', 'AdamW', 'adamw' are one value" in note for note in runs.notes)
+
+
+def nested(row):
+    return {
+        "config": {"trainer": {"batch": 64}, "model": {"params": row["params"]}},
+        "summary": {"eval/loss": row["loss"], "tokens": row["tokens"]},
+        "tags": ["a", "b"],
+    }
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [nested(row) for row in ROWS],
+        {f"run-{i}": nested(row) for i, row in enumerate(ROWS)},
+        {"project": "x", "runs": [nested(row) for row in ROWS]},
+        {name: {str(i): row[name] for i, row in enumerate(ROWS)} for name in ROWS[0]},
+        {name: [row[name] for row in ROWS] for name in ROWS[0]},
+        {"columns": [*ROWS[0]], "index": [*range(len(ROWS))],
+         "data": [[*row.values()] for row in ROWS]},
+    ],
+    ids=["list", "by name", "inside", "pandas columns", "lists", "pandas split"],
+)  # fmt: skip
+def test_json_of_any_shape(data, tmp_path):
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps(data))
+    runs = read_runs(path)
+    np.testing.assert_array_equal(runs.params, PARAMS)
+    np.testing.assert_array_equal(runs.tokens, TOKENS)
+    np.testing.assert_array_equal(runs.loss, LOSS)
+    if "run-0" in data:
+        assert runs.run_id_R[3] == "run-3"
+
+
+def test_what_is_nested_gives_way_to_what_is_flat():
+    rows = [{"a": {"b": 7}, "a.b": i, "c": {"params": 3.0}} | row for i, row in enumerate(ROWS)]
+    runs = read_runs(rows)
+    np.testing.assert_array_equal(runs.params, PARAMS)
+    assert [*runs.labels["a.b"][:3]] == ["0", "1", "2"]
+
+
+def test_a_header_that_nobody_needs_may_stand_twice(tmp_path):
+    lines = ["params,tokens,loss,note,note"]
+    lines += [f"{n!r},{d!r},{x!r},a,b" for n, d, x in zip(
+        PARAMS.tolist(), TOKENS.tolist(), LOSS.tolist(), strict=True)]  # fmt: skip
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join(lines))
+    np.testing.assert_array_equal(read_runs(path).loss, LOSS)
+    path.write_text("\n".join(lines).replace("note,note", "note,loss"))
+    with pytest.raises(UserError, match="'loss' stands twice"):
+        read_runs(path)
+
+
+def steps(rows_a_run, **columns):
+    return [
+        row | {"name": f"m{i}", "step": s, "tokens": row["tokens"] * s / rows_a_run}
+        | {name: of(i, s) for name, of in columns.items()}
+        for i, row in enumerate(ROWS)
+        for s in range(1, rows_a_run + 1)
+    ]  # fmt: skip
+
+
+def test_logs_and_finished_runs_are_told_apart_by_what_they_hold():
+    assert len(read_runs(steps(12))) == len(ROWS)
+    for finished in (steps(3), steps(12, seed=lambda _, s: s)):
+        assert len(read_runs(finished)) == len(finished)
+    assert len(read_runs(steps(3), rows="curves")) == len(ROWS)
+    assert len(read_runs(steps(12), rows="runs")) == 12 * len(ROWS)
+    with pytest.raises(UserError, match="--rows=curves needs a column of run_id"):
+        read_runs(ROWS, rows="curves")
+
+
+def test_the_result_of_a_log_is_the_last_loss_that_was_measured():
+    rows = [row if row["step"] < 12 else row | {"loss": None} for row in steps(12)]
+    runs = read_runs(rows)
+    assert not runs.aside
+    np.testing.assert_allclose(runs.tokens, TOKENS * 11 / 12)
+
+
+@pytest.mark.parametrize("sizes", [3, 4])
+def test_the_budgets_of_a_small_grid_are_found(sizes):
+    params, tokens, _ = grid([1e18, 3e18, 1e19, 3e19], sizes, 3.0)
+    tokens = np.round(tokens / 1e6) * 1e6
+    runs = read_runs(table(params=params, tokens=tokens, loss=TRUE.loss(params, tokens)))
+    assert list(runs.group_R) == [g for g in range(4) for _ in range(sizes)]
+    scattered = 10 ** np.random.default_rng(0).uniform(18, 21, 60)
+    tokens = scattered / (6 * 1e8)
+    runs = read_runs(table(params=[1e8] * 60, tokens=tokens, loss=TRUE.loss(1e8, tokens)))
+    assert len(runs.budget_G) == 0

@@ -68,15 +68,15 @@ def derived(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def explained(law: str) -> tuple[str, ...]:
-    """The columns of the technique whose law has this name; none for other laws."""
+    """The columns of the technique that has a law of this name; none for other laws."""
     return tuple(
         name
         for technique in TECHNIQUES
-        if technique.law is not None and technique.law.name == law
+        if law in (its.name for its in technique.laws)
         for name in technique.columns(technique.off)
     )
 
 
 def laws() -> tuple[Law, ...]:
-    """The laws of those that have one."""
-    return tuple(technique.law for technique in TECHNIQUES if technique.law is not None)
+    """The laws of all of them."""
+    return tuple(law for technique in TECHNIQUES for law in technique.laws)

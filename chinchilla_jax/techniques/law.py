@@ -8,8 +8,8 @@ exponents. `scaling/laws` does the rest, and a new law is one file with one `Law
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ from chinchilla_jax.experiment.errors import UserError
 Array = NDArray[np.float64]
 Values = Mapping[str, Array]
 """Arrays by name: a law's parameters, or the columns of a table. They broadcast together."""
+
+
+def _as_dense(x: Values) -> Array:
+    return np.ones(())
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class Law:
       natural: (nonlinear variables, coefficients c_k) -> parameters of `form`.
       frontier: whether it describes only the best run of each budget.
       layout: columns that say how parameters are laid out; with them, N alone has no optimum.
+      aliases: other names of a column in tables of runs.
+      ordinary: what a column is in a run without the technique: a number, or as another column.
+      price: columns -> training FLOPs over 6 N D, with N the parameters that `form` counts.
     """
 
     name: str
@@ -51,6 +58,23 @@ class Law:
     natural: Callable[[Values, Sequence[Array]], dict[str, Array]]
     frontier: bool = False
     layout: tuple[str, ...] = ()
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ordinary: Mapping[str, float | str] = field(default_factory=dict)
+    price: Callable[[Values], Array] = _as_dense
+
+    def source_of(self, column: str, names: Collection[str]) -> str:
+        """Which of `names` holds a column: itself or the first of its aliases, else itself."""
+        known = (column, *self.aliases.get(column, ()))
+        return next((name for name in known if name in names), column)
+
+    def completed(self, columns: Mapping[str, Array | float]) -> dict[str, Array | float]:
+        """With ordinary values of the columns that are missing, as far as they are known."""
+        values = {
+            name: columns.get(value, value) if isinstance(value, str) else value
+            for name, value in self.ordinary.items()
+        }
+        known = {name: value for name, value in values.items() if not isinstance(value, str)}
+        return {**known, **columns}
 
     def predict(self, parameters: Mapping[str, float], **columns: Array | float) -> Array:
         """Loss in nats per token at the given columns (floats or arrays that broadcast).

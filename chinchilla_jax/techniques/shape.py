@@ -198,4 +198,4 @@ WIDTH_DEPTH = Law(
     layout=("width", "depth"),
 )
 
-TECHNIQUE = Technique(name="shape", off=Shape(), model=shaped, law=WIDTH_DEPTH)
+TECHNIQUE = Technique(name="shape", off=Shape(), model=shaped, laws=(WIDTH_DEPTH,))

@@ -8,12 +8,16 @@ unless `table_exponent` says otherwise; theirs is .5.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.parameters import PARAMETERS, Parameter, parameters, size
 from chinchilla_jax.experiment.schema import require
+from chinchilla_jax.techniques.law import Array, Law, Values, power_terms
 from chinchilla_jax.techniques.technique import Facts, Ledger, Technique, Weights
 
 _WHERE = "techniques.sparsity"
@@ -159,4 +163,82 @@ def _position_bits(stored: int, nonzero: int, block: int) -> int:
     return min(stored, nonzero * (block - 1).bit_length())
 
 
-TECHNIQUE = Technique(name="sparsity", off=Sparsity(), model=possible, ledger=counted)
+_PRUNED = 0.625  # of the level is gone on average over training, by the ramp of the default
+
+
+def _form(p: Values, x: Values) -> Array:
+    constant = p["a_S"] * (1 - x["sparsity"]) ** p["b_S"] + p["c_S"]
+    size = constant * x["nonzero_params"] ** -p["b_N"]
+    return size + (p["a_D"] / x["tokens"]) ** p["b_D"] + p["c"]
+
+
+def _linear(p: Values, x: Values) -> tuple[Sequence[Array], Array]:
+    size = x["nonzero_params"] ** -p["b_N"]
+    data = x["tokens"] ** -p["b_D"]
+    return ((1 - x["sparsity"]) ** p["b_S"] * size, size, data, np.ones_like(size)), np.ones(())
+
+
+def _natural(p: Values, c: Sequence[Array]) -> dict[str, Array]:
+    return {**p, "a_S": c[0], "c_S": c[1], "a_D": c[2] ** (1 / p["b_D"]), "c": c[3]}
+
+
+def _price(x: Values) -> Array:
+    return (1 - _PRUNED * x["sparsity"]) / (1 - x["sparsity"])
+
+
+def dense_size_multiplier(parameters: Mapping[str, float], sparsity: float) -> float:
+    """How many times larger a dense model matches a sparse one with as many non-zero parameters.
+
+    ((a_S (1-S)^b_S + c_S) / (a_S + c_S))^(-1/b_N): section 3 of the paper.
+    """
+    p = parameters
+    ratio = (p["a_S"] * (1 - sparsity) ** p["b_S"] + p["c_S"]) / (p["a_S"] + p["c_S"])
+    return float(ratio ** (-1 / p["b_N"]))
+
+
+SPARSITY = Law(
+    name="sparsity",
+    formula="L = (a_S (1-S)^b_S + c_S) N^-b_N + (a_D/D)^b_D + c, N non-zero parameters",
+    source="Frantar et al. 2023, arXiv 2309.08520, equation 1",
+    columns=("sparsity", "nonzero_params", "tokens"),
+    parameters=("a_S", "b_S", "c_S", "b_N", "a_D", "b_D", "c"),
+    form=_form,
+    ranges={"b_S": (0.1, 3.0), "b_N": (0.05, 0.8), "b_D": (0.05, 0.8)},
+    linear=_linear,
+    natural=_natural,
+    aliases={"sparsity": ("sparsity_level",), "nonzero_params": ("params_nonzero",)},
+    ordinary={"sparsity": 0.0, "nonzero_params": "params"},
+    price=_price,
+)
+
+
+def _average_form(p: Values, x: Values) -> Array:
+    size, data = x["params_average"] ** -p["alpha"], x["tokens"] ** -p["beta"]
+    return p["E"] + p["A"] * size + p["B"] * data
+
+
+def _average_linear(p: Values, x: Values) -> tuple[Sequence[Array], Array]:
+    terms = x["params_average"] ** -p["alpha"], x["tokens"] ** -p["beta"]
+    return (np.ones_like(terms[0]), *terms), np.ones(())
+
+
+AVERAGE_SIZE = Law(
+    name="average_size",
+    formula="L = E + A/N^alpha + B/D^beta, N non-zero parameters over the steps of training",
+    source="Jin et al. 2025, arXiv 2501.12486, abstract",
+    columns=("params_average", "tokens"),
+    parameters=("E", "A", "B", "alpha", "beta"),
+    form=_average_form,
+    ranges={"alpha": (0.05, 1.5), "beta": (0.05, 1.5)},
+    linear=_average_linear,
+    natural=power_terms("E", "A", "B"),
+    ordinary={"params_average": "params"},
+)
+
+TECHNIQUE = Technique(
+    name="sparsity",
+    off=Sparsity(),
+    model=possible,
+    ledger=counted,
+    laws=(SPARSITY, AVERAGE_SIZE),
+)

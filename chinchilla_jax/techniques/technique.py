@@ -176,7 +176,7 @@ class Technique:
       off: the configuration under which a run is the dense run, to the bit.
       model: (planned shape, config) -> the shape that is trained. UserError for one that cannot be.
       ledger: (ledger, config, facts of the run) -> the ledger with what it adds or saves.
-      law: the loss under it, where somebody has published a form.
+      laws: the loss under it, in the forms that have been published.
       derived: result row of a run -> the further rows that it stands for, where the technique has
         measured several things of it at its end: each with its own run id, columns and loss.
     """
@@ -185,7 +185,7 @@ class Technique:
     off: Any
     model: Callable[[ModelConfig, Any], ModelConfig] = _same_model
     ledger: Callable[[Ledger, Any, Facts], Ledger] = _same_ledger
-    law: Law | None = None
+    laws: tuple[Law, ...] = ()
     derived: Callable[[Mapping[str, Any]], tuple[dict[str, Any], ...]] = _no_rows
 
     def columns(self, config: Any) -> dict[str, Any]:

@@ -12,7 +12,13 @@ from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.ledger import dense, facts, ledger
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.techniques import Techniques
-from chinchilla_jax.techniques.sparsity import Sparsity, possible, schedule
+from chinchilla_jax.techniques.sparsity import (
+    AVERAGE_SIZE,
+    SPARSITY,
+    Sparsity,
+    possible,
+    schedule,
+)
 from tests.training.helpers import small_run
 
 MODEL = ModelConfig(width=32, depth=2, heads=4, kv_heads=4, head_size=8, ff_size=96)
@@ -160,3 +166,16 @@ def test_a_grid_over_levels_pairs_each_with_its_dense_run():
         assert (
             len({(c.params, c.tokens, c.flops, c.run.batch_size, c.run.steps) for c in size}) == 1
         )
+
+
+@pytest.mark.parametrize("level", [0.5, 0.75])
+def test_a_laws_price_is_the_average_of_the_ledger(level):
+    """C = 6 N D (1 - .625 S) / (1 - S), N non-zero (Frantar et al. 2023), is 6 times Jin's N D."""
+    found = of(Sparsity(level=level, updates=5000), steps=100_000)
+    average = sum(w.average for w in found.weights if w.kind == "hidden")
+    nonzero = sum(w.nonzero for w in found.weights if w.kind == "hidden")
+    assert average / nonzero == pytest.approx(SPARSITY.price({"sparsity": level}), rel=2e-4)
+    columns = {"params": 1e8, "tokens": 1e9}
+    dense = AVERAGE_SIZE.completed(columns)
+    assert dense["params_average"] == 1e8 and SPARSITY.completed(columns)["nonzero_params"] == 1e8
+    assert SPARSITY.price(SPARSITY.completed({})) == 1

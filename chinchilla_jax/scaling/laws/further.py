@@ -69,7 +69,9 @@ def fit_laws(
         weights_R = law_weights(table, objective)
         keep = _lowest(table) if law.frontier else np.ones(len(table), bool)
         for name in law.columns:
-            if name in columns:
+            source = law.source_of(name, columns)
+            if source in columns:
+                columns[name] = columns[source]
                 keep &= np.isfinite(columns[name])
         chosen = {name: column[keep] for name, column in columns.items()}
         data = (law, chosen, table.loss[keep])
@@ -87,7 +89,8 @@ def spanned(law: Law, runs: Runs) -> list[str]:
 
     A technique's law explains what the technique's own columns tell apart.
     """
-    names = (*law.columns, *techniques.explained(law.name))
+    columns = (law.source_of(name, runs.columns) for name in law.columns)
+    names = (*columns, *techniques.explained(law.name))
     return [runs.title.get(name, name) for name in names]
 
 

@@ -24,8 +24,6 @@ from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.techniques.law import Array
 
 TABLE = Path(__file__).resolve().parents[2] / "third_party" / "published_laws.json"
-# Without these columns a law speaks of the ordinary run: dense, no token seen twice.
-_SPARSE_COST = 0.625  # Frantar et al.: C = 6 N D (1 - .625 S) / (1 - S), N non-zero
 
 
 @dataclass(frozen=True)
@@ -72,14 +70,16 @@ class PublishedLaw:
     def loss(self, params: Array | float, tokens: Array | float, **columns: float) -> Array:
         """Nats per token of a run; further columns by name (unique_tokens, sparsity, width, depth).
 
+        Without them a law speaks of the ordinary run: dense, no token seen twice.
+
         Raises:
           UserError: the law does not give a loss, or needs a column that is missing.
         """
         if not self.has_loss:
             raise UserError(f"law {self.name} gives sizes, not a loss; {_with_loss()} give one")
+        law = LAWS[self.law]
         values = {"params": params, "tokens": tokens, "flops": SIX_ND.flops(params, tokens)}
-        defaults = {"unique_tokens": tokens, "sparsity": 0.0, "nonzero_params": params}
-        return LAWS[self.law].predict(self.parameters, **{**values, **defaults, **columns})
+        return law.predict(self.parameters, **law.completed({**values, **columns}))
 
     def optimum(self, flops: Array | float, **columns: float) -> Optimum:
         """The best (params, tokens) at `flops` FLOPs.
@@ -106,8 +106,10 @@ class PublishedLaw:
                 f"law {self.name} needs a {' and a '.join(needed)}, so it has no optimum in N "
                 f"alone; give params and tokens, and --fixed={'=...,'.join(needed)}=..."
             )
-        sparsity = columns.get("sparsity", 0.0)
-        budget = flops * (1 - sparsity) / (1 - _SPARSE_COST * sparsity)
+        law = LAWS[self.law]
+        budget = flops / law.price(
+            {name: np.asarray(value, float) for name, value in law.completed(columns).items()}
+        )
 
         def loss(log_params: Array) -> Array:
             params = np.exp(log_params)

@@ -63,4 +63,5 @@ REPETITION = Law(
     },
     linear=_linear,
     natural=_natural,
+    ordinary={"unique_tokens": "tokens"},
 )

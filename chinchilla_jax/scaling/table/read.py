@@ -56,7 +56,7 @@ _OURS = tuple(
         (
             *ALIASES, *_TEXT, *_POSITIVE, *(f"params_{name}" for name in PARAMS),
             "params_embedding", "vocab_size",
-            "sparsity", "nonzero_params", *(n for law in techniques.laws() for n in law.columns),
+            *(n for law in techniques.laws() for n in law.columns),
         )
     )
 )  # fmt: skip

@@ -16,6 +16,7 @@ def law_runs(seed=0, count=90):
         "unique_tokens": tokens / 10 ** generator.uniform(0, 1.5, count),
         "sparsity": sparsity,
         "nonzero_params": params,
+        "params_average": params,
         "width": 2 ** generator.uniform(7, 13, count),
         "depth": 2 ** generator.uniform(1, 7, count),
     }
@@ -32,6 +33,7 @@ TRUTH = {
     "sparsity": {
         "a_S": 16.8, "b_S": 0.722, "c_S": 45.0, "b_N": 0.245, "a_D": 6.9e8, "b_D": 0.203, "c": 0.651
     },
+    "average_size": {"E": 1.6, "A": 300.0, "B": 500.0, "alpha": 0.32, "beta": 0.29},
     "width_depth": {
         "E": 1.48, "A": 40.0, "B": 2.9, "G": 2893.0, "Z": 23375.0,
         "alpha": 0.55, "beta": 0.79, "gamma": 0.5, "zeta": 0.476,

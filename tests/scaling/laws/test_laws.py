@@ -12,7 +12,7 @@ from chinchilla_jax.scaling.fitting.surface import fit_surface
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.fit import fit
 from chinchilla_jax.scaling.laws.published import law_named
-from chinchilla_jax.scaling.laws.sparsity import dense_size_multiplier
+from chinchilla_jax.techniques.sparsity import dense_size_multiplier
 from tests.scaling.known import noisy
 from tests.scaling.laws.known import TRUTH, law_runs
 

@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 
 from chinchilla_jax import program
-from chinchilla_jax.experiment import records, storage, tables
+from chinchilla_jax.experiment import needs, records, storage, tables
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.ledger import ledger
@@ -38,7 +38,7 @@ def _chosen(workdir: Path) -> RunConfig:
             "give either --cell=INDEX of the plan or --run=FILE, a resolved config.json"
         )
     if _RUN.value:
-        return records.read_run(storage.path(_RUN.value))
+        return needs.read_run(storage.path(_RUN.value))
 
     def open_plan() -> None:
         opened_plan(program.experiment_to_plan(_CONFIG.value, workdir), workdir)

@@ -14,6 +14,7 @@ from chinchilla_jax.experiment import vary
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.fingerprint import LABEL, OPERATION
 from chinchilla_jax.experiment.model import DEFINITIONS, ModelConfig
+from chinchilla_jax.experiment.other_run import OtherRun
 from chinchilla_jax.experiment.panel import Setting
 from chinchilla_jax.experiment.schema import (
     BY_PATH,
@@ -293,6 +294,8 @@ class RunConfig:
     steps: int  # optimizer updates, exactly
     seed: int = 0  # of the initial weights and of the order of the text
     lr_multiplier: float = field(default=1.0, metadata=LABEL)  # `optimizer` has it in its rate
+    # That it takes weights from: `needs.py`.
+    needs: tuple[OtherRun, ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
     def __post_init__(self) -> None:
         positive(

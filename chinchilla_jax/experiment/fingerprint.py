@@ -55,12 +55,19 @@ def fingerprint(config: Any) -> str:
     a default that means "as before" changes no fingerprint of a run that exists.
     """
     numbers = {
-        leaf.path: canonical(to_json(leaf.value))
+        leaf.path: _numbers(leaf.value)
         for leaf in leaves(config)
         if not leaf.label and (leaf.default is dataclasses.MISSING or leaf.value != leaf.default)
     }
     text = json.dumps(numbers, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _numbers(value: Any) -> Any:
+    """Of several configurations in a field their fingerprints, else canonical JSON."""
+    if isinstance(value, tuple) and value and all(map(dataclasses.is_dataclass, value)):
+        return [fingerprint(item) for item in value]
+    return canonical(to_json(value))
 
 
 def canonical(value: Any) -> Any:

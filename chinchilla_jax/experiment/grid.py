@@ -23,6 +23,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.needs import Planned, settled
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.experiment.vary import Variant
 
@@ -61,18 +62,19 @@ def plan(
     variants = vary.variants(experiment)
     planned = _planned_shapes(variants[0].experiment)
     panel.check_widths(experiment.panel, [shape.width for shape in planned])
-    runs: list[tuple[int, int, int, str, RunConfig]] = []
+    found: list[tuple[tuple[int, int, int], Planned]] = []
     for third, variant in enumerate(variants):
-        rungs = _rungs(variant)
+        rungs, source = _rungs(variant), variant.experiment
         for first, budget in enumerate(experiment.budgets):
             if not variant.setting.at_budget(budget):
                 continue
-            judged = _judged(variant.experiment, list(rungs.values()), first, train_tokens)
-            runs += [
-                (first, second, third, reason, _run(variant, budget, size))
+            judged = _judged(source, list(rungs.values()), first, train_tokens)
+            found += [
+                ((first, second, third), Planned(_run(variant, budget, size), source, reason))
                 for second, (size, reason) in zip(rungs, judged, strict=True)
             ]
-    runs.sort(key=lambda run: run[:3])  # budget, size, variant
+    found.sort(key=lambda item: item[0])  # budget, size, variant
+    runs = settled(_without_twins(_named([planned for _, planned in found])))
     cells = [
         Cell(
             index=index,
@@ -83,9 +85,8 @@ def plan(
             flops=ledger(run).training_flops(run.flops_convention),
             run=run,
         )
-        for index, (*_, reason, run) in enumerate(runs)
+        for index, (run, reason) in enumerate((p.run, p.reason) for p in runs)
     ]
-    cells = _without_twins(_named(cells))
     if not any(cell.status == "planned" for cell in cells):
         raise UserError(
             f"experiment {experiment.name}: no cell is left to run; the first was rejected "
@@ -263,7 +264,7 @@ def _run(variant: Variant[Experiment], budget: float, size: _Size) -> RunConfig:
         training=experiment.training,
         measurement=experiment.measurement,
         execution=experiment.execution,
-        techniques=experiment.techniques,
+        techniques=techniques.reduced(experiment.techniques),
         batch_size=size.batch,
         sequence_length=recipe.sequence_length,
         steps=size.steps,
@@ -272,8 +273,8 @@ def _run(variant: Variant[Experiment], budget: float, size: _Size) -> RunConfig:
     )
 
 
-def _named(cells: list[Cell]) -> list[Cell]:
-    """Cells with run ids made unique: shapes may share width and depth, and more."""
+def _named(found: list[Planned]) -> list[Planned]:
+    """Runs with ids made unique: shapes may share width and depth, and more."""
 
     def heads(model: ModelConfig) -> str:
         return f"-{model.heads}of{model.head_size}f{model.ff_size}"
@@ -282,25 +283,24 @@ def _named(cells: list[Cell]) -> list[Cell]:
         return f"-g{model.kv_heads}{model.definition}"
 
     for ending in (heads, rest):
-        counts = Counter(cell.run.run_id for cell in cells)
+        counts = Counter(planned.run.run_id for planned in found)
         runs = [
-            replace(cell.run, run_id=cell.run.run_id + ending(cell.run.model))
-            if counts[cell.run.run_id] > 1
-            else cell.run
-            for cell in cells
+            replace(run, run_id=run.run_id + ending(run.model)) if counts[run.run_id] > 1 else run
+            for run in (planned.run for planned in found)
         ]
-        cells = [replace(cell, run=run) for cell, run in zip(cells, runs, strict=True)]
-    return cells
+        found = [replace(planned, run=run) for planned, run in zip(found, runs, strict=True)]
+    return found
 
 
-def _without_twins(cells: list[Cell]) -> list[Cell]:
-    """Cells of which the second that would train the same run is rejected."""
+def _without_twins(found: list[Planned]) -> list[Planned]:
+    """Runs of which the second that would train the same is rejected."""
     first: dict[str, str] = {}
     kept = []
-    for cell in cells:
-        if cell.status == "planned":
-            twin = first.setdefault(fingerprint(cell.run), cell.run.run_id)
-            if twin != cell.run.run_id:
-                cell = replace(cell, status="rejected", reason=f"is the same run as {twin}")
-        kept.append(cell)
+    for planned in found:
+        if not planned.reason:
+            run = planned.run
+            twin = first.setdefault(fingerprint(run), run.run_id)
+            if twin != run.run_id:
+                planned = replace(planned, reason=f"is the same run as {twin}")
+        kept.append(planned)
     return kept

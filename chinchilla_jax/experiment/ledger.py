@@ -34,6 +34,7 @@ def facts(run: RunConfig) -> Facts:
         batch_size=run.batch_size,
         sequence_length=run.sequence_length,
         steps=run.steps,
+        needs=run.needs,
     )
 
 
@@ -57,6 +58,7 @@ def dense(facts: Facts) -> Ledger:
         flops_six_nd=total("six_nd"),
         attention=attention_flops(model, sequence),
         context=sequence,
+        needs=facts.needs,
     )
 
 

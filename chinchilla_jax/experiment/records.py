@@ -28,6 +28,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.lock import Lock
+from chinchilla_jax.experiment.needs import CHECKPOINTS, read_run
 from chinchilla_jax.experiment.rows import checked, columns, completed, merged, row_of
 from chinchilla_jax.experiment.schema import from_json, to_json, typed
 from chinchilla_jax.experiment.storage import LineFile, read_json, write_text_atomic
@@ -55,7 +56,11 @@ class RunDirectory:
     @property
     def checkpoints(self) -> Path:
         """Where the checkpoints are kept."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
+
+    def begun(self) -> bool:
+        """Whether a run has its configuration here."""
+        return storage.exists(self.path / "config.json")
 
     def start(self, run: RunConfig) -> None:
         """Records the configuration; a folder begun under another one is refused.
@@ -64,7 +69,7 @@ class RunDirectory:
           UserError: the folder holds a run of other numbers.
         """
         file = self.path / "config.json"
-        if storage.exists(file):
+        if self.begun():
             begun = read_run(file)
             if fingerprint(begun) != fingerprint(run):
                 raise UserError(
@@ -190,15 +195,6 @@ class MetricsFile:
         self.lines.flush()
 
 
-def read_run(file: Path) -> RunConfig:
-    """The run of a `config.json`.
-
-    Raises:
-      UserError: no such file, or not the configuration of a run.
-    """
-    return from_json(RunConfig, earlier.upgraded(read_json(file)), str(file))
-
-
 def run_directory(workdir: Path, run_id: str) -> RunDirectory:
     """The folder of run `run_id`."""
     return RunDirectory(workdir / "runs" / run_id)
@@ -232,7 +228,7 @@ def write_plan(
     _, old_cells, old_facts = read_plan(workdir)
     planned = {c.run.run_id: c.run for c in cells if c.status == "planned"}
     for cell in old_cells:
-        begun = storage.exists(run_directory(workdir, cell.run.run_id).path / "config.json")
+        begun = run_directory(workdir, cell.run.run_id).begun()
         new = planned.get(cell.run.run_id)
         if begun and (new is None or fingerprint(new) != fingerprint(cell.run)):
             change = first_difference(to_json(cell.run), to_json(new)) if new else "dropped"

@@ -15,6 +15,7 @@ from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint, leaves
 from chinchilla_jax.experiment.ledger import ledger
+from chinchilla_jax.experiment.other_run import OtherRun
 from chinchilla_jax.experiment.schema import from_json, one_of, to_json, typed
 
 OVER = ("done", "diverged")  # the statuses of a run that has a result
@@ -62,13 +63,20 @@ def row_of(run: RunConfig) -> dict[str, Any]:
         "run_id": run.run_id,
         "status": None,
         "reason": None,
-        **{column(leaf.path): to_json(leaf.value) for leaf in leaves(run)},
+        **{column(leaf.path): _told(leaf.value) for leaf in leaves(run)},
         "config_fingerprint": fingerprint(run),
         "tokens": run.tokens,
         "flops": costs[f"flops_{run.flops_convention}"],
         **costs,
         **dataclasses.asdict(Measured()),
     }
+
+
+def _told(value: Any) -> Any:
+    """The value of a column: of other runs their names."""
+    if isinstance(value, tuple) and all(isinstance(item, OtherRun) for item in value):
+        return " ".join(other.run for other in value)
+    return to_json(value)
 
 
 def checked(result: dict[str, Any], where: str) -> dict[str, Any]:

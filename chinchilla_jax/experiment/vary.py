@@ -174,7 +174,7 @@ def _text(value: Any) -> str:
         return (short if float(short) == value else repr(value)).replace("e+", "e")
     if isinstance(value, int):
         return str(value)
-    if isinstance(value, str) and re.fullmatch(r"\w[\w.]{0,29}", value, re.ASCII):
+    if isinstance(value, str) and re.fullmatch(r"(\w[\w.-]{0,29})?", value, re.ASCII):
         return value
     content = json.dumps(to_json(value))
     readable = re.sub(r"\W+", ".", content, flags=re.ASCII).strip(".")[:20]

@@ -14,6 +14,9 @@ import jax.numpy as jnp
 
 from chinchilla_jax.models.products import einsum32
 
+# Sums over tokens, by name, each of any shape; those of microbatches are added.
+Sums = dict[str, jax.Array]
+
 
 @dataclass(frozen=True)
 class TokenLoss:
@@ -22,6 +25,7 @@ class TokenLoss:
     Attributes:
       value: (logits, targets, constants) -> [...] float32.
       gradient: the same -> [..., V], the derivative of `value` by the logits.
+      beside: the same -> what is summed up beside `value`, [...] float32 by name; no gradient.
 
     `targets` is what belongs to the tokens, an array or a tree of them with their axes in front,
     and `constants` what belongs to all of them; neither has a gradient.
@@ -29,6 +33,7 @@ class TokenLoss:
 
     value: Callable[[jax.Array, Any, Any], jax.Array]
     gradient: Callable[[jax.Array, Any, Any], jax.Array]
+    beside: Callable[[jax.Array, Any, Any], Sums] = lambda logits, targets, constants: {}
 
 
 def _chosen(targets: jax.Array, vocab_size: int) -> jax.Array:
@@ -85,19 +90,34 @@ def token_losses(
       chunk_tokens: most tokens with logits at any time on a device, at least 1.
       parts: how many devices the tokens are split over; divides them.
     """
+    return _of_tokens(x_TxD, readout_DxV, targets, constants, chunk_tokens, parts, of)[0]
+
+
+def _of_tokens(
+    x_TxD: jax.Array,
+    readout_DxV: jax.Array,
+    targets: Any,
+    constants: Any,
+    chunk_tokens: int,
+    parts: int,
+    of: TokenLoss,
+) -> tuple[jax.Array, Sums]:
+    """(`value`, `beside`) of each token, [T] each."""
     tokens = x_TxD.shape[0]
     count = -(-tokens // (parts * chunk_tokens))
     if count == 1:
-        return of.value(einsum32("td,dv->tv", x_TxD, readout_DxV), targets, constants)
+        logits = einsum32("td,dv->tv", x_TxD, readout_DxV)
+        return of.value(logits, targets, constants), of.beside(logits, targets, constants)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def chunk(part: tuple[jax.Array, Any]) -> jax.Array:
+    def chunk(part: tuple[jax.Array, Any]) -> tuple[jax.Array, Sums]:
         x_PxCxD, targets_PxC = part
         logits = einsum32("pcd,dv->pcv", x_PxCxD, readout_DxV)
-        return of.value(logits, targets_PxC, constants)
+        return of.value(logits, targets_PxC, constants), of.beside(logits, targets_PxC, constants)
 
     parts_of = functools.partial(_chunks, count=count, parts=parts)
-    return _tokens(jax.lax.map(chunk, (parts_of(x_TxD), parts_of(targets))), tokens)
+    found = jax.lax.map(chunk, (parts_of(x_TxD), parts_of(targets)))
+    return jax.tree.map(functools.partial(_tokens, tokens=tokens), found)
 
 
 def total_loss(
@@ -108,8 +128,9 @@ def total_loss(
     parts: int = 1,
     of: TokenLoss = CROSS_ENTROPY,
     constants: Any = (),
-) -> jax.Array:
-    """The sum of `token_losses`, [] float32, whose gradient computes no logits twice.
+) -> tuple[jax.Array, Sums]:
+    """The sum of `token_losses`, [] float32, whose gradient computes no logits twice; and the sums
+    of what is beside it.
 
     Where more than one chunk is needed the forward pass computes the gradient as well, chunk by
     chunk, while it has the logits.
@@ -128,8 +149,9 @@ def _total(
     chunk_tokens: int,
     parts: int,
     of: TokenLoss,
-) -> jax.Array:
-    return jnp.sum(token_losses(x_TxD, readout_DxV, targets, chunk_tokens, parts, of, constants))
+) -> tuple[jax.Array, Sums]:
+    found = _of_tokens(x_TxD, readout_DxV, targets, constants, chunk_tokens, parts, of)
+    return jax.tree.map(jnp.sum, found)
 
 
 _chunked_total = jax.custom_vjp(_total, nondiff_argnums=(4, 5, 6))
@@ -143,29 +165,35 @@ def _forward(
     chunk_tokens: int,
     parts: int,
     of: TokenLoss,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+) -> tuple[tuple[jax.Array, Sums], tuple[jax.Array, jax.Array]]:
     tokens = x_TxD.shape[0]
     parts_of = functools.partial(_chunks, count=-(-tokens // (parts * chunk_tokens)), parts=parts)
     counted_T = jnp.ones(tokens, bool)  # the padding of chunks is not
 
     # Sums go on by part, so that devices meet once and not in each chunk.
-    def chunk(carry: tuple[jax.Array, jax.Array], part: Any) -> tuple[Any, jax.Array]:
+    def chunk(carry: tuple[jax.Array, jax.Array], part: Any) -> tuple[Any, tuple[jax.Array, Sums]]:
         total_P, dreadout_PxDxV = carry
         x_PxCxD, targets_PxC, counted_PxC = part
         logits = einsum32("pcd,dv->pcv", x_PxCxD, readout_DxV)
-        nats = of.value(logits, targets_PxC, constants)
-        total_P += jnp.sum(jnp.where(counted_PxC, nats, 0.0), axis=1)
+
+        def summed(nats: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.where(counted_PxC, nats, 0.0), axis=1)
+
+        total_P += summed(of.value(logits, targets_PxC, constants))
+        beside_P = jax.tree.map(summed, of.beside(logits, targets_PxC, constants))
         dlogits = of.gradient(logits, targets_PxC, constants)
         dlogits = jnp.where(counted_PxC[..., None], dlogits, 0.0).astype(x_TxD.dtype)
         dreadout_PxDxV += einsum32("pcd,pcv->pdv", x_PxCxD, dlogits)
-        return (total_P, dreadout_PxDxV), jnp.einsum("pcv,dv->pcd", dlogits, readout_DxV)
+        dx_PxCxD = jnp.einsum("pcv,dv->pcd", dlogits, readout_DxV)
+        return (total_P, dreadout_PxDxV), (dx_PxCxD, beside_P)
 
     zeros = jnp.zeros(parts), jnp.zeros((parts, *readout_DxV.shape), jnp.float32)
-    (total_P, dreadout_PxDxV), dx = jax.lax.scan(
+    (total_P, dreadout_PxDxV), (dx, beside) = jax.lax.scan(
         chunk, zeros, (parts_of(x_TxD), parts_of(targets), parts_of(counted_T))
     )
     dreadout_DxV = jnp.sum(dreadout_PxDxV, axis=0).astype(readout_DxV.dtype)
-    return jnp.sum(total_P), (_tokens(dx, tokens), dreadout_DxV)
+    totals = jnp.sum(total_P), jax.tree.map(jnp.sum, beside)
+    return totals, (_tokens(dx, tokens), dreadout_DxV)
 
 
 def _backward(
@@ -173,8 +201,9 @@ def _backward(
     parts: int,
     of: TokenLoss,
     saved: tuple[jax.Array, jax.Array],
-    dtotal: jax.Array,
+    dtotals: tuple[jax.Array, Sums],
 ) -> tuple[jax.Array, jax.Array, None, None]:
+    dtotal, _ = dtotals
     dx_TxD, dreadout_DxV = ((dtotal * a).astype(a.dtype) for a in saved)
     return dx_TxD, dreadout_DxV, None, None
 

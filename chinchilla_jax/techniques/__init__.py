@@ -5,11 +5,13 @@ records a run folds over TECHNIQUES. How they are trained stands in `training/te
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.schema import UNLESS_DEFAULT
+from chinchilla_jax.techniques.distillation import TECHNIQUE as DISTILLATION
+from chinchilla_jax.techniques.distillation import Distillation
 from chinchilla_jax.techniques.law import Law
 from chinchilla_jax.techniques.shape import TECHNIQUE as SHAPE
 from chinchilla_jax.techniques.shape import Shape
@@ -24,9 +26,19 @@ class Techniques:
 
     shape: Shape = field(default_factory=Shape, metadata=UNLESS_DEFAULT)
     sparsity: Sparsity = field(default_factory=Sparsity, metadata=UNLESS_DEFAULT)
+    distillation: Distillation = field(default_factory=Distillation, metadata=UNLESS_DEFAULT)
 
 
-TECHNIQUES: tuple[Technique, ...] = (SHAPE, SPARSITY)
+TECHNIQUES: tuple[Technique, ...] = (SHAPE, SPARSITY, DISTILLATION)
+
+
+def reduced(techniques: Techniques) -> Techniques:
+    """The same, without what has no effect."""
+    for technique in TECHNIQUES:
+        config = technique.reduced(getattr(techniques, technique.name))
+        if config != getattr(techniques, technique.name):
+            techniques = replace(techniques, **{technique.name: config})
+    return techniques
 
 
 def active(techniques: Techniques) -> list[tuple[Technique, Any]]:
@@ -44,6 +56,21 @@ def trained_shape(planned: ModelConfig, techniques: Techniques) -> ModelConfig:
     for technique, config in active(techniques):
         planned = technique.model(planned, config)
     return planned
+
+
+def needs(techniques: Techniques) -> dict[str, str]:
+    """The other runs that are asked for, by the path of the field that asks for each."""
+    return {
+        f"techniques.{technique.name}.{name}": asked
+        for technique, config in active(techniques)
+        for name, asked in technique.needs(config).items()
+    }
+
+
+def misfit(techniques: Techniques, facts: Facts) -> str:
+    """Why a run cannot have one of its techniques; empty where it can have all."""
+    reasons = (technique.misfit(config, facts) for technique, config in active(techniques))
+    return next(filter(None, reasons), "")
 
 
 def changed_ledger(ledger: Ledger, techniques: Techniques, facts: Facts) -> Ledger:

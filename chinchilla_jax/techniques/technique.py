@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.other_run import OtherRun
 from chinchilla_jax.experiment.parameters import BODY, FLOAT32, GROUPS
 from chinchilla_jax.techniques.law import Law
 
@@ -24,6 +25,11 @@ class Facts:
     batch_size: int  # sequences
     sequence_length: int  # tokens
     steps: int
+    needs: tuple[OtherRun, ...] = ()
+
+    def other(self, asked: str) -> OtherRun | None:
+        """The run it needs that the configuration calls so; none in a run that is rejected."""
+        return next((other for other in self.needs if other.asked == asked), None)
 
     @property
     def tokens(self) -> int:
@@ -89,6 +95,7 @@ class Ledger:
     flops_six_nd: int
     attention: int  # FLOPs of one token's products without weights, over the context
     context: int  # tokens
+    needs: tuple[OtherRun, ...] = ()  # what they cost is no part of the FLOPs here
 
     def total(self, quantity: str, groups: Collection[str] = GROUPS) -> int:
         """The sum of a field of the weights, over some groups of them."""
@@ -149,6 +156,14 @@ class Ledger:
             "inference_flops_prefill": self.prefill,
             "inference_flops_decode": self.decode,
             "inference_context": self.context,
+            **(self._needed() if self.needs else {}),
+        }
+
+    def _needed(self) -> dict[str, int]:
+        """Training FLOPs and tokens of the runs that it takes weights from."""
+        return {
+            "needs_flops": sum(other.flops for other in self.needs),
+            "needs_tokens": sum(other.tokens for other in self.needs),
         }
 
 
@@ -156,8 +171,20 @@ def _same_model(model: ModelConfig, config: Any) -> ModelConfig:
     return model
 
 
+def _same_config(config: Any) -> Any:
+    return config
+
+
 def _same_ledger(ledger: Ledger, config: Any, facts: Facts) -> Ledger:
     return ledger
+
+
+def _no_needs(config: Any) -> dict[str, str]:
+    return {}
+
+
+def _fits(config: Any, facts: Facts) -> str:
+    return ""
 
 
 def _no_rows(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
@@ -174,7 +201,12 @@ class Technique:
       name: of its field in `Techniques`, of its hooks in `training/techniques` and of its part of
         a train state; its columns of a result row begin with it.
       off: the configuration under which a run is the dense run, to the bit.
+      reduced: config -> `off` where it has no effect, though some field says otherwise.
       model: (planned shape, config) -> the shape that is trained. UserError for one that cannot be.
+      needs: config -> the other runs whose weights it takes, by the field that asks for each, as
+        `experiment/needs.py` reads them.
+      misfit: (config, facts of the run) -> why it cannot go with this shape, or with the runs that
+        it needs, so that the run is left out of the plan; empty where it can.
       ledger: (ledger, config, facts of the run) -> the ledger with what it adds or saves.
       laws: the loss under it, in the forms that have been published.
       derived: result row of a run -> the further rows that it stands for, where the technique has
@@ -183,7 +215,10 @@ class Technique:
 
     name: str
     off: Any
+    reduced: Callable[[Any], Any] = _same_config
     model: Callable[[ModelConfig, Any], ModelConfig] = _same_model
+    needs: Callable[[Any], Mapping[str, str]] = _no_needs
+    misfit: Callable[[Any, Facts], str] = _fits
     ledger: Callable[[Ledger, Any, Facts], Ledger] = _same_ledger
     laws: tuple[Law, ...] = ()
     derived: Callable[[Mapping[str, Any]], tuple[dict[str, Any], ...]] = _no_rows

@@ -66,16 +66,22 @@ def _compiled(
     parts = sharding.batch_divisor(mesh)
     microbatches = _microbatches(execution, batch_size, parts)
     dtype = devices.compute_dtype(training)
-    model = Decoder(
-        shape,
-        scaling=Scaling(optimizer.base_width, optimizer.parametrization),
-        dtype=dtype,
-        layout=sharding.layout(mesh),
-        scan=devices.scan_layers(training),
-        remat=devices.remat(training),
-        fused=kernels.fused_attention(devices.platform(), mesh, shape, dtype, sequence),
+
+    def decoder(shape: ModelConfig, scaling: Scaling) -> Decoder:
+        return Decoder(
+            shape,
+            scaling=scaling,
+            dtype=dtype,
+            layout=sharding.layout(mesh),
+            scan=devices.scan_layers(training),
+            remat=devices.remat(training),
+            fused=kernels.fused_attention(devices.platform(), mesh, shape, dtype, sequence),
+        )
+
+    model = decoder(shape, Scaling(optimizer.base_width, optimizer.parametrization))
+    plain = functools.partial(
+        dense, chunk_tokens=training.loss_chunk_tokens, parts=parts, decoder=decoder
     )
-    plain = functools.partial(dense, chunk_tokens=training.loss_chunk_tokens, parts=parts)
     method = techniques.method_of(model, optimizer_of(optimizer, shape), plain, hooked)
     abstract = abstract_state(method)
     shardings = sharding.state_shardings(abstract, mesh)
@@ -85,11 +91,7 @@ def _compiled(
     return Compiled(
         mesh=mesh,
         method=method,
-        abstract_state=jax.tree.map(
-            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-            abstract,
-            shardings,
-        ),
+        abstract_state=sharding.with_shardings(abstract, mesh),
         shardings=shardings,
         train=jax.jit(
             functools.partial(train_steps, step=step, metrics=METRICS + method.metrics),

@@ -19,20 +19,26 @@ from chinchilla_jax.experiment.parameters import parameter, shape
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.models.layout import Layout
 from chinchilla_jax.models.module import path_name
+from chinchilla_jax.training import given
 from chinchilla_jax.training.method import Method
 from chinchilla_jax.training.step import TrainState
 from chinchilla_jax.training.transfers import from_shards, place
 
 
-def abstract_state(method: Method) -> Any:
-    """Shapes and dtypes of the TrainState; nothing is allocated."""
+def abstract_params(model: Decoder) -> Any:
+    """Shapes and dtypes of a model's parameters."""
     # Kernels have no parameters, and two tokens are neither theirs nor to be split over devices.
-    plain = method.model.clone(fused=None, layout=Layout())
+    plain = model.clone(fused=None, layout=Layout())
 
     def variables() -> Any:
         return plain.init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
 
-    params = jax.eval_shape(variables)["params"]
+    return jax.eval_shape(variables)["params"]
+
+
+def abstract_state(method: Method) -> Any:
+    """Shapes and dtypes of the TrainState; nothing is allocated."""
+    params = abstract_params(method.model)
     scalar: Any = functools.partial(jax.ShapeDtypeStruct, ())
     return TrainState(
         step=scalar(jnp.int32),
@@ -40,13 +46,16 @@ def abstract_state(method: Method) -> Any:
         opt_state=jax.eval_shape(method.tx.init, params),
         smoothed_loss=scalar(jnp.float32),
         lowest_loss=scalar(jnp.float32),
-        techniques=jax.eval_shape(method.begin, params),
+        techniques=given.joined(jax.eval_shape(method.begin, params), method.given()),
     )
 
 
 def initial_state(method: Method, shardings: Any, seed: int) -> TrainState:
-    """The state of run `seed`, placed as `shardings` (a TrainState of NamedShardings) says."""
-    abstract = abstract_state(method)
+    """The state of run `seed`, placed as `shardings` (a TrainState of NamedShardings) says.
+
+    What techniques are given from outside is not in it.
+    """
+    abstract, shardings = given.without(abstract_state(method)), given.without(shardings)
     params = jax.tree_util.tree_map_with_path(
         functools.partial(_draw, method.model, seed), abstract.params, shardings.params
     )

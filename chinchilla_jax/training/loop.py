@@ -14,7 +14,7 @@ from chinchilla_jax.experiment.epochs import unique_tokens
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.experiment.version import MODEL_VERSION
-from chinchilla_jax.training import devices, distributed, techniques
+from chinchilla_jax.training import devices, distributed, given, techniques
 from chinchilla_jax.training.announce import announce
 from chinchilla_jax.training.batches import Batches
 from chinchilla_jax.training.checkpoints import Checkpoints, Meta
@@ -24,6 +24,7 @@ from chinchilla_jax.training.heartbeat import Heartbeat
 from chinchilla_jax.training.initial import initial_state
 from chinchilla_jax.training.metrics import MetricsWriter, divergence
 from chinchilla_jax.training.profiling import NO_STEPS, Profiler
+from chinchilla_jax.training.sources import Sources
 from chinchilla_jax.training.speed import Speed
 from chinchilla_jax.training.step import TrainState
 from chinchilla_jax.training.transfers import fetch, guards
@@ -63,6 +64,7 @@ def train(
         return result
     run = devices.resolved(run)
     corpus = techniques.corpus_of(run, corpus)
+    sources = techniques.sources_of(run, corpus, directory)
     compiled = compiled_for(run)
     held_out = corpus.validation_windows(run.measurement.eval_windows, run.sequence_length)
     distributed.on_writer(lambda: directory.start(run))
@@ -88,11 +90,9 @@ def train(
         Profiler(profiled, directory.path / "profile") as profiler,
     ):
         announce(run, compiled, corpus)
-        restored = checkpoints.restore_latest(compiled.abstract_state)
-        state, step = restored or (
-            techniques.started(run, initial_state(compiled.method, compiled.shardings, run.seed)),
-            0,
-        )
+        restored = checkpoints.restore_latest(given.without(compiled.abstract_state))
+        state, step = restored or (_initial(run, compiled, sources), 0)
+        state = techniques.completed(run, state, compiled.abstract_state, sources)
         distributed.on_writer(lambda: directory.rewind_metrics(step))
         before = max((row.get("seconds") or 0.0 for row in directory.metrics()), default=0.0)
         log.info("%s: %s at step %d", run.run_id, "resumed" if restored else "begun", step)
@@ -118,7 +118,7 @@ def train(
             )
             measured["train_loss"] = float(fetch(state.smoothed_loss))
             if run.execution.save_final:
-                checkpoints.save(run.steps, state)
+                checkpoints.save(run.steps, given.without(state))
     measured["wall_seconds"] = before + time.perf_counter() - started
     distributed.on_writer(
         lambda: directory.finish(run, "diverged" if reason else "done", reason, measured)
@@ -126,6 +126,11 @@ def train(
     result = distributed.on_writer(directory.result)
     assert result is not None
     return result
+
+
+def _initial(run: RunConfig, compiled: Compiled, sources: Sources) -> TrainState:
+    state = initial_state(compiled.method, compiled.shardings, run.seed)
+    return techniques.started(run, state, sources)
 
 
 @dataclass(frozen=True)
@@ -235,6 +240,6 @@ class _Loop:
         self._heartbeat.doing("saving")
         if self._writer:
             self._writer.flush()
-        self._checkpoints.save(step, state)
+        self._checkpoints.save(step, given.without(state))
         self._saved = time.perf_counter()
         self._ballot = distributed.Ballot(self._compiled.mesh)  # without the votes that led to this

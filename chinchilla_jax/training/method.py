@@ -4,6 +4,7 @@
 evaluated is what is trained, and no loop knows of it.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from chinchilla_jax.models import loss
+from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.mup import Scaling
+from chinchilla_jax.models import loss as losses
 from chinchilla_jax.models.decoder import Decoder
+from chinchilla_jax.models.loss import Sums
 from chinchilla_jax.models.module import in_compute_dtype
 
-# Sums over tokens, by name, each of any shape; those of microbatches are added.
-Sums = dict[str, jax.Array]
 # What techniques carry from step to step, by their names: `TrainState.techniques`.
 Carried = dict[str, Any]
 
@@ -44,6 +46,9 @@ class Method:
       metrics: names of sums, scalars, whose means per token are logged beside the loss.
       begin: params -> what techniques carry at the start.
       update: (carried, means of all sums per token) -> carried after a step.
+      given: () -> what techniques are given from outside (`hooks.Given`), by their names.
+      total_loss: `models.loss.total_loss` by the chunks of this run.
+      decoder: (shape, scaling) -> another decoder on the same devices, in the same precision.
     """
 
     model: Decoder
@@ -54,16 +59,25 @@ class Method:
     metrics: tuple[str, ...] = ()
     begin: Callable[[Any], Carried] = lambda params: {}
     update: Callable[[Carried, Mapping[str, jax.Array]], Carried] = lambda carried, means: carried
+    given: Callable[[], Carried] = dict
+    total_loss: Callable[..., tuple[jax.Array, Sums]] = losses.total_loss
+    decoder: Callable[[ModelConfig, Scaling], Decoder] = Decoder
 
 
 def dense(
-    model: Decoder, tx: optax.GradientTransformationExtraArgs, chunk_tokens: int, parts: int
+    model: Decoder,
+    tx: optax.GradientTransformationExtraArgs,
+    chunk_tokens: int,
+    parts: int,
+    decoder: Callable[[ModelConfig, Scaling], Decoder] = Decoder,
 ) -> Method:
     """Cross-entropy of the model as it is.
 
     Args:
       chunk_tokens: as in `models.loss`, like `parts`, the devices that a batch is split over.
+      decoder: of `Method`.
     """
+    total_loss = functools.partial(losses.total_loss, chunk_tokens=chunk_tokens, parts=parts)
 
     def weights(params: Any, carried: Carried) -> Any:
         # Cast once a step, not where each layer, recomputation and microbatch uses them, and
@@ -79,9 +93,11 @@ def dense(
     def cross_entropy(
         inputs: Inputs, carried: Carried, tokens_BxS1: jax.Array
     ) -> tuple[jax.Array, Sums]:
-        return loss.total_loss(*inputs, chunk_tokens, parts), {}
+        return total_loss(*inputs)
 
-    return Method(model, tx, weights, forward, cross_entropy)
+    return Method(
+        model, tx, weights, forward, cross_entropy, total_loss=total_loss, decoder=decoder
+    )
 
 
 def sequence_losses(
@@ -91,7 +107,7 @@ def sequence_losses(
 
     def evaluate(params: Any, carried: Carried, tokens_BxS1: jax.Array) -> jax.Array:
         inputs, _ = method.forward(method.weights(params, carried), carried, tokens_BxS1)
-        nats_T = loss.token_losses(*inputs, chunk_tokens, parts)
+        nats_T = losses.token_losses(*inputs, chunk_tokens, parts)
         return jnp.mean(nats_T.reshape(tokens_BxS1.shape[0], -1), axis=1)
 
     return evaluate

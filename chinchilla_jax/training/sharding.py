@@ -92,6 +92,15 @@ def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
     )
 
 
+def with_shardings(abstract: Any, mesh: Mesh) -> Any:
+    """Shapes of arrays that are called like parameters, with where each lies; raises as above."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        abstract,
+        state_shardings(abstract, mesh),
+    )
+
+
 def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     row = PARAMETERS.get(name.rsplit("/", 1)[-1])
     small = name.startswith("techniques/") and len(shape) < 2

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from chinchilla_jax.training.method import Carried, Method, Sums
+from chinchilla_jax.models.loss import Sums
+from chinchilla_jax.training.method import Carried, Method
 
 SMOOTHING = 0.95  # of the training loss, per step
 METRICS = ("loss", "grad_norm", "smoothed_loss", "lowest_loss")  # of every step

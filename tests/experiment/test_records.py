@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from chinchilla_jax.experiment import records, status, storage
+from chinchilla_jax.experiment import needs, records, status, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
@@ -345,4 +345,4 @@ def test_a_run_id_that_is_no_plain_name_is_refused_wherever_it_is_read(tmp_path,
         records.collect(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(content["cells"][1]["run"]))
     with pytest.raises(UserError, match=r"config\.json.*one plain name"):
-        records.read_run(tmp_path / "config.json")
+        needs.read_run(tmp_path / "config.json")

@@ -40,7 +40,10 @@ def test_chunked_equals_dense(chunk_tokens):
 
 
 def total(chunk_tokens, parts=1):
-    return lambda x, readout, targets: 3 * loss.total_loss(x, readout, targets, chunk_tokens, parts)
+    def tripled(x, readout, targets):
+        return 3 * loss.total_loss(x, readout, targets, chunk_tokens, parts)[0]
+
+    return tripled
 
 
 @pytest.mark.parametrize("chunk_tokens,parts", [(5, 1), (36, 1), (100, 1), (5, 4), (7, 9)])
@@ -66,6 +69,7 @@ def _soft(logits, targets, constants):
 SOFT = loss.TokenLoss(
     lambda logits, *to: -jnp.sum(_soft(logits, *to) * jax.nn.log_softmax(logits), axis=-1),
     lambda logits, *to: jax.nn.softmax(logits) - _soft(logits, *to),
+    lambda logits, targets, _: {"nats": loss.CROSS_ENTROPY.value(logits, targets[0], ())},
 )
 
 
@@ -81,10 +85,14 @@ def test_other_losses_of_tokens_go_by_chunks_too(chunk_tokens, parts):
         return loss.total_loss(x, readout, targets, chunk_tokens, parts, SOFT, constants)
 
     def whole(x, readout, targets, constants):
-        return jnp.sum(SOFT.value(x @ readout, targets, constants))
+        logits = x @ readout
+        nats = jnp.sum(SOFT.value(logits, targets, constants))
+        return nats, {"nats": jnp.sum(dense(x, readout, targets[0]))}
 
     actual, expected = (
-        jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(x[:36], readout, targets, constants)
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1), has_aux=True))(
+            x[:36], readout, targets, constants
+        )
         for f in (chunked, whole)
     )
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):

@@ -26,7 +26,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "chinchilla_jax"
 HOMES = ("techniques", "training/techniques")
 # What turns each technique on.
-ON = {"shape": {"width_multiplier": 3.0}, "sparsity": {"level": 0.5}}
+ON = {
+    "shape": {"width_multiplier": 3.0},
+    "sparsity": {"level": 0.5},
+    "distillation": {"teacher": "1e11-32x3"},
+}
 
 
 def experiment(**changes):

@@ -22,7 +22,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.training import checkpoints
+from chinchilla_jax.training import verified
 from chinchilla_jax.training.checkpoints import Checkpoints, Meta
 
 META: Meta = {
@@ -239,12 +239,12 @@ def test_other_values_than_were_given_to_orbax_are_found_by_the_digest(saved, tm
     other = make_state(20)
     other.params["gain"] = other.params["gain"].at[3].multiply(1 + 1e-6)
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(newest / "default", checkpoints._flatten(other), force=True)
+        checkpointer.save(newest / "default", verified.flatten(other), force=True)
     record = json.loads((newest / "record.json").read_text())
     del record["seal"]
     names = [name for name in storage.files(newest) if name != "record.json"]
-    record["files"] = checkpoints._file_digests(newest, names)
-    record["seal"] = checkpoints._seal(record)
+    record["files"] = verified.file_digests(newest, names)
+    record["seal"] = verified.seal(record)
     (newest / "record.json").write_text(json.dumps(record))
     assert restore(tmp_path)[1] == 10
     assert "the array params.gain is not the one that was written" in caplog.text

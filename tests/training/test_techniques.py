@@ -88,7 +88,7 @@ def update(own, means, config, facts):
     return {**own, "mask": mask, "seen": own["seen"] + means["seen"] * facts.batch_size}
 
 
-def start(state, config, run):
+def start(state, config, run, sources):
     """Half the weights, and a number that only the run knows."""
     own = state.techniques["toy"]
     horizon = place(np.int32(run.steps), own["horizon"].sharding)

@@ -9,16 +9,23 @@ from typing import Any
 from chinchilla_jax import techniques
 from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.ledger import facts
+from chinchilla_jax.experiment.records import RunDirectory
+from chinchilla_jax.training import given, sources
+from chinchilla_jax.training.sources import Sources
 from chinchilla_jax.training.step import TrainState
-from chinchilla_jax.training.techniques import sparsity
+from chinchilla_jax.training.techniques import distillation, sparsity
 from chinchilla_jax.training.techniques.hooks import Evaluate, Hooked, Hooks, method_of
 from chinchilla_jax.training.transfers import unguarded
 
-__all__ = ["HOOKS", "Hooked", "Hooks", "corpus_of", "hooked", "measured", "method_of", "started"]
+__all__ = [
+    "HOOKS", "Hooked", "Hooks", "completed", "corpus_of", "hooked", "measured", "method_of",
+    "sources_of", "started",
+]  # fmt: skip
 
 # By the technique's name. One that only changes what is planned, or what is counted, has none.
-HOOKS: Mapping[str, Hooks] = {"sparsity": sparsity.HOOKS}
+HOOKS: Mapping[str, Hooks] = {"sparsity": sparsity.HOOKS, "distillation": distillation.HOOKS}
 
 
 def hooked(run: RunConfig) -> tuple[Hooked, ...]:
@@ -38,13 +45,49 @@ def corpus_of(run: RunConfig, corpus: Corpus) -> Corpus:
     return corpus
 
 
-def started(run: RunConfig, state: TrainState) -> TrainState:
+def sources_of(run: RunConfig, corpus: Corpus, directory: RunDirectory) -> Sources:
+    """The runs that `run`, of this folder, needs.
+
+    Raises:
+      UserError: as `sources.opened`, or one whose weights alone do not make its predictions.
+    """
+    found = sources.opened(run, corpus, directory)
+    for source in found.values():
+        for technique in hooked(source.run):
+            hooks = technique.hooks
+            if hooks.model or hooks.weights or hooks.forward:
+                raise UserError(
+                    f"{run.run_id} needs {source.other.run}, which computes with other weights "
+                    f"than it stores (techniques.{technique.name}); take a run without that"
+                )
+    return found
+
+
+def started(run: RunConfig, state: TrainState, sources: Sources) -> TrainState:
     """The state that a new run starts from."""
     for technique in hooked(run):
         if technique.hooks.start is not None:
             with unguarded():
-                state = technique.hooks.start(state, technique.config, run)
+                state = technique.hooks.start(state, technique.config, run, sources)
     return state
+
+
+def completed(
+    run: RunConfig, state: TrainState, abstract: TrainState, sources: Sources
+) -> TrainState:
+    """A state that was begun or restored, with what techniques are given from outside.
+
+    Args:
+      abstract: shapes with shardings of the whole.
+    """
+    arrays = {
+        technique.name: technique.hooks.given.arrays(
+            given.of(abstract.techniques, technique.name), technique.config, sources
+        )
+        for technique in hooked(run)
+        if technique.hooks.given is not None
+    }
+    return state.replace(techniques=given.joined(state.techniques, arrays))
 
 
 def measured(run: RunConfig, state: TrainState, evaluate: Evaluate) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.techniques.technique import Facts
 from chinchilla_jax.training.method import Carried, Method
+from chinchilla_jax.training.sources import Sources
 from chinchilla_jax.training.step import TrainState
 
 T = TypeVar("T")
@@ -21,6 +22,19 @@ T = TypeVar("T")
 # (what there is, the technique's configuration, facts of the run) -> what takes its place
 Wrap = Callable[[T, Any, Facts], T]
 Evaluate = Callable[[TrainState], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Given:
+    """Arrays that a run is given from outside, `training/given.py`.
+
+    Attributes:
+      shapes: (method, config, facts) -> their shapes and dtypes, called like parameters.
+      arrays: (shapes with shardings, config, sources) -> them.
+    """
+
+    shapes: Callable[[Method, Any, Facts], Any]
+    arrays: Callable[[Any, Any, Sources], Any]
 
 
 @dataclass(frozen=True)
@@ -38,11 +52,13 @@ class Hooks:
         parameters as they are: straight through.
       forward: of `Method.forward`.
       loss: of `Method.loss`.
+      method: of the whole `Method`, where the others do not reach; the last of them.
       metrics: sums of `forward` or `loss` to be logged, by name.
+      given: what it is given from outside, of those runs that it needs for example.
       begin: (params, config, facts) -> what it carries at the start; traced.
       update: (what it carries, means of all sums, config, facts) -> what it carries on.
-      start: (state, config, run) -> the state that a new run starts from, on the host: weights of
-        another checkpoint, for example. A run that is resumed does not call it.
+      start: (state, config, run, sources) -> the state that a new run starts from, on the host:
+        weights of another run, for example. A run that is resumed does not call it.
       corpus: (corpus, config, run) -> the text that the run is trained on.
       finish: (state, config, run, evaluate) -> what it measures at the end, columns of the result
         row; `evaluate` gives loss and bits per byte of a state on the held-out text.
@@ -53,10 +69,12 @@ class Hooks:
     weights: Wrap[Any] | None = None
     forward: Wrap[Any] | None = None
     loss: Wrap[Any] | None = None
+    method: Wrap[Method] | None = None
     metrics: tuple[str, ...] = ()
+    given: Given | None = None
     begin: Callable[[Any, Any, Facts], Any] | None = None
     update: Callable[[Any, Mapping[str, jax.Array], Any, Facts], Any] | None = None
-    start: Callable[[TrainState, Any, RunConfig], TrainState] | None = None
+    start: Callable[[TrainState, Any, RunConfig, Sources], TrainState] | None = None
     corpus: Callable[[Corpus, Any, RunConfig], Corpus] | None = None
     finish: Callable[[TrainState, Any, RunConfig, Evaluate], Mapping[str, Any]] | None = None
 
@@ -94,6 +112,7 @@ def method_of(
             loss=technique.wrapped("loss", method.loss),
             metrics=method.metrics + technique.hooks.metrics,
         )
+        method = technique.wrapped("method", method)
 
     def begin(params: Any) -> Carried:
         return {
@@ -101,6 +120,12 @@ def method_of(
             for h in hooked
             if h.hooks.begin is not None
         }
+
+    shapes = {
+        h.name: h.hooks.given.shapes(method, h.config, h.facts)
+        for h in hooked
+        if h.hooks.given is not None
+    }
 
     def update(carried: Carried, means: Mapping[str, jax.Array]) -> Carried:
         changed = {
@@ -110,4 +135,4 @@ def method_of(
         }
         return {**carried, **changed}
 
-    return replace(method, begin=begin, update=update)
+    return replace(method, begin=begin, update=update, given=lambda: shapes)

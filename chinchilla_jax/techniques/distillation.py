@@ -1,0 +1,99 @@
+"""Distillation: a student learns the next-token distributions of a teacher, another run.
+
+The loss is (1 - weight) cross-entropy + weight temperature^2 KL(teacher || student), both softened
+by the temperature (Hinton et al. 2015, arXiv 1503.02531, section 2). Busbridge et al. 2025 (arXiv
+2502.08606, section 4 and appendix G) find weights over .5 alike, temperature 1 best, and the whole
+distribution better than its largest entries; the teacher computes it on line, for the student's
+own tokens. A student may also start from evenly spaced layers of its teacher, with or without its
+distributions (Sanh et al. 2019, DistilBERT, arXiv 1910.01108, section 3: every second layer).
+
+What the teacher costs is told in parts, to be charged as asked (Busbridge et al., equation 9):
+`flops_teacher` is its forward pass on the student's tokens, `needs_flops` and `needs_tokens` its
+own training.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from chinchilla_jax.experiment.counting import forward_flops
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.schema import one_of, positive, require
+from chinchilla_jax.techniques.technique import Facts, Ledger, Technique
+
+_WHERE = "techniques.distillation"
+STARTS = ("random", "teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """Whom a student learns from, and how."""
+
+    # Another run: `3e12-48x3` (that budget and size, the student's seed), a run id, or the path of
+    # a run's folder or of one of its checkpoints. Empty: none of it.
+    teacher: str = field(default="", metadata={"short": "T"})
+    weight: float = 0.9  # of the teacher's distributions in the loss; the rest is of the text
+    temperature: float = 1.0
+    start: str = "random"  # teacher: from evenly spaced layers of the teacher, of equal width
+
+    def __post_init__(self) -> None:
+        require(0 <= self.weight <= 1, f"{_WHERE}.weight", self.weight, "must lie between 0 and 1")
+        positive(_WHERE, temperature=self.temperature)
+        one_of(f"{_WHERE}.start", self.start, STARTS)
+
+
+def layers_taken(student: ModelConfig, teacher: ModelConfig) -> tuple[int, ...]:
+    """Of which layer of the teacher each of the student's starts: every n-th, from the first."""
+    return tuple(range(0, teacher.depth, teacher.depth // student.depth))
+
+
+def _reduced(config: Distillation) -> Distillation:
+    return config if config.teacher else Distillation()
+
+
+def _needs(config: Distillation) -> Mapping[str, str]:
+    return {"teacher": config.teacher}
+
+
+def _misfit(config: Distillation, facts: Facts) -> str:
+    """Why the student cannot start from its teacher.
+
+    Raises:
+      UserError: a teacher of another vocabulary.
+    """
+    teacher = facts.other(config.teacher)
+    if teacher is None:
+        return ""
+    if teacher.model.vocab_size != facts.model.vocab_size:
+        raise UserError(
+            f"{_WHERE}.teacher: {teacher.run} has a vocabulary of {teacher.model.vocab_size}, and "
+            f"the student {facts.model.vocab_size}; a teacher has the student's tokenizer"
+        )
+    if config.start == "teacher":
+        if replace(facts.model, depth=teacher.model.depth) != teacher.model:
+            return f"cannot start from {teacher.run}: only its depth may differ from the teacher's"
+        if teacher.model.depth % facts.model.depth:
+            return (
+                f"cannot start from {teacher.run}: {facts.model.depth} layers are not every "
+                f"n-th of {teacher.model.depth}"
+            )
+    return ""
+
+
+def _ledger(ledger: Ledger, config: Distillation, facts: Facts) -> Ledger:
+    """With the teacher's forward pass on the student's tokens."""
+    teacher = facts.other(config.teacher)
+    if teacher is None or not config.weight:
+        return ledger
+    step = forward_flops(teacher.model, facts.batch_size, facts.sequence_length)
+    return ledger.add("teacher", facts.steps * step)
+
+
+TECHNIQUE = Technique(
+    name="distillation",
+    off=Distillation(),
+    reduced=_reduced,
+    needs=_needs,
+    misfit=_misfit,
+    ledger=_ledger,
+)

@@ -1,0 +1,169 @@
+"""The weights of the runs that a run needs: checked before anything is allocated, then read.
+
+The other run's folder is only read. Its checkpoint may be of another mesh, of layers under a scan
+where ours are unrolled or the reverse, and of another precision than the weights are wanted in.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from chinchilla_jax.data.store import Corpus
+from chinchilla_jax.experiment import needs
+from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.fingerprint import fingerprint
+from chinchilla_jax.experiment.other_run import OtherRun
+from chinchilla_jax.experiment.records import RunDirectory
+from chinchilla_jax.experiment.version import MODEL_VERSION
+from chinchilla_jax.training import distributed, verified
+from chinchilla_jax.training.transfers import unguarded
+
+T = TypeVar("T")
+
+_PARAMS = "params."  # what the names of weights begin with in a checkpoint
+
+
+@dataclass(frozen=True)
+class Source:
+    """Another run, whose checkpoint is sound."""
+
+    other: OtherRun
+    run: RunConfig
+    loss: float | None  # on the held-out text, where the checkpoint is that of its end
+    folder: Path  # of the checkpoint
+    record: Mapping[str, Any]
+
+    def params(self, like: T) -> T:
+        """Its weights.
+
+        Args:
+          like: `jax.ShapeDtypeStruct`s with shardings, in the structure of a decoder's parameters.
+        Raises:
+          UserError: what was read is not what was written.
+        """
+        wanted = verified.flatten(like)
+        leaves = self._read(wanted)
+        if damage := verified.damaged_leaf(self.record["leaves"], leaves):
+            raise UserError(f"{self.folder}: {damage}; {_ANEW}")
+        made = jax.jit(
+            partial(_in_layout, wanted=wanted),
+            out_shardings={name: leaf.sharding for name, leaf in wanted.items()},
+        )(leaves)
+        return jax.tree.unflatten(jax.tree.structure(like), [made[name] for name in wanted])
+
+    def _read(self, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """The arrays that hold the wanted ones, as they were saved, by their names there."""
+        import orbax.checkpoint as ocp
+
+        abstract = {}
+        for name, leaf in wanted.items():
+            for saved in _saved_names(name, leaf, self.record["layout"]):
+                dtype, _, dims = self.record["layout"][saved].partition("[")
+                shape = tuple(map(int, filter(None, dims[:-1].split(","))))
+                spec = (None,) * len(shape) + tuple(leaf.sharding.spec)
+                where = NamedSharding(leaf.sharding.mesh, PartitionSpec(*spec[-len(shape) :]))
+                abstract[saved] = jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+        with unguarded(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            found = reader.restore(
+                self.folder / "default",
+                args=ocp.args.PyTreeRestore(
+                    item=abstract,
+                    restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+                    partial_restore=True,
+                ),
+            )
+        return {name: found[name] for name in abstract}
+
+
+Sources = Mapping[str, Source]
+"""By what the configuration calls them."""
+
+_ANEW = "train it anew in another work folder, or name another run"
+
+
+def opened(run: RunConfig, corpus: Corpus, directory: RunDirectory) -> dict[str, Source]:
+    """The runs that `run`, of this folder, needs.
+
+    Raises:
+      UserError: one is not there, not done, damaged, or of another text, tokenizer or model code
+        than this run.
+    """
+    return {other.asked: _opened(run, other, corpus, directory) for other in run.needs}
+
+
+def _opened(run: RunConfig, other: OtherRun, corpus: Corpus, directory: RunDirectory) -> Source:
+    there = RunDirectory(needs.place(other, directory.path.parent))
+    where = f"{run.run_id} needs {other.run}, which"
+
+    def checked() -> tuple[Any, dict[str, Any]]:
+        known = needs.read_run(there.path / "config.json") if there.begun() else None
+        if known is None:
+            raise UserError(f"{where} is not there: {there.path} has no config.json")
+        if fingerprint(known) != other.fingerprint:
+            raise UserError(
+                f"{where} is another run by now than it was planned with; plan anew in another "
+                "--workdir"
+            )
+        result = there.result()
+        at_end = other.step == known.steps
+        if at_end and (result is None or result["status"] != "done"):
+            how = "is not done; run it first" if result is None else f"has {result['status']}"
+            raise UserError(f"{where} {how}")
+        record, damage = verified.read_record(there.checkpoints / str(other.step))
+        if damage:
+            raise UserError(
+                f"{where} has no sound checkpoint of step {other.step}: "
+                f"{there.checkpoints / str(other.step)}: {damage}; {_ANEW}"
+            )
+        for name, ours in (
+            ("data", corpus.data_fingerprint),
+            ("tokenizer", corpus.tokenizer_fingerprint),
+            ("model_version", MODEL_VERSION),
+        ):
+            if record["meta"][name] != ours:
+                raise UserError(
+                    f"{where} has another {_WHAT[name]} ({record['meta'][name]}, here {ours}): "
+                    "take a run of the same"
+                )
+        return (result["loss"] if at_end and result else None), record
+
+    loss, record = distributed.on_writer(checked)
+    folder = there.checkpoints / str(other.step)
+    if damage := verified.damaged_file(folder, record["files"]):
+        raise UserError(f"{where} has a damaged checkpoint: {folder}: {damage}; {_ANEW}")
+    known = needs.read_run(there.path / "config.json")
+    return Source(other, known, loss, folder, record)
+
+
+_WHAT = {"data": "corpus", "tokenizer": "tokenizer", "model_version": "version of the model code"}
+
+
+def _saved_names(name: str, leaf: Any, layout: Mapping[str, str]) -> list[str]:
+    """Where a checkpoint has a parameter: under its name, in a stack of layers, or by layer."""
+    if _PARAMS + name in layout:
+        return [_PARAMS + name]
+    if unrolled := re.fullmatch(r"layers_\d+\.(.*)", name):
+        return [f"{_PARAMS}layers.{unrolled[1]}"]
+    rest = name.removeprefix("layers.")
+    return [f"{_PARAMS}layers_{i}.{rest}" for i in range(leaf.shape[0])]
+
+
+def _in_layout(leaves: Mapping[str, jax.Array], wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Saved arrays as the parameters that are wanted, in their precision."""
+    made = {}
+    for name, leaf in wanted.items():
+        saved = [leaves[other] for other in _saved_names(name, leaf, dict.fromkeys(leaves, ""))]
+        layer = re.match(r"layers_(\d+)\.", name)
+        array = saved[0] if len(saved) == 1 else jnp.stack(saved)
+        if array.ndim > len(leaf.shape):
+            array = array[int(layer[1]) if layer else 0]
+        made[name] = array.reshape(leaf.shape).astype(leaf.dtype)
+    return made

@@ -1,0 +1,255 @@
+"""Students and their teachers: the loss, the teacher's weights on any mesh, resumes, mistakes."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from chinchilla_jax.experiment.needs import other_run
+from chinchilla_jax.experiment.records import run_directory
+from chinchilla_jax.models import loss
+from chinchilla_jax.techniques import Techniques
+from chinchilla_jax.techniques.distillation import Distillation
+from chinchilla_jax.training import given, techniques, verified
+from chinchilla_jax.training.compiled import compiled_for
+from chinchilla_jax.training.initial import initial_state
+from chinchilla_jax.training.loop import Interrupted, train
+from chinchilla_jax.training.techniques.distillation import token_loss
+from tests.training.helpers import small_run
+from tests.training.test_loop import curve, numbers
+
+T, D, U, V = 37, 8, 5, 19
+TEACHER = {"width": 32, "depth": 4, "heads": 8, "kv_heads": 8, "head_size": 4, "ff_size": 64}
+
+
+def in_numpy(logits, teacher, targets, weight, temperature):
+    """(loss, cross-entropy, gradient by the logits) of each token, in float64."""
+
+    def log_softmax(x):
+        x = x - x.max(axis=-1, keepdims=True)
+        return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+    logits, teacher = np.float64(logits), np.float64(teacher)
+    p, q = log_softmax(teacher / temperature), log_softmax(logits / temperature)
+    kl = (np.exp(p) * (p - q)).sum(axis=-1)
+    true = np.eye(logits.shape[-1])[targets]
+    nats = -(true * log_softmax(logits)).sum(axis=-1)
+    gradient = (1 - weight) * (np.exp(log_softmax(logits)) - true)
+    gradient += weight * temperature**2 * (np.exp(q) - np.exp(p)) / temperature
+    return (1 - weight) * nats + weight * temperature**2 * kl, nats, gradient
+
+
+def arrays():
+    keys = jax.random.split(jax.random.key(0), 5)
+    x, readout = jax.random.normal(keys[0], (T, D)), jax.random.normal(keys[1], (D, V))
+    hidden, other = jax.random.normal(keys[2], (T, U)), jax.random.normal(keys[3], (U, V))
+    return x, readout, (jax.random.randint(keys[4], (T,), 0, V), hidden), other
+
+
+@pytest.mark.parametrize("weight,temperature", [(0.9, 1.0), (0.5, 2.0), (1.0, 0.7), (0.0, 3.0)])
+@pytest.mark.parametrize("chunk_tokens", [5, 100])
+def test_the_loss_and_its_gradient_are_those_of_numpy(weight, temperature, chunk_tokens):
+    """By chunks, where the gradient is written out, and in one, where JAX derives it."""
+    x, readout, targets, other = arrays()
+
+    def total(x, readout):
+        of = token_loss(weight, temperature)
+        return loss.total_loss(x, readout, targets, chunk_tokens, 1, of, other)
+
+    (value, sums), (dx, dreadout) = jax.jit(
+        jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
+    )(x, readout)
+    nats, plain, gradient = in_numpy(
+        x @ readout, targets[1] @ other, np.asarray(targets[0]), weight, temperature
+    )
+    np.testing.assert_allclose(value, nats.sum(), rtol=1e-5)
+    np.testing.assert_allclose(sums["loss"], plain.sum(), rtol=1e-5)
+    np.testing.assert_allclose(dx, gradient @ np.float64(readout).T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dreadout, np.float64(x).T @ gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_a_teacher_that_the_student_equals_has_nothing_to_teach():
+    x, readout, targets, _ = arrays()
+    gradient = token_loss(1.0, 1.0).gradient(x @ readout, (targets[0], x), readout)
+    np.testing.assert_allclose(gradient, jnp.zeros_like(gradient), atol=1e-6)
+
+
+def teacher_run(**changes):
+    return dataclasses.replace(small_run(steps=24, model=TEACHER, **changes), run_id="teacher")
+
+
+@pytest.fixture(scope="module")
+def workdir(text_corpus, tmp_path_factory):
+    """A work folder in which the teacher is done."""
+    folder = tmp_path_factory.mktemp("distilled")
+    train(teacher_run(), text_corpus, run_directory(folder, "teacher"))
+    return folder
+
+
+def student(teacher=None, steps=12, training=None, model=None, **config):
+    run = small_run(steps=steps, training=training, model=model)
+    distillation = Distillation(**({"teacher": "teacher"} | config))
+    return dataclasses.replace(
+        run,
+        run_id="student",
+        techniques=Techniques(distillation=distillation),
+        needs=(other_run("teacher", "teacher", teacher or teacher_run()),),
+    )
+
+
+def folder_beside(workdir, tmp_path):
+    """A work folder of its own, with the teacher's run in it."""
+    shutil.copytree(workdir / "runs" / "teacher", tmp_path / "runs" / "teacher")
+    return tmp_path
+
+
+def trained(run, corpus, workdir, tmp_path, *arguments):
+    folder = folder_beside(workdir, tmp_path)
+    directory = run_directory(folder, run.run_id)
+    return train(run, corpus, directory, *arguments), directory
+
+
+def dense_of(run):
+    return dataclasses.replace(run, techniques=Techniques(), needs=())
+
+
+def losses(directory):
+    return np.array([line["loss"] for line in directory.metrics()])
+
+
+def test_a_student_learns_from_its_teacher(workdir, text_corpus, tmp_path):
+    run = student(steps=24)
+    row, directory = trained(run, text_corpus, workdir, tmp_path)
+    plain = run_directory(tmp_path, "dense")
+    dense = train(dense_of(run), text_corpus, plain)
+    assert row["flops"] == row["flops_forward"] + row["flops_backward"] + row["flops_teacher"]
+    assert row["flops"] - row["flops_teacher"] == dense["flops"]
+    assert row["needs"] == "teacher" and row["needs_tokens"] == teacher_run().tokens
+    assert row["needs_flops"] == run.needs[0].flops > row["flops_teacher"]
+    # What is shown is the student's cross-entropy, not what it minimises.
+    assert losses(directory)[0] == pytest.approx(losses(plain)[0], rel=1e-6)
+    assert losses(directory)[1] != pytest.approx(losses(plain)[1], rel=1e-6)
+    assert row["loss"] != dense["loss"] and abs(row["loss"] - dense["loss"]) < 0.5
+
+
+def test_with_no_weight_it_is_the_dense_run_to_the_bit(workdir, text_corpus, tmp_path):
+    run = student(weight=0.0)
+    row, directory = trained(run, text_corpus, workdir, tmp_path)
+    plain = run_directory(tmp_path, "dense")
+    dense = train(dense_of(run), text_corpus, plain)
+    assert curve(directory) == curve(plain) and row["loss"] == dense["loss"]
+    assert "flops_teacher" not in row and row["flops"] == dense["flops"]
+
+
+def test_it_is_resumed_to_the_bit_and_its_checkpoints_are_without_the_teacher(
+    workdir, text_corpus, tmp_path
+):
+    run = student(steps=12, training={"steps_per_dispatch": 2, "data_parallel": 4, "fsdp": 2})
+    row, whole = trained(run, text_corpus, workdir, tmp_path)
+    broken, seen = run_directory(tmp_path, "broken"), [0]
+    with pytest.raises(Interrupted):
+        train(
+            run, text_corpus, broken, lambda: seen[0] >= 6,
+            lambda done, loss: seen.__setitem__(0, done),
+        )  # fmt: skip
+    again = train(run, text_corpus, broken)
+    assert numbers(again) == numbers(row) and curve(broken) == curve(whole)
+    record = json.loads((whole.checkpoints / "12" / "record.json").read_text())
+    assert not [name for name in record["layout"] if "distillation" in name]
+
+
+def contents(folder):
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+MESHES = [
+    {"data_parallel": 2, "fsdp": 2, "tensor": 2},
+    {"data_parallel": 4, "tensor": 2, "layers": "scan"},
+    {"data_parallel": 1, "fsdp": 8, "microbatch": 8},
+    {"data_parallel": 2, "microbatch": 2},
+    {"data_parallel": 1, "loss_chunk_tokens": 20},
+]
+
+
+@pytest.fixture(scope="module")
+def alone(workdir, text_corpus, tmp_path_factory):
+    """The curve of a student on one device."""
+    run = student(training={"data_parallel": 1})
+    folder = tmp_path_factory.mktemp("alone")
+    return losses(trained(run, text_corpus, workdir, folder)[1])
+
+
+@pytest.mark.parametrize("training", MESHES, ids=str)
+def test_any_mesh_is_one_device_and_the_teachers_folder_is_left_alone(
+    workdir, text_corpus, tmp_path, training, alone
+):
+    run = student(training=training)
+    before = contents(workdir / "runs" / "teacher")
+    _, directory = trained(run, text_corpus, workdir, tmp_path)
+    np.testing.assert_allclose(losses(directory), alone, rtol=2e-5)
+    assert contents(tmp_path / "runs" / "teacher") == before
+
+
+@pytest.mark.parametrize("layers", ["scan", "unrolled"])
+@pytest.mark.parametrize("saved", ["scan", "unrolled"])
+def test_weights_are_read_exactly_whatever_the_layers_and_start_a_student(
+    text_corpus, tmp_path, layers, saved
+):
+    """Also from another mesh and with the student's own; every second layer, in float32."""
+    teacher = teacher_run(training={"layers": saved, "fsdp": 4, "data_parallel": 2})
+    train(teacher, text_corpus, run_directory(tmp_path, "teacher"))
+    run = student(
+        teacher, training={"layers": layers, "tensor": 2, "data_parallel": 4}, start="teacher"
+    )
+    compiled = compiled_for(run)
+    with jax.set_mesh(compiled.mesh):
+        sources = techniques.sources_of(run, text_corpus, run_directory(tmp_path, "student"))
+        state = initial_state(compiled.method, compiled.shardings, 0)
+        state = techniques.started(run, state, sources)
+        state = techniques.completed(run, state, compiled.abstract_state, sources)
+    there = ocp.PyTreeCheckpointer().restore(
+        run_directory(tmp_path, "teacher").checkpoints / "24" / "default"
+    )
+    wanted = verified.flatten(state.params)
+    for name, array in verified.flatten(given.of(state.techniques, "distillation")).items():
+        np.testing.assert_array_equal(array, of_checkpoint(there, name, range(4)))
+    for name, array in wanted.items():
+        taken = of_checkpoint(there, re.sub(r"layers_1\.", "layers_2.", name), (0, 2))
+        np.testing.assert_array_equal(array, taken)
+    assert all(
+        a.sharding.is_equivalent_to(b.sharding, a.ndim)
+        for a, b in zip(
+            wanted.values(), jax.tree.leaves(compiled.abstract_state.params), strict=True
+        )
+    )
+
+
+def of_checkpoint(there, name, layers):
+    """A parameter as it was saved, whichever way; of a stack the given layers."""
+    name = f"params.{name}"
+    if name in there:
+        return there[name][np.array(layers)] if ".layers." in name else there[name]
+    if unrolled := re.match(r"params\.layers_(\d+)\.(.*)", name):
+        return there[f"params.layers.{unrolled[2]}"][int(unrolled[1])]
+    rest = name.removeprefix("params.layers.")
+    return np.stack([there[f"params.layers_{i}.{rest}"] for i in layers])
+
+
+def test_the_teacher_is_held_in_the_precision_of_products(workdir, text_corpus, tmp_path):
+    run = student(training={"dtype": "bfloat16", "data_parallel": 1})
+    row, directory = trained(run, text_corpus, workdir, tmp_path)
+    held = given.of(compiled_for(run).abstract_state.techniques, "distillation")
+    kinds = {name: leaf.dtype for name, leaf in verified.flatten(held).items()}
+    assert kinds["layers_0.attention.query"] == kinds["readout"] == jnp.bfloat16
+    assert kinds["embedding"] == kinds["final_norm.scale"] == jnp.float32
+    assert row["status"] == "done" and losses(directory)[-1] < losses(directory)[0]

@@ -2,7 +2,8 @@
 
 Bounds, of one step on each of n devices:
 
-* arithmetic: matmul-convention FLOPs / (n peak), and with `remat=full` the forward pass again;
+* arithmetic: FLOPs of the ledger, those of techniques among them, / (n peak), and with `remat=full`
+  the forward pass again;
 * collectives: what a ring sends of each payload (`communication.py`) over the links' bandwidth:
   (k - 1) / k of it to gather or to scatter over k devices, twice that to add up everywhere.
   Where an axis goes beyond the devices of a fast link (HARDWARE), it does so in two stages:
@@ -20,11 +21,10 @@ from dataclasses import dataclass
 
 from chinchilla_jax.experiment import communication, memory
 from chinchilla_jax.experiment.config import RunConfig
-from chinchilla_jax.experiment.counting import flops_per_step
 from chinchilla_jax.experiment.hardware import Hardware
+from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.memory import Memory
 from chinchilla_jax.experiment.meshes import MeshShape, misfit
-from chinchilla_jax.experiment.model import ModelConfig
 
 EXPECTED_MFU = 0.5
 USABLE = 0.9  # of a device's memory; the rest is the runtime's, and fragments
@@ -196,8 +196,8 @@ def _seconds(
     run: RunConfig, mesh: MeshShape, microbatches: int, hardware: Hardware
 ) -> tuple[float, float]:
     """(arithmetic, collectives) of one step."""
-    flops = _flops(run.model, run.batch_size, run.sequence_length)
-    again = 4 / 3 if memory.remat(run) == "full" else 1.0
+    flops, forward = _flops(run)
+    again = forward if memory.remat(run) == "full" else 0.0
     compute = 4 if run.training.dtype == "float32" else 2
     sent = communication.traffic(run, mesh, microbatches=microbatches, compute=compute)
     link = functools.partial(_ring, hardware=hardware)
@@ -207,12 +207,14 @@ def _seconds(
         + link(sent.gather + sent.reduce, mesh.fsdp, inside)
         + 2 * link(sent.reduce / mesh.fsdp, mesh.data, beside)
     )
-    return again * flops / (mesh.devices * hardware.peak_flops), collectives
+    return (flops + again) / (mesh.devices * hardware.peak_flops), collectives
 
 
 @functools.lru_cache(maxsize=1024)
-def _flops(model: ModelConfig, batch: int, sequence: int) -> int:
-    return flops_per_step(model, batch, sequence, "matmul")
+def _flops(run: RunConfig) -> tuple[float, float]:
+    """(all, of the model's own forward pass) of one step, on average over the run."""
+    spent = ledger(run)
+    return spent.flops_matmul / run.steps, spent.training["forward"] / run.steps
 
 
 def _ring(payload: float, size: int, inner: int, *, hardware: Hardware) -> float:

@@ -54,8 +54,9 @@ def plan(
     A run that another cell makes already, where a value that varies changes nothing, is rejected.
 
     Args:
-      train_tokens: of the corpus, or of each, where they are known; cells that would repeat them
-        more than `data.max_epochs` times are rejected.
+      train_tokens: of the corpus, or of each, where they are known, else as many as bytes of
+        `data.max_megabytes`; cells that would repeat what they are trained on more than
+        `data.max_epochs` times are rejected.
     Raises:
       UserError: a ladder that cannot be built, or no cell left to run.
     """
@@ -196,6 +197,10 @@ def _judged(
     count = counts[0] if len(counts) == 1 else counts[number]
     if isinstance(train_tokens, Mapping):
         train_tokens = train_tokens[experiment.data]
+    if train_tokens is None and experiment.data.max_megabytes is not None:
+        train_tokens = int(1e6 * experiment.data.max_megabytes)  # a token spells a byte or more
+    if train_tokens is not None:
+        train_tokens = techniques.trained_text(train_tokens, experiment.techniques)
     sizes = [_size(experiment, budget, shape) for shape in shapes]
     reasons = [_reason(experiment, budget, size, train_tokens) for size in sizes]
     fit = [size for size, reason in zip(sizes, reasons, strict=True) if not reason]

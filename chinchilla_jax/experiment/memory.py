@@ -12,7 +12,10 @@ matrices and is counted as AdamW. XLA's plan on a CPU mesh agrees within ten per
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from chinchilla_jax import techniques
 from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.counting import count_params
+from chinchilla_jax.experiment.ledger import facts
 from chinchilla_jax.experiment.meshes import MeshShape, held, matrices
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.parameters import FLOAT32, parameters
@@ -22,7 +25,7 @@ from chinchilla_jax.experiment.parameters import FLOAT32, parameters
 class Memory:
     """Bytes of one device."""
 
-    state: float  # parameters and the optimizer's moments, float32
+    state: float  # parameters and the optimizer's moments, float32, and what techniques carry
     activations: float  # what all layers keep for the backward pass
     temporaries: float  # gradients, and the peak of the loss or of one layer
 
@@ -116,8 +119,14 @@ def _bytes(arrays: tuple[Saved, ...], sizes: Mapping[str, int], compute: int) ->
 
 
 def state_bytes(run: RunConfig, mesh: MeshShape) -> int:
-    """Bytes of parameters and Adam's two moments on each device, exactly; four scalars beside."""
-    return 3 * FLOAT32 * sum(held(run.model, mesh)) + 4 * FLOAT32
+    """Bytes of parameters and Adam's two moments on each device, exactly; four scalars beside.
+
+    And of what techniques carry, as if every parameter were split alike.
+    """
+    kept = sum(held(run.model, mesh))
+    state = 3 * FLOAT32 * kept + 4 * FLOAT32
+    carried = techniques.carried_bytes(run.techniques, facts(run))
+    return state + carried * kept // count_params(run.model).total
 
 
 def estimate(

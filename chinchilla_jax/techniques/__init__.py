@@ -80,6 +80,18 @@ def changed_ledger(ledger: Ledger, techniques: Techniques, facts: Facts) -> Ledg
     return ledger
 
 
+def trained_text(train_tokens: int, techniques: Techniques) -> int:
+    """How many tokens of a training text of so many a run is trained on, an epoch each time."""
+    for technique, config in active(techniques):
+        train_tokens = technique.text(train_tokens, config)
+    return train_tokens
+
+
+def carried_bytes(techniques: Techniques, facts: Facts) -> int:
+    """Bytes that training keeps beside parameters and moments, of all devices together."""
+    return sum(technique.carried(config, facts) for technique, config in active(techniques))
+
+
 def dense_columns() -> dict[str, Any]:
     """Every column that a technique may have, with its value in a run without that technique."""
     return {

@@ -15,7 +15,7 @@ import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.model import ModelConfig
-from chinchilla_jax.experiment.parameters import PARAMETERS, Parameter, parameters, size
+from chinchilla_jax.experiment.parameters import PARAMETERS, Parameter, parameters, size, stored
 from chinchilla_jax.experiment.schema import require
 from chinchilla_jax.techniques.law import Array, Law, Values, power_terms
 from chinchilla_jax.techniques.technique import Facts, Ledger, Technique, Weights
@@ -146,6 +146,11 @@ def counted(ledger: Ledger, config: Sparsity, facts: Facts) -> Ledger:
     return replace(ledger, weights=weights)
 
 
+def mask_bytes(config: Sparsity, facts: Facts) -> int:
+    """A byte for each weight that may be pruned."""
+    return sum(stored(p, facts.model) for p in pruned_rows(facts.model, config))
+
+
 def _pruned(w: Weights, config: Sparsity, facts: Facts) -> Weights:
     p = PARAMETERS[w.name]
     block = block_size(p, facts.model, config)
@@ -235,10 +240,12 @@ AVERAGE_SIZE = Law(
     ordinary={"params_average": "params"},
 )
 
+
 TECHNIQUE = Technique(
     name="sparsity",
     off=Sparsity(),
     model=possible,
     ledger=counted,
+    carried=mask_bytes,
     laws=(SPARSITY, AVERAGE_SIZE),
 )

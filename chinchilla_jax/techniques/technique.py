@@ -187,6 +187,14 @@ def _fits(config: Any, facts: Facts) -> str:
     return ""
 
 
+def _whole_text(train_tokens: int, config: Any) -> int:
+    return train_tokens
+
+
+def _nothing_carried(config: Any, facts: Facts) -> int:
+    return 0
+
+
 def _no_rows(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     return ()
 
@@ -208,6 +216,10 @@ class Technique:
       misfit: (config, facts of the run) -> why it cannot go with this shape, or with the runs that
         it needs, so that the run is left out of the plan; empty where it can.
       ledger: (ledger, config, facts of the run) -> the ledger with what it adds or saves.
+      text: (tokens of the training text, config) -> those that runs are trained on, where it caps
+        them; as `Hooks.corpus` does when they are trained.
+      carried: (config, facts of the run) -> bytes that training keeps beside parameters and
+        moments, which are split over devices like parameters: masks, a teacher's weights.
       laws: the loss under it, in the forms that have been published.
       derived: result row of a run -> the further rows that it stands for, where the technique has
         measured several things of it at its end: each with its own run id, columns and loss.
@@ -220,6 +232,8 @@ class Technique:
     needs: Callable[[Any], Mapping[str, str]] = _no_needs
     misfit: Callable[[Any, Facts], str] = _fits
     ledger: Callable[[Ledger, Any, Facts], Ledger] = _same_ledger
+    text: Callable[[int, Any], int] = _whole_text
+    carried: Callable[[Any, Facts], int] = _nothing_carried
     laws: tuple[Law, ...] = ()
     derived: Callable[[Mapping[str, Any]], tuple[dict[str, Any], ...]] = _no_rows
 

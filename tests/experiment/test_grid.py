@@ -101,6 +101,13 @@ def test_a_corpus_too_small_rejects_with_the_epochs_it_would_take():
     assert not any("epochs" in c.reason for c in grid.plan(allowed, int(most / 4.5)))
 
 
+def test_before_the_corpus_is_there_its_cap_says_how_often_it_is_repeated():
+    capped = experiment(budgets=(1e12,), data=DataConfig(max_megabytes=0.5))
+    assert [c.reason for c in grid.plan(capped)] == [c.reason for c in grid.plan(capped, 500_000)]
+    assert any("epochs" in c.reason for c in grid.plan(capped))
+    assert not any("epochs" in c.reason for c in grid.plan(capped, 10**9))  # where it is known
+
+
 def test_no_cell_left_is_an_error_with_the_reason():
     with pytest.raises(UserError, match="no cell is left to run"):
         grid.plan(experiment(budgets=(1e5,)))

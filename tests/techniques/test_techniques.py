@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from chinchilla_jax import techniques
+from chinchilla_jax.experiment import estimate, memory
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import plan
+from chinchilla_jax.experiment.hardware import by_name
 from chinchilla_jax.experiment.ledger import dense, facts, ledger
 from chinchilla_jax.experiment.loading import load_experiment
+from chinchilla_jax.experiment.meshes import MeshShape
 from chinchilla_jax.experiment.records import RunDirectory, read_plan, write_plan, write_results
 from chinchilla_jax.experiment.rows import row_of
 from chinchilla_jax.experiment.schema import to_json
@@ -21,6 +24,7 @@ from chinchilla_jax.scaling.table.kinds import _TECHNIQUES as KNOWN
 from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.techniques import TECHNIQUES, Techniques
 from tests.techniques.toy import TOY, Toy, WithToy, toy, with_toy  # noqa: F401
+from tests.training.helpers import small_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "chinchilla_jax"
@@ -80,6 +84,32 @@ def test_on_it_is_planned_counted_and_told(toy):  # noqa: F811
     assert row["flops"] == cells[2].flops == ledger(dense_run).flops_matmul + row["flops_toy"]
     assert row["params_total"] == row_of(dense_run)["params_total"]
     assert row["params_nonzero"] < row["params_total"]
+
+
+def test_epochs_are_those_of_the_text_that_is_left(toy):  # noqa: F811
+    source = toys(kind=("plain", "half"))
+    most = max(cell.tokens for cell in plan(source))
+    reasons = {
+        cell.run.techniques.toy.kind: cell.reason
+        for cell in plan(source, int(most / 3))
+        if cell.tokens == most
+    }
+    assert reasons == {"plain": "", "half": "needs 6 epochs of the corpus, over 4"}
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_time_and_memory_are_those_of_its_ledger_and_of_what_it_carries(toy, remat):  # noqa: F811
+    plain = small_run(model={"width": 64, "depth": 2}, training={"remat": remat})
+    run, h200 = with_toy(plain, level=0.5), by_name("h200")
+    mesh = MeshShape(1, 2, 2)
+    without, found = (estimate.on_mesh(each, mesh, 1, h200) for each in (plain, run))
+    forward = ledger(run).training["forward"] if remat == "full" else 0
+    flops = (ledger(run).flops_matmul + forward) / run.steps
+    assert found.arithmetic_seconds == pytest.approx(flops / (4 * h200.peak_flops), rel=1e-12)
+    assert found.arithmetic_seconds > without.arithmetic_seconds
+    assert found.memory.state - without.memory.state == pytest.approx(2000 / 4, rel=0.05)
+    alone = MeshShape()
+    assert memory.state_bytes(run, alone) - memory.state_bytes(plain, alone) == 2000
 
 
 def test_a_plan_with_it_is_written_and_read(toy, tmp_path):  # noqa: F811

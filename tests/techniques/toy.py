@@ -33,6 +33,14 @@ def _ledger(ledger, config, facts):
     return halved.add("toy", 10 * facts.tokens)
 
 
+def _text(train_tokens, config):
+    return train_tokens // 2 if config.kind == "half" else train_tokens
+
+
+def _carried(config, facts):
+    return 1000 * facts.model.depth
+
+
 def _derived(row):
     if row.get("toy_twice") is None:
         return ()
@@ -41,7 +49,15 @@ def _derived(row):
     )
 
 
-TOY = Technique(name="toy", off=Toy(), model=_model, ledger=_ledger, derived=_derived)
+TOY = Technique(
+    name="toy",
+    off=Toy(),
+    model=_model,
+    ledger=_ledger,
+    text=_text,
+    carried=_carried,
+    derived=_derived,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,13 +11,16 @@ import optax
 import pytest
 from scipy.stats import norm
 
+from chinchilla_jax.experiment import memory
 from chinchilla_jax.experiment.ledger import facts, ledger
+from chinchilla_jax.experiment.meshes import MeshShape
 from chinchilla_jax.experiment.parameters import parameter, size
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.models.module import path_name
 from chinchilla_jax.techniques import Techniques
 from chinchilla_jax.techniques.sparsity import Sparsity
 from chinchilla_jax.training import sharding
+from chinchilla_jax.training.announce import bytes_per_device
 from chinchilla_jax.training.checkpoints import Checkpoints
 from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.evaluation import evaluate
@@ -43,6 +46,16 @@ def sorted_mask(block, zeros):
     mask = np.ones(block.size, bool)
     mask[np.argsort(np.abs(block.ravel()), kind="stable")[:zeros]] = False
     return mask.reshape(block.shape)
+
+
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2), (1, 8, 1)])
+def test_the_estimate_of_memory_has_room_for_masks(mesh):
+    sizes = dict(zip(("data_parallel", "fsdp", "tensor"), mesh, strict=True))
+    plain = small_run(training=sizes | {"layers": "scan"})
+    for run, tolerance in ((plain, 0), (sparse(plain), 0.01)):
+        allowed = memory.state_bytes(run, MeshShape(*mesh))
+        state = bytes_per_device(compiled_for(run).abstract_state)
+        assert allowed == pytest.approx(state, abs=16, rel=tolerance)
 
 
 @pytest.mark.parametrize("draw", ["normal", "ties", "zeros", "huge"])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from chinchilla_jax.experiment.errors import UserError as UserError
     from chinchilla_jax.scaling.notebook import compare as compare
     from chinchilla_jax.scaling.notebook import fit as fit
+    from chinchilla_jax.scaling.notebook import league as league
     from chinchilla_jax.scaling.notebook import published as published
     from chinchilla_jax.scaling.notebook import read as read
 
@@ -30,10 +31,11 @@ _LAZY = {
     "UserError": "chinchilla_jax.experiment.errors",
     "compare": "chinchilla_jax.scaling.notebook",
     "fit": "chinchilla_jax.scaling.notebook",
+    "league": "chinchilla_jax.scaling.notebook",
     "published": "chinchilla_jax.scaling.notebook",
     "read": "chinchilla_jax.scaling.notebook",
 }
-__all__ = ["UserError", "__version__", "compare", "fit", "published", "read"]
+__all__ = ["UserError", "__version__", "compare", "fit", "league", "published", "read"]
 
 
 def __getattr__(name: str) -> Any:

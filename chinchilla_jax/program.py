@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -17,6 +17,9 @@ from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.loading import load_experiment, split_overrides
 from chinchilla_jax.experiment.records import has_plan
+
+if TYPE_CHECKING:
+    from chinchilla_jax.scaling.settings import Settings
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -77,6 +80,38 @@ def define_processes() -> Callable[[], bool]:
         return cluster is not None
 
     return join
+
+
+def define_settings() -> Callable[[], "Settings"]:
+    """The flags of an evaluation, a field of `Settings` each; what is returned reads them."""
+    from chinchilla_jax.scaling.fitting.isoflop import METHODS
+    from chinchilla_jax.scaling.fitting.separable import LOSSES
+    from chinchilla_jax.scaling.settings import Settings
+    from chinchilla_jax.scaling.table.conventions import FLOPS, PARAMS
+
+    default = Settings()
+    enum, number = flags.DEFINE_enum, flags.DEFINE_integer
+    above = "Also fit only runs up to these FLOPs and check the forecast beyond."
+    found: tuple[flags.FlagHolder[Any], ...] = (
+        enum("params", default.params, PARAMS, "Which parameters N counts."),
+        enum("flops", default.flops, FLOPS, "Convention by which FLOPs are counted."),
+        enum("objective", default.objective, list(LOSSES), "What the surface's fit minimises."),
+        flags.DEFINE_float("delta", default.delta, "Huber's delta."),
+        flags.DEFINE_bool("tied", default.tied, "One exponent for size and data: alpha = beta."),
+        enum("minima", default.minima, METHODS, "Iso-FLOP minima whose exponents head the report."),
+        number("bootstrap", default.bootstrap, "Bootstrap draws; 0 for no intervals."),
+        number("seed", default.seed, "Seed of the bootstrap."),
+        flags.DEFINE_float("holdout_above", None, above),
+    )
+    budgets = flags.DEFINE_list(
+        "budgets", [], "FLOPs to forecast, as 1e21,5.76e23. Default: ten times the largest run."
+    )
+
+    def settings() -> Settings:
+        values = {flag.name: flag.value for flag in found}
+        return Settings(**values, budgets=positive_numbers("budgets", budgets.value))
+
+    return settings
 
 
 def experiment_from_flags(path: str | None) -> Experiment:

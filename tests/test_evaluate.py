@@ -9,6 +9,7 @@ from chinchilla_jax.scaling import analysis, comparison, notebook
 
 from .command import call
 from .scaling.conditions import three_optimizers
+from .scaling.ruler.laws import CASES, panel_of
 from .scaling.sweeps import write_sweep
 
 
@@ -160,3 +161,48 @@ def test_a_mistake_is_one_line_and_status_2(arguments, words, sweep):
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
     for word in words:
         assert word in done.stderr
+
+
+@pytest.fixture(scope="module")
+def techniques(tmp_path_factory):
+    """A panel of a technique, as a table."""
+    path = tmp_path_factory.mktemp("panel") / "panel.csv"
+    rows = panel_of(CASES["kumar"])
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_by_technique_is_the_league_table(techniques, tmp_path):
+    flags = (f"--runs={techniques}", f"--out={tmp_path}", "--bootstrap=200", "--nofigures")
+    done = call("evaluate", *flags, "--by=technique")
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.startswith("technique ") and "\nkumar: a model of 1." in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"fits.json", "league.csv", "report.html"}
+    found = json.loads((tmp_path / "fits.json").read_text())
+    assert found["league"]["charge"] == "teacher_forward" and len(found["conditions"]) == 1
+    asked = call("forecast", f"--fits={tmp_path}", "--flops=1e21", "--where=technique=dense")
+    assert asked.returncode == 0 and "1e21" in asked.stdout
+    again = call("evaluate", *flags, "--by=technique", "--baseline=technique=kumar")
+    assert again.returncode == 0 and "\ndense: a model of 0." in again.stdout
+    both = call("evaluate", *flags)
+    assert "technique=kumar: for" in both.stdout and "league" not in json.loads(
+        (tmp_path / "fits.json").read_text()
+    )
+
+
+def test_a_league_table_that_cannot_be_is_one_line(several, tmp_path):
+    flags = (f"--runs={several}", f"--out={tmp_path}", "--bootstrap=0", "--nofigures")
+    for arguments, words in (
+        (("--by=technique",), "--baseline=COLUMN=VALUE"),
+        (
+            ("--by=optimizer", "--baseline=optimizer=lion", "--where=bits=4"),
+            "--baseline=optimizer=",
+        ),
+        (("--by=bits", "--baseline=bits=16"), "also differ in column optimizer"),
+    ):
+        done = call("evaluate", *flags, *arguments)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert words in done.stderr, arguments

@@ -24,7 +24,8 @@ MAY_IMPORT = {
 TECHNIQUES_MAY_IMPORT = {"errors", "schema", "model", "other_run", "parameters", "counting"}
 # The way of the data through the evaluator: a room imports only those before it.
 ROOMS = ("arrays", "table", "fitting", "settings", "laws", "fits", "doubt", "approaches",
-         "forecast", "sections", "analysis", "comparison", "report", "notebook")  # fmt: skip
+         "forecast", "sections", "analysis", "ruler", "comparison", "report",
+         "notebook")  # fmt: skip
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 

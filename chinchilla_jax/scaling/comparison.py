@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import from_json, to_json
+from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, from_json, to_json
 from chinchilla_jax.scaling import fits as record
 from chinchilla_jax.scaling.analysis import Arrays, analyse
 from chinchilla_jax.scaling.arrays import silent
@@ -22,6 +22,9 @@ from chinchilla_jax.scaling.fits import Choices, Fits
 from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.laws.further import fit_laws, spanned
+from chinchilla_jax.scaling.ruler.league import Ruler, league
+from chinchilla_jax.scaling.ruler.panel import panel
+from chinchilla_jax.scaling.ruler.records import League
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table import conditions as table
 from chinchilla_jax.scaling.table.columns import label
@@ -70,6 +73,7 @@ class Comparison:
     conditions: tuple[ConditionFits, ...]
     laws: tuple[ConditionLaw, ...]
     warnings: tuple[str, ...]  # about the table; those of a condition are in its fits
+    league: League | None = field(default=None, metadata=UNLESS_DEFAULT)  # then of the dense alone
 
 
 @silent()
@@ -93,19 +97,9 @@ def compare(
     settings = replace(settings, budgets=settings.budgets or (10 * float(largest),))
     found, arrays = [], []
     for one in every:
-        fits, drawn = analyse(one.runs, settings)
-        known = any(row.params is not None for row in fits.forecast)
-        reason = "; ".join(f"{refusal.what}: {refusal.reason}" for refusal in fits.refusals)
-        found.append(
-            ConditionFits(
-                condition=dict(one.values),
-                runs=fits.table.fitted,
-                status="ok" if known else "refused",
-                reason=None if known else reason or "nothing was fitted",
-                fits=fits if known else None,
-            )
-        )
-        arrays += [drawn] if known else []
+        fitted, drawn = _fitted(one, settings)
+        found.append(fitted)
+        arrays += drawn
     comparison = Comparison(
         version=record.VERSION,
         settings=Choices(**vars(settings)),
@@ -118,6 +112,57 @@ def compare(
         warnings=runs.notes if arrays else asked_for.warnings,
     )
     return comparison, tuple(arrays)
+
+
+def rank(
+    runs: Runs,
+    settings: Settings | None = None,
+    laws: Sequence[Law] = (),
+    by: Sequence[str] = (),
+    baseline: Mapping[str, str] | None = None,
+    charge: str = "teacher_forward",
+) -> tuple[Comparison, tuple[Arrays, ...], Ruler | None]:
+    """The league table: the dense runs fitted, and every other condition measured by them.
+
+    Args:
+      by, baseline: as of `ruler.panel.panel`; charge: one of ruler.measures.CHARGES.
+
+    Raises:
+      UserError: no dense runs, runs that differ in something else, or a column lacks.
+    """
+    settings = settings or Settings()
+    found = panel(runs, by, baseline)
+    flops = _counted(found.dense.runs, settings).flops
+    settings = replace(settings, budgets=settings.budgets or (10 * float(flops.max()),))
+    dense, arrays = _fitted(found.dense, settings)
+    table_of, ruler = league(found, settings, charge)
+    comparison = Comparison(
+        version=record.VERSION,
+        settings=Choices(**vars(settings)),
+        source=runs.source,
+        by=found.by,
+        choice=None,
+        columns=tuple(found.runs.kinds.values()),
+        conditions=(dense,),
+        laws=_laws(laws, found.runs, found.by, settings),
+        warnings=runs.notes,
+        league=table_of,
+    )
+    return comparison, tuple(arrays), ruler
+
+
+def _fitted(one: Condition, settings: Settings) -> tuple[ConditionFits, list[Arrays]]:
+    fits, drawn = analyse(one.runs, settings)
+    known = any(row.params is not None for row in fits.forecast)
+    reason = "; ".join(f"{refusal.what}: {refusal.reason}" for refusal in fits.refusals)
+    fitted = ConditionFits(
+        condition=dict(one.values),
+        runs=fits.table.fitted,
+        status="ok" if known else "refused",
+        reason=None if known else reason or "nothing was fitted",
+        fits=fits if known else None,
+    )
+    return fitted, [drawn] if known else []
 
 
 def _counted(runs: Runs, settings: Settings) -> Runs:

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import nearest, require, typed
+from chinchilla_jax.experiment.schema import nearest, one_of, require, typed
 from chinchilla_jax.scaling import comparison
 from chinchilla_jax.scaling.analysis import Arrays, analyse
 from chinchilla_jax.scaling.arrays import silent
@@ -48,7 +48,12 @@ from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.forecast.frontier import Frontier, from_fits, from_published
 from chinchilla_jax.scaling.forecast.questions import Answer, at_flops, reaching
 from chinchilla_jax.scaling.laws.published import law_named
+from chinchilla_jax.scaling.report import league as league_report
 from chinchilla_jax.scaling.report import summary, write
+from chinchilla_jax.scaling.ruler.league import Ruler
+from chinchilla_jax.scaling.ruler.league import league as rank_by_ruler
+from chinchilla_jax.scaling.ruler.panel import panel
+from chinchilla_jax.scaling.ruler.records import League, Multiplier
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table import conditions
 from chinchilla_jax.scaling.table.read import read_runs
@@ -260,16 +265,104 @@ def compare(table: Any, by: Sequence[str] = (), **settings: Any) -> Compared:
     >>> {title: round(result.fits.parametric.E, 3) for title, result in found.results.items()}
     {'optimizer=adamw': 1.7, 'optimizer=muon': 1.6}
     """
-    names = [by] if isinstance(by, str) else by
-    right = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
-    require(right, "by", by, "a list of names of columns is needed")
     runs = table if isinstance(table, Runs) else read(table)
-    found, arrays = comparison.compare(runs, _settings(settings), by=names)
+    found, arrays = comparison.compare(runs, _settings(settings), by=_names(by))
     fitted = [(one.title, one.fits) for one in found.conditions if one.fits is not None]
     return Compared(
         {title: Result(fits, each) for (title, fits), each in zip(fitted, arrays, strict=True)},
         {one.title: str(one.reason) for one in found.conditions if one.fits is None},
     )
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A league table: `table` is its record, as in fits.json; `ruler` what figures draw besides."""
+
+    table: League
+    ruler: Ruler | None
+
+    def __repr__(self) -> str:
+        return league_report.plain(self.table)
+
+    def __getitem__(self, label: str) -> dict[str, Multiplier]:
+        """The multipliers of the condition with this label, by what they count.
+
+        Raises:
+          UserError: there is no such condition.
+        """
+        found = {one.label: one for one in self.table.standings}
+        if label not in found:
+            names = list(found)
+            raise UserError(
+                f"{label}: no such condition{nearest(str(label), names)} (there are "
+                f"{'; '.join(names)})"
+            )
+        return {m.measure: m for m in found[label].multipliers}
+
+    @silent()
+    def draw(self, name: str = "forest") -> Figure:
+        """A figure of the league table, Matplotlib's: forest or points.
+
+        Raises:
+          UserError: there is no such figure, or these runs give nothing to draw in it.
+        """
+        from chinchilla_jax.scaling.report.plots import league as plots
+        from chinchilla_jax.scaling.report.plots import style
+
+        one_of("draw", name, ("forest", "points"))
+        with style.styled():
+            figure = (
+                plots.forest(self.table)
+                if name == "forest"
+                else plots.points(self.table, self.ruler)
+            )
+        if isinstance(figure, str):
+            raise UserError(f"{name}: these runs give nothing to draw: {figure}")
+        return figure
+
+
+def league(
+    table: Any,
+    by: Sequence[str] = (),
+    baseline: Mapping[str, Any] | None = None,
+    charge: str = "teacher_forward",
+    **settings: Any,
+) -> Ranked:
+    """What every technique of a table is worth in dense models, as `evaluate --by=technique` says.
+
+    Args:
+      by: columns that make the conditions; by default those of our techniques, or `technique`.
+      baseline: the values of the condition that measures the others, {"bits": 16}; by default that
+        of runs without a technique.
+      charge: what of a teacher training FLOPs hold: student, teacher_forward or teacher_all.
+      settings: as in `fit`.
+    Raises:
+      UserError: no dense runs, runs that differ in something else, or a column lacks.
+
+    >>> import chinchilla_jax as cj
+    >>> table = [
+    ...     {"technique": t, "params": n, "flops": c,
+    ...      "loss": 1.69 + 406.4 / (m * n)**0.34 + 410.7 / (c / 6 / n) ** 0.28}
+    ...     for t, m in (("dense", 1.0), ("half", 0.5))
+    ...     for c in (1e18, 1e19, 1e20)
+    ...     for n in ((c / 120) ** 0.5 * 2**k for k in range(-2, 3))
+    ... ]
+    >>> found = cj.league(table, bootstrap=200)
+    >>> round(found["half"]["params"].value, 3)
+    0.5
+    """
+    _mapping("baseline", baseline)
+    runs = table if isinstance(table, Runs) else read_runs(table, derived=True)
+    dense = {name: str(value) for name, value in (baseline or {}).items()}
+    found = panel(runs, _names(by), dense)
+    return Ranked(*rank_by_ruler(found, _settings(settings), charge))
+
+
+def _names(by: object) -> Sequence[str]:
+    names = [by] if isinstance(by, str) else by
+    right = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    require(right, "by", by, "a list of names of columns is needed")
+    return typing.cast(Sequence[str], names)
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:

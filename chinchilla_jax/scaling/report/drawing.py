@@ -45,6 +45,13 @@ CAPTIONS = {
     "frontiers": "Compute-optimal frontiers. Best parameters, tokens and loss against FLOPs under "
     "each condition, on the law that its forecast rests on, with 95 % bands. Diamonds are measured "
     "minima, stars forecasts with their intervals.",
+    "forest": "League table. How many times as much dense runs need for a technique's loss, a "
+    "panel a currency, with 95 % intervals: right of the line it pays (blue), left of it it costs "
+    "(red); grey: these runs cannot tell. Arrows are open ends; an open diamond is the product of "
+    "a stack's parts.",
+    "points": "Against the dense runs. Left, the line is the best dense run of every budget; "
+    "beside it, 0 is the dense law at as much of the currency and as many tokens. A dot under the "
+    "line beats the dense runs.",
     "layout": "Shape. Loss against the layout of parameters at equal size and tokens, a curve per "
     "size by the law; dots are runs, at the curve plus what the law misses of them.",
     "conventions": "Counting. The exponent from the same runs when parameters and FLOPs are "

@@ -124,6 +124,17 @@ def _number(cell: Cell) -> float:
     return float(cell)  # type: ignore[arg-type]
 
 
+def value_of(cell: Cell) -> Cell:
+    """A cell as what it reads as: None where it is empty, a number, or the text."""
+    try:
+        value = _number(cell)
+    except (ValueError, OverflowError):
+        return cell
+    if math.isnan(value):
+        return None
+    return int(value) if value.is_integer() else value
+
+
 def numbers(table: NamedTable, name: str, rows: Iterable[int] | None = None) -> Floats:
     """The column as float64; only cells of `rows` must be numbers, others may be NaN."""
     must = range(len(table.raw.line)) if rows is None else set(rows)

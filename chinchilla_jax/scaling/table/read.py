@@ -37,6 +37,7 @@ from chinchilla_jax.scaling.table.conditions import by_column
 from chinchilla_jax.scaling.table.conventions import PARAMS
 from chinchilla_jax.scaling.table.cost import complete
 from chinchilla_jax.scaling.table.curves import curves_of_sweep
+from chinchilla_jax.scaling.table.derived import DONE, with_derived
 from chinchilla_jax.scaling.table.kinds import Column, Labels, Sizes, kinds_of
 from chinchilla_jax.scaling.table.names import ALIASES, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw, in_memory, read_raw
@@ -63,7 +64,6 @@ _OURS = tuple(
 _MOST = 1e100  # of a loss or a count, and 1/_MOST the least: beyond, arithmetic itself ends
 _OUR_STATUSES = {"diverged", "missing", "failed", "duplicate"}
 _NAMED = 3  # rows of a kind that a message names
-_DONE = {"done", "finished", "completed", "complete", "success", "succeeded", "ok"}
 _PARAMS_CONVENTION = {
     "params_total": "total",
     "params_non_embedding": "non_embedding",
@@ -77,12 +77,14 @@ def read_runs(
     columns: Mapping[str, str] | None = None,
     kinds: Mapping[str, str] | None = None,
     rows: str | None = None,
+    derived: bool = False,
 ) -> Runs:
     """The runs of a sweep's folder, of a file, or of a table in memory (`readers.in_memory`).
 
     `columns` maps our names to the table's, {"params": "N", ...}; `kinds` says what a column is
     where that is known better, {"batch": "condition", ...} (`kinds.KINDS`); `rows` whether a row is
-    a finished run or a logged step, of `logs.ROWS`, where that is known.
+    a finished run or a logged step, of `logs.ROWS`, where that is known; `derived` adds the further
+    rows that a technique has measured of a run (`techniques.derived`).
 
     Raises:
       UserError: no such file, no table, or a cell that cannot be what its column says.
@@ -96,13 +98,17 @@ def read_runs(
                 f"(there are {', '.join(_OURS)})"
             )
     if not isinstance(source, (str, PurePath)):
-        return _runs_of(named(in_memory(source), columns or {}), kinds, rows)
+        return _runs_of(named(_whole(in_memory(source), derived), columns or {}), kinds, rows)
     path = storage.path(source)
     if path.is_dir():
-        runs = _runs(named(_sweep(path), columns or {}), kinds)
+        runs = _runs(named(_whole(_sweep(path), derived), columns or {}), kinds)
         curves, said = curves_of_sweep(path, runs.run_id_R, runs.params)
         return replace(runs, curves=curves, notes=runs.notes + said)
-    return _runs_of(named(read_raw(path), columns or {}), kinds, rows)
+    return _runs_of(named(_whole(read_raw(path), derived), columns or {}), kinds, rows)
+
+
+def _whole(raw: Raw, derived: bool) -> Raw:
+    return with_derived(raw) if derived else raw
 
 
 def _runs_of(table: NamedTable, kinds: Mapping[str, str] | None, rows: str | None) -> Runs:
@@ -266,7 +272,7 @@ def _unfinished(table: NamedTable) -> dict[int, tuple[str, str]]:
     return {
         i: (word.lower(), reason[i])
         for i, word in enumerate(status)
-        if word and word.lower() not in _DONE
+        if word and word.lower() not in DONE
     }
 
 

@@ -1,0 +1,352 @@
+"""The report of a league table: its tables and sentences, its page, and what the terminal shows."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from chinchilla_jax.experiment import storage, tables
+from chinchilla_jax.experiment.numbers import MISSING, count, exponent, percent, ratio
+from chinchilla_jax.scaling import comparison as record
+from chinchilla_jax.scaling.analysis import Arrays
+from chinchilla_jax.scaling.arrays import silent
+from chinchilla_jax.scaling.comparison import Comparison
+from chinchilla_jax.scaling.laws.published import PublishedLaw
+from chinchilla_jax.scaling.report import comparison as conditions
+from chinchilla_jax.scaling.report import listing
+from chinchilla_jax.scaling.report.drawing import draw
+from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
+from chinchilla_jax.scaling.report.summary import Rows, Table
+from chinchilla_jax.scaling.report.write import name_of, published
+from chinchilla_jax.scaling.ruler.league import Ruler
+from chinchilla_jax.scaling.ruler.records import League, Multiplier, Stack, Standing, Trend
+
+_CHARGED = {
+    "student": "of the student alone",
+    "teacher_forward": "with the teacher's forward passes",
+    "teacher_all": "with the teacher's forward passes and its training",
+}
+
+
+_VERDICT = {True: "it pays", False: "it does not pay", None: "which these runs do not tell from 1"}
+
+
+@silent()
+def write(
+    out: Path | str,
+    found: Comparison,
+    arrays: Sequence[Arrays],
+    ruler: Ruler | None,
+    overlays: Sequence[PublishedLaw] = (),
+    figures: bool = True,
+) -> Path:
+    """Writes fits.json, league.csv, the figures and report.html under `out`; returns the page.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    assert found.league is not None
+    out = storage.path(out)
+    record.write(out / "fits.json", found)
+    storage.write_text_atomic(out / "league.csv", csv_of(found.league))
+    drawn: dict[str, Picture | Absence] = {}
+    if figures:
+        from chinchilla_jax.scaling.report.plots.comparison import frontiers  # brings Matplotlib
+        from chinchilla_jax.scaling.report.plots.league import forest, points
+
+        table = found.league
+        drawers = {
+            "forest": lambda: forest(table),
+            "points": lambda: points(table, ruler),
+            "frontiers": lambda: frontiers(found, arrays, overlays),
+        }
+        drawn = draw(out, drawers)
+    path = out / "report.html"
+    storage.write_text_atomic(path, html(found, drawn, overlays))
+    return path
+
+
+def times(value: float | None) -> str:
+    """A multiplier to three digits: 1.58, 0.696, 12.4."""
+    return MISSING if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def written(found: Multiplier) -> str:
+    """1.58 (1.52 to 1.64), 3.2 (from 1.5), over 1.9; `-` where these runs do not tell."""
+    low, high = found.low, found.high
+    if found.value is None:
+        if low is not None:
+            return f"over {times(low)}"
+        return f"under {times(high)}" if high is not None else MISSING
+    if low is not None and high is not None:
+        return f"{times(found.value)} ({times(low)} to {times(high)})"
+    if low is not None:
+        return f"{times(found.value)} (from {times(low)})"
+    return f"{times(found.value)} (to {times(high)})" if high is not None else times(found.value)
+
+
+def standings(league: League) -> Table:
+    """The league table: a row a condition, a column a currency."""
+    titles = {m.name: m.title for m in league.measures}
+    rows: Rows = []
+    for one in league.ordered():
+        by_name = {m.measure: m for m in one.multipliers}
+        cells = [written(by_name[name]) if name in by_name else MISSING for name in titles]
+        change = percent(one.change)
+        if one.change_interval is not None:
+            half = 50 * (one.change_interval[1] - one.change_interval[0])
+            change += f" \N{PLUS-MINUS SIGN}{half:.2f}"
+        rows.append((one.label, f"{one.runs} in {one.cells}", change, *cells))
+    head = ("technique", "runs in cells", "loss", *titles.values())
+    return Table("League table", head, rows, note(league))
+
+
+def note(league: League) -> str:
+    """What the numbers of the league table mean, and what they are under."""
+    same = [
+        f"{', '.join(m.also)}: as {m.title}" for m in league.measures if m.also
+    ]  # fmt: skip
+    size = next((m for m in league.measures if m.name == "bytes" and m.dense_per_param), None)
+    parts = [
+        f"How many times as much of it dense runs ({league.label}, {league.dense_runs} runs) need "
+        "for the same loss: over 1 the technique pays, under 1 it costs. At equal tokens; training "
+        f"FLOPs {_CHARGED[league.charge]}, both sides scaled along the frontier; tokens at equal "
+        "dense parameters. Brackets are 95 % intervals, by bootstrap over cells of paired runs",
+        *same,
+    ]
+    if size is not None:
+        parts.append(f"a dense parameter is kept in {ratio(size.dense_per_param)} bytes")
+    return ". ".join(part[:1].upper() + part[1:] for part in parts) + "."
+
+
+def sentence(one: Standing, league: League) -> str:
+    """What a technique is worth, plainly."""
+    measures = {m.name: m for m in league.measures}
+    by_name = {m.measure: m for m in one.multipliers}
+    sizes = [m for m in one.multipliers if measures[m.measure].axis == "size"]
+    said = [_size(sizes, {m.name: m.title for m in league.measures})]
+    tokens, compute = by_name.get("tokens"), by_name.get("training")
+    if tokens is not None and tokens.value is not None:
+        said.append(f"at its size dense runs need {written(tokens)} times the tokens")
+    if compute is not None and compute.value is not None:
+        said.append(
+            f"a training FLOP is worth {written(compute)} dense ones, {_VERDICT[compute.pays]}"
+        )
+    trend = next((t for m in sizes[:1] for t in m.trends if t.told), None)
+    if trend is not None and trend.exponent is not None:
+        way = "rises" if trend.exponent > 0 else "falls"
+        said.append(f"the multiplier {way} with {trend.over}, as its power {_trend(trend)}")
+    for stack in one.stacks[:1]:
+        if stack.product is not None and stack.excess is not None:
+            said.append(
+                f"its parts alone multiply to {times(stack.product)}, together they are worth "
+                f"{written(_plain(stack, 'excess'))} of that"
+            )
+    return f"{one.label}: {'; '.join(filter(None, said))}."
+
+
+def _size(sizes: Sequence[Multiplier], titles: Mapping[str, str]) -> str:
+    """A model of 1.6 times the parameters, with 0.2 times the bytes, reaches the dense loss."""
+    known = [m for m in sizes if m.value is not None]
+    if known:
+        first, *rest = known
+        within = _listed([f"{share(m)} times the {titles[m.measure]}" for m in rest])
+        beside = f", with {within}," * bool(within)
+        size = f"a model of {share(first)} times the {titles[first.measure]}"
+        return f"{size}{beside} reaches the dense loss"
+    first_low = sizes[0].low if sizes else None
+    if first_low is not None:
+        more = f"{times(first_low)} times the {titles[sizes[0].measure]}"
+        return f"no dense model of up to {more} reaches its loss at equal tokens"
+    return "these runs do not tell what it is worth in size"
+
+
+def share(found: Multiplier) -> str:
+    """The part of what the dense model has: 0.63, of a multiplier 1.59."""
+    return times(None if not found.value else 1 / found.value)
+
+
+def _listed(items: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def _trend(trend: Trend) -> str:
+    if trend.low is None or trend.high is None:
+        return exponent(trend.exponent)
+    return f"{exponent(trend.exponent)} ({exponent(trend.low)} to {exponent(trend.high)})"
+
+
+def trends(league: League) -> Table:
+    """Exponents of the multipliers in N, D and D/N, or why there are none."""
+    titles = {m.name: m.title for m in league.measures}
+    rows: Rows = []
+    for one in league.ordered():
+        for m in one.multipliers:
+            cells = [t.reason if t.reason else _trend(t) + " *" * t.told for t in m.trends]
+            same = m.trends[0].reason if len({t.reason for t in m.trends}) == 1 else None
+            if same:
+                cells = [same, "", ""]
+            middle = f"{count(one.params)} on {count(one.tokens)}"
+            rows.append((one.label, titles[m.measure], middle, *cells))
+    head = ("technique", "multiplier of", "holds at N on D", "over N", "over D", "over D/N")
+    note = (
+        "m ~ x^exponent; each over one x at a time. A star marks what the runs tell from none, at "
+        "a third of 5 %, and the multiplier is then that of its trend in the middle of its runs."
+    )
+    return Table("Trends", head, rows, note)
+
+
+def stacks(league: League) -> Table | None:
+    """Several techniques at once beside the product of each alone."""
+    titles = {m.name: m.title for m in league.measures}
+    rows: Rows = []
+    for one in league.standings:
+        by_name = {m.measure: m for m in one.multipliers}
+        for s in one.stacks:
+            numbers = (by_name[s.measure], _plain(s, "product"), _plain(s, "excess"))
+            rows.append((one.label, titles[s.measure], *map(written, numbers)))
+    head = ("stack", "multiplier of", "together", "product of its parts", "together / product")
+    return Table("Stacks", head, rows) if rows else None
+
+
+def _plain(stack: Stack, name: str) -> Multiplier:
+    """The product of a stack's parts, or its excess over it, as a multiplier."""
+    low, high = ("low", "high") if name == "product" else (f"{name}_low", f"{name}_high")
+    ends = getattr(stack, low), getattr(stack, high)
+    return Multiplier(stack.measure, getattr(stack, name), *ends, None, None, 0, ())
+
+
+def pairing(league: League) -> Table:
+    """How the runs of each technique are paired with dense ones."""
+    rows: Rows = [
+        (
+            one.label, str(one.runs), str(one.paired),
+            exponent(one.correlation), percent(one.scatter).lstrip("+"),
+        )
+        for one in league.ordered()
+    ]  # fmt: skip
+    head = ("technique", "runs", "with a dense run of their seed", "noise shared", "left over")
+    note = (
+        "The share of a dense partner's miss that is taken off, and the scatter of ln loss about "
+        "the first multiplier that is left."
+    )
+    return Table("Pairs", head, rows, note)
+
+
+def doubts(found: Comparison) -> list[str]:
+    """What there is to doubt: of the ruler, of each multiplier without a number, of the table."""
+    league = found.league
+    assert league is not None
+    said = [league.refusal] if league.refusal else []
+    said += league.warnings
+    titles = {m.name: m.title for m in league.measures}
+    for one in league.ordered():
+        why: dict[str, list[str]] = {}
+        for m in one.multipliers:
+            if m.reason:
+                why.setdefault(m.reason, []).append(titles[m.measure])
+        said += [f"{one.label}, {', '.join(names)}: {reason}" for reason, names in why.items()]
+        if one.multipliers and not one.paired:
+            said.append(
+                f"{one.label}: no run has a dense one of its size, tokens and seed: unpaired, it "
+                "is known less well"
+            )
+    return list(dict.fromkeys([*said, *conditions.doubts(found)]))
+
+
+def answer(found: Comparison) -> list[str]:
+    """A sentence for each technique."""
+    league = found.league
+    assert league is not None
+    if league.refusal:
+        return [f"No multiplier can be stated: {league.refusal}"]
+    return [sentence(one, league) for one in league.ordered()]
+
+
+def html(
+    found: Comparison,
+    drawn: Mapping[str, Picture | Absence],
+    overlays: Sequence[PublishedLaw] = (),
+) -> str:
+    """The page as text."""
+    league = found.league
+    assert league is not None
+
+    def some(name: str) -> list[Picture | Absence]:
+        return [drawn[name]] if name in drawn else []
+
+    def present(*tables: Table | None) -> list[Table]:
+        return [table for table in tables if table is not None and table.rows]
+
+    sections = [
+        Section("League table", (), present(standings(league)), some("forest")),
+        Section("Against the dense frontier", (), (), some("points")),
+        Section("Stacks", (), present(stacks(league))),
+        Section("What to doubt", doubts=doubts(found)),
+        Section("Trends", (), present(trends(league))),
+        Section("Pairs", (), present(pairing(league))),
+        Section(
+            "The dense runs",
+            (),
+            present(conditions.optima(found), conditions.laws(found), conditions.refused(found)),
+            some("frontiers"),
+        ),
+        Section("Further laws", (), present(conditions.further_laws(found))),
+        published(overlays),
+        Section("Columns", (), present(listing.columns(found.columns))),
+    ]
+    runs = league.dense_runs + sum(one.runs for one in league.standings)
+    meta = (
+        f"{runs} runs, {league.dense_runs} of them dense, told apart by {', '.join(found.by)}. "
+        f"{found.settings.bootstrap} bootstrap draws, seed {found.settings.seed}. chinchilla_jax "
+        "evaluate."
+    )
+    return page(f"League table: {name_of(found.source)}", meta, answer(found), sections)
+
+
+def terminal(found: Comparison, path: Path | str) -> str:
+    """What `evaluate` prints: the league table, the sentences, the doubts, the page's path."""
+    league = found.league
+    assert league is not None
+    parts = []
+    for table in (standings(league), stacks(league), conditions.further_laws(found)):
+        if table is not None and table.rows and not league.refusal:
+            shown = table.without_empty_columns()
+            parts.append(tables.table(shown.head, shown.rows))
+    parts.append("\n".join(answer(found)))
+    if not league.refusal:
+        parts.append(note(league))
+    said = [text for text in doubts(found) if text != league.refusal]
+    if said:
+        parts.append("\n".join(f"warning: {text}" for text in said))
+    parts.append(listing.kinds_line(found.columns))
+    parts.append(f"report: {path}")
+    return "\n\n".join(parts)
+
+
+def plain(league: League) -> str:
+    """The league table and its sentences as text."""
+    if league.refusal:
+        return f"No multiplier can be stated: {league.refusal}"
+    shown = standings(league).without_empty_columns()
+    sentences = [sentence(one, league) for one in league.ordered()]
+    return "\n\n".join([tables.table(shown.head, shown.rows), "\n".join(sentences)])
+
+
+def csv_of(league: League) -> str:
+    """The league table for other programs, unrounded: a row a condition and measure."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        ("technique", "runs", "cells", "paired", "params", "tokens", "ln_loss_change", "measure",
+         "multiplier", "low", "high", "ratio", "reason")
+    )  # fmt: skip
+    for one in league.ordered():
+        for m in one.multipliers:
+            writer.writerow(
+                (one.label, one.runs, one.cells, one.paired, one.params, one.tokens, one.change,
+                 m.measure, m.value, m.low, m.high, m.ratio, m.reason)
+            )  # fmt: skip
+    return buffer.getvalue()

@@ -1,0 +1,282 @@
+"""The league table: every technique of a table measured by its dense runs, in every currency.
+
+found, arrays = league(panel(read_runs("runs/techniques")), Settings())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from chinchilla_jax.scaling.arrays import Floats, known, silent
+from chinchilla_jax.scaling.doubt.diagnosis import surface_refusal
+from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
+from chinchilla_jax.scaling.ruler.measures import (
+    CURRENCIES,
+    Currency,
+    available,
+    charged,
+    proportional,
+)
+from chinchilla_jax.scaling.ruler.multiplier import (
+    LEAST_CELLS,
+    Cells,
+    Measured,
+    ends,
+    measured,
+    times,
+)
+from chinchilla_jax.scaling.ruler.pairs import Pairs, clusters, pairs
+from chinchilla_jax.scaling.ruler.panel import Panel, parts_of
+from chinchilla_jax.scaling.ruler.records import League, Measure, Stack, Standing
+from chinchilla_jax.scaling.ruler.yardstick import Yardstick, cell_draws, yardstick
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.conditions import Condition
+from chinchilla_jax.scaling.table.conventions import under
+from chinchilla_jax.scaling.table.cost import FlopsModel
+from chinchilla_jax.scaling.table.runs import Runs
+
+DRAWS = 1000  # at most: a percentile of 95 % stands on the 25 draws beyond it
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A currency in the dense runs, and the law of the dense runs in it."""
+
+    currency: Currency
+    dense_S: Floats
+    others: tuple[Floats, ...]  # of each other condition
+    law: Yardstick
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """What figures draw besides the record."""
+
+    dense: Runs
+    others: tuple[Runs, ...]  # in the order of the standings
+    cost: FlopsModel
+    counted: tuple[Counted, ...]  # currencies of size
+    size: Counted  # parameters as chosen
+    spent: tuple[Floats, ...]  # training FLOPs as charged, of each of the others
+    pairs: tuple[Pairs, ...]
+
+
+@silent()
+def league(
+    found: Panel, settings: Settings | None = None, charge: str = "teacher_forward"
+) -> tuple[League, Ruler | None]:
+    """Measures every condition of a panel; no ruler where the dense runs give none.
+
+    Args:
+      charge: how much of a teacher training FLOPs hold, of measures.CHARGES.
+
+    Raises:
+      UserError: the table lacks a column for the conventions or the charge asked for.
+    """
+    settings = settings or Settings()
+    dense, *others = (
+        under(one.runs, settings.params, settings.flops) for one in (found.dense, *found.others)
+    )
+    spent = tuple(charged(runs, charge) for runs in others)
+    refusal = surface_refusal(dense, settings.tied)
+    label = ", ".join(f"{n}={v or 'none'}" for n, v in found.dense.values.items())
+    ruler = None if refusal else _ruler(dense, others, spent, settings)
+    why = refusal.sentence if refusal else None
+    if ruler is not None and not ruler.size.law.fit.identified:
+        edges = ", ".join(ruler.size.law.fit.at_bound)
+        why = f"the law of the dense runs puts {edges} at the edge of what is possible"
+    rng = np.random.default_rng([settings.seed, 11])
+    standings: list[Standing] = []
+    log_m: list[dict[str, Floats]] = []
+    for i, one in enumerate(found.others):
+        drawn: dict[str, Measured] = {}
+        if ruler is not None and why is None:
+            drawn = _measured(ruler, i, settings, rng)
+        log_m.append({name: m.log_m_B for name, m in drawn.items()})
+        standings.append(_standing(found, one, ruler, i, drawn))
+    conditions = [one.values for one in found.others]
+    for i, one in enumerate(found.others):
+        parts = parts_of(one.values, conditions, found.dense.values)
+        if parts:
+            standings[i] = _stacked(standings, log_m, i, parts)
+    record = League(
+        dense=dict(found.dense.values),
+        label=label,
+        dense_runs=len(dense),
+        dense_noise=known(ruler.size.law.fit.noise) if ruler else None,
+        charge=charge,
+        refusal=why,
+        measures=_measures(ruler, dense, others),
+        standings=tuple(standings),
+        warnings=(),
+    )
+    return record, ruler
+
+
+def _ruler(dense: Runs, others: list[Runs], spent: tuple[Floats, ...], settings: Settings) -> Ruler:
+    """The law of the dense runs in every currency, drawn alike in all of them."""
+    rng = np.random.default_rng([settings.seed, 10])
+    cells = int(dense.cell_R().max()) + 1
+    weights = cell_draws(cells, min(settings.draws, DRAWS), rng)
+    size = Counted(
+        Currency("size", "parameters", "size"),
+        dense.params,
+        tuple(runs.params for runs in others),
+        yardstick(dense, dense.params, settings, weights),
+    )
+    counted: list[Counted] = []
+    for currency, (dense_S, *amounts) in available([dense, *others], settings.params):
+        law = next(
+            (
+                _rescaled(other, dense_S)
+                for other in (size, *counted)
+                if proportional([other.dense_S], [dense_S])
+            ),
+            None,
+        )
+        law = law or yardstick(dense, dense_S, settings, weights)
+        counted.append(Counted(currency, dense_S, tuple(amounts), law))
+    cost = FlopsModel.of(dense.params, dense.tokens, dense.flops)
+    paired = tuple(pairs(runs, dense) for runs in others)
+    return Ruler(dense, tuple(others), cost, tuple(counted), size, spent, paired)
+
+
+def _rescaled(other: Counted, dense_S: Floats) -> Yardstick:
+    """The law of a currency that counts the dense runs alike, up to a constant."""
+    factor = float(np.exp(np.mean(np.log(dense_S / other.dense_S))))
+    return replace(other.law, unit=other.law.unit * factor)
+
+
+def _distinct(ruler: Ruler) -> list[tuple[Counted, tuple[str, ...]]]:
+    """Currencies that differ in some run, each with the names of those that are the same."""
+    kept: list[tuple[Counted, list[str]]] = []
+    for counted in ruler.counted:
+        mine = [counted.dense_S, *counted.others]
+        same = next((also for c, also in kept if proportional([c.dense_S, *c.others], mine)), None)
+        if same is None:
+            kept.append((counted, []))
+        else:
+            same.append(counted.currency.name)
+    return [(counted, tuple(also)) for counted, also in kept]
+
+
+def _measures(ruler: Ruler | None, dense: Runs, others: list[Runs]) -> tuple[Measure, ...]:
+    if ruler is None:
+        return ()
+    sizes = [
+        Measure(
+            c.currency.name, c.currency.title, "size", also,
+            known(float(np.exp(np.mean(np.log(c.dense_S / dense.params))))),
+        )
+        for c, also in _distinct(ruler)
+    ]  # fmt: skip
+    rest = [Measure(c.name, c.title, c.axis, (), None) for c in CURRENCIES if c.axis != "size"]
+    return (*sizes, *rest)
+
+
+def _measured(
+    ruler: Ruler, i: int, settings: Settings, rng: np.random.Generator
+) -> dict[str, Measured]:
+    """Every multiplier of one condition by its measure, all by the same draws."""
+    runs, found = ruler.others[i], ruler.pairs[i]
+    cluster_R = clusters(found.cell_R, LEAST_CELLS)
+    size = int(cluster_R.max()) + 1
+    weights = cell_draws(size, len(ruler.size.law.known_B) - 1, rng)[:, cluster_R]
+    result = {}
+    jobs: list[tuple[Currency, Counted, Floats, Floats | None]]
+    jobs = [(c.currency, c, c.others[i], c.others[i] / (found.share_RxS @ c.dense_S))
+            for c, _ in _distinct(ruler)]  # fmt: skip
+    ratio_R: Floats = ruler.spent[i] / found.flops_R
+    jobs += [
+        (c, ruler.size, found.params_R, ratio_R if c.axis == "compute" else None)
+        for c in CURRENCIES
+        if c.axis != "size"
+    ]
+    for currency, counted, amount_R, over_R in jobs:
+        law = counted.law
+        moved = law.moved(currency.axis, amount_R, runs.tokens, ruler.cost)
+        if currency.axis == "compute" and over_R is not None:
+            moved = moved.shifted(np.log(over_R))
+        dense_law = law.moved("size", counted.dense_S, ruler.dense.tokens, ruler.cost)
+        miss_BxS = np.log(ruler.dense.loss) - dense_law.at(0.0)[0]
+        cells = Cells(
+            log_loss_R=np.log(runs.loss),
+            partner_BxR=miss_BxS @ found.share_RxS.T,
+            paired_R=found.paired_R,
+            cluster_R=cluster_R,
+            weights_BxR=weights,
+            params_R=found.params_R,
+            tokens_R=runs.tokens,
+            cells=len(np.unique(found.cell_R)),
+        )
+        result[currency.name] = measured(
+            moved, law.known_B, cells, currency.name, _mean_ratio(over_R, found)
+        )
+    return result
+
+
+def _mean_ratio(over_R: Floats | None, found: Pairs) -> float | None:
+    """Geometric mean over the runs that have a partner."""
+    if over_R is None or not found.paired_R.any():
+        return None
+    return known(float(np.exp(np.log(over_R[found.paired_R]).mean())))
+
+
+def _standing(
+    panel: Panel, one: Condition, ruler: Ruler | None, i: int, drawn: Mapping[str, Measured]
+) -> Standing:
+    first = next(iter(drawn.values()), None)
+    change, interval = _change(ruler, i) if ruler else (None, None)
+    found = ruler.pairs[i] if ruler else None
+    return Standing(
+        condition=dict(one.values),
+        label=panel.label(one.values),
+        runs=len(one.runs),
+        cells=len(np.unique(one.runs.cell_R())),
+        paired=int(found.seeded_R.sum()) if found else 0,
+        params=known(float(np.exp(first.middle[0]))) if first else None,
+        tokens=known(float(np.exp(first.middle[1]))) if first else None,
+        change=change,
+        change_interval=interval,
+        correlation=known(first.correlation) if first else None,
+        scatter=first.scatter if first else None,
+        multipliers=tuple(m.record for m in drawn.values()),
+        parts=(),
+        stacks=(),
+    )
+
+
+def _change(ruler: Ruler, i: int) -> tuple[float | None, Interval | None]:
+    """Mean of ln(loss / loss of the dense partner), with Student's interval over pairs."""
+    found = ruler.pairs[i]
+    if not found.paired_R.any():
+        return None, None
+    change_R = np.log(ruler.others[i].loss) - found.share_RxS @ np.log(ruler.dense.loss)
+    change_R = change_R[found.paired_R]
+    mean = float(change_R.mean())
+    if len(change_R) < 2:
+        return mean, None
+    half = stats.t.ppf((1 + LEVEL) / 2, len(change_R) - 1)
+    half *= change_R.std(ddof=1) / np.sqrt(len(change_R))
+    return mean, (mean - float(half), mean + float(half))
+
+
+def _stacked(
+    standings: list[Standing], log_m: list[dict[str, Floats]], i: int, parts: list[int]
+) -> Standing:
+    """A stack with the product of its parts: draws of one dense law, so they multiply."""
+    stacks = []
+    for name, whole_B in log_m[i].items():
+        if any(name not in log_m[part] for part in parts):
+            continue
+        product_B = np.sum([log_m[part][name] for part in parts], axis=0)
+        with np.errstate(invalid="ignore"):
+            excess_B = whole_B - product_B
+        numbers = [times(x) for draws in (product_B, excess_B) for x in (draws[0], *ends(draws))]
+        stacks.append(Stack(name, *numbers))
+    labels = tuple(standings[part].label for part in parts)
+    return replace(standings[i], parts=labels, stacks=tuple(stacks))

@@ -1,0 +1,96 @@
+"""In what a model is counted: the currencies that somebody pays in, as columns of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.schema import one_of
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.table.runs import Runs
+
+CHARGES = ("student", "teacher_forward", "teacher_all")
+TEACHER_FORWARD = "flops_teacher"  # a term of a run's training FLOPs
+TEACHER_TRAINING = "needs_flops"  # what the teacher's own run cost, in no run's FLOPs
+
+
+@dataclass(frozen=True)
+class Currency:
+    """What is counted, by the name of its multiplier."""
+
+    name: str
+    title: str
+    axis: str  # of yardstick.AXES
+    column: str | None = None
+
+
+# `params` only where the table has no finer count; training FLOPs and tokens every table has.
+CURRENCIES = (
+    Currency("nonzero", "non-zero parameters", "size", "params_nonzero"),
+    Currency("active", "active parameters", "size", "params_active"),
+    Currency("params", "parameters", "size"),
+    Currency("bytes", "bytes at rest", "size", "bytes_at_rest"),
+    Currency("prefill", "prefill FLOPs", "size", "inference_flops_prefill"),
+    Currency("decode", "decode FLOPs", "size", "inference_flops_decode"),
+    Currency("joules", "joules per token", "size", "joules_per_token"),
+    Currency("training", "training FLOPs", "compute"),
+    Currency("tokens", "training tokens", "tokens"),
+)
+
+
+def available(parts: Sequence[Runs], params: str) -> list[tuple[Currency, list[Floats]]]:
+    """The currencies of size that all these runs have, with the amounts of each part.
+
+    Args:
+      params: the convention of counting; without embeddings, so are non-zero and active ones.
+    """
+    found: list[tuple[Currency, list[Floats]]] = []
+    outside = "_non_embedding" if params.endswith("non_embedding") else ""
+    for currency in CURRENCIES:
+        if currency.axis != "size":
+            continue
+        if currency.column is None:
+            if not any(c.name in ("nonzero", "active") for c, _ in found):
+                found.append((currency, [part.params for part in parts]))
+            continue
+        column = currency.column + outside * currency.column.startswith("params")
+        amounts = [part.columns.get(column) for part in parts]
+        known = [x for x in amounts if x is not None and np.all(np.isfinite(x) & (x > 0))]
+        if len(known) == len(parts):
+            found.append((currency, known))
+    return found
+
+
+def charged(runs: Runs, charge: str) -> Floats:
+    """Training FLOPs [R], with what is charged of the teacher.
+
+    Raises:
+      UserError: no such charge, or nothing says what the teacher's training cost.
+    """
+    one_of("--charge", charge, CHARGES)
+    forward = _known(runs, TEACHER_FORWARD)
+    if charge == "student":
+        return runs.flops - forward
+    if charge == "teacher_forward":
+        return runs.flops
+    training = _known(runs, TEACHER_TRAINING)
+    if np.any((forward > 0) & (training <= 0)):
+        raise UserError(
+            f"--charge=teacher_all: {runs.source} has runs with a teacher and no column "
+            f"{TEACHER_TRAINING} that says what its training cost"
+        )
+    return runs.flops + training
+
+
+def _known(runs: Runs, name: str) -> Floats:
+    column = runs.columns.get(name)
+    return np.zeros(len(runs)) if column is None else np.nan_to_num(column)
+
+
+def proportional(some: Sequence[Floats], others: Sequence[Floats]) -> bool:
+    """Whether two currencies count the same in all parts, up to one constant."""
+    log_ratio = np.log(np.concatenate(some)) - np.log(np.concatenate(others))
+    return bool(np.ptp(log_ratio) < 1e-3)

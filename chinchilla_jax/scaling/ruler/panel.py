@@ -1,0 +1,124 @@
+"""A table as a panel: the dense runs, and the runs of every other condition beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from chinchilla_jax import techniques
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.table import conditions as table
+from chinchilla_jax.scaling.table.columns import label
+from chinchilla_jax.scaling.table.conditions import Condition, conditions, written
+from chinchilla_jax.scaling.table.runs import Runs
+
+BY = "technique"  # --by=technique asks for a league table
+DENSE = ("dense", "none", "baseline", "off", "")  # of a foreign column that names techniques
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The dense condition and all others, in the best settings of their cells."""
+
+    runs: Runs  # all of them
+    by: tuple[str, ...]
+    dense: Condition
+    others: tuple[Condition, ...]
+
+    def label(self, condition: Mapping[str, str]) -> str:
+        """What sets a condition off from the dense one: `sparsity level 0.5, quantisation bits 4`.
+
+        Columns of one technique stand together.
+        """
+        return written_as(condition, self.dense.values)
+
+
+def panel(runs: Runs, by: Sequence[str] = (), baseline: Mapping[str, str] | None = None) -> Panel:
+    """The panel of a table.
+
+    Args:
+      by: columns that make the conditions; by default those of our techniques, or a column named
+        technique.
+      baseline: the values of the dense condition in columns `by`; by default that of a run without
+        any technique.
+
+    Raises:
+      UserError: no technique in the table, no dense runs, or runs that differ in something else.
+    """
+    known = techniques.dense_columns()
+    by = [name for name in by if name != BY or BY in runs.labels] or _columns(runs)
+    runs = table.by(runs, by)
+    wanted = {name: _dense(name, runs, known, baseline or {}) for name in by}
+    every = conditions(runs, by)
+    dense = [one for one in every if all(v in wanted[name] for name, v in one.values.items())]
+    if len(dense) != 1:
+        example = written(every[0].values, ",")
+        raise UserError(
+            f"{runs.source}: none of its {len(every)} conditions is the dense one to measure by; "
+            f"name it with --baseline={example}"
+        )
+    others = tuple(Condition(o.values, o.runs.best()) for o in every if o is not dense[0])
+    return Panel(runs, tuple(by), Condition(dense[0].values, dense[0].runs.best()), others)
+
+
+def _columns(runs: Runs) -> list[str]:
+    if BY in runs.labels:
+        return [BY]
+    found = [name for name in techniques.dense_columns() if len(set(runs.labels.get(name, ()))) > 1]
+    if not found:
+        raise UserError(
+            f"--by={BY}: no run of {runs.source} has a technique on; of a column of another table "
+            "say --by=COLUMN --baseline=COLUMN=VALUE"
+        )
+    return found
+
+
+def _dense(
+    name: str, runs: Runs, known: Mapping[str, object], baseline: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The labels that a column has in the dense condition."""
+    if name in baseline:
+        value = baseline[name]
+        return (label(value), "" if value == "none" else value)
+    if name in known:
+        return (label(known[name]),)  # type: ignore[arg-type]
+    return tuple(v for v in set(map(str, runs.labels[name])) if v.lower() in DENSE)
+
+
+def technique_of(column: str) -> tuple[str, str]:
+    """The technique that a column is of and its field; a foreign column is one of its own."""
+    for technique in techniques.TECHNIQUES:
+        if column in technique.columns(technique.off):
+            return technique.name, column.removeprefix(f"{technique.name}_")
+    return column, ""
+
+
+def written_as(condition: Mapping[str, str], dense: Mapping[str, str]) -> str:
+    """The values that differ from the dense ones, the columns of a technique together."""
+    found: dict[str, list[str]] = {}
+    for column, value in condition.items():
+        if value == dense.get(column):
+            continue
+        name, field = technique_of(column)
+        shown = value or "none"
+        if name == BY:
+            found[shown] = []
+        else:
+            found.setdefault(name, []).append(f"{field.replace('_', ' ')} {shown}".strip())
+    return " + ".join(f"{name} {', '.join(parts)}".strip() for name, parts in found.items())
+
+
+def parts_of(whole: Mapping[str, str], every: Sequence[Mapping[str, str]],
+             dense: Mapping[str, str]) -> list[int]:  # fmt: skip
+    """The conditions of which `whole` is a stack, each of its techniques alone; or none."""
+    names = list(dict.fromkeys(technique_of(c)[0] for c, v in whole.items() if v != dense.get(c)))
+    if len(names) < 2:
+        return []
+    found = []
+    for name in names:
+        alone = {c: v if technique_of(c)[0] == name else dense[c] for c, v in whole.items()}
+        match = [i for i, other in enumerate(every) if dict(other) == alone]
+        if not match:
+            return []
+        found.append(match[0])
+    return found

@@ -1,0 +1,110 @@
+"""The ruler itself: the law of the dense runs, and what is moved along it.
+
+L0(N, D) = E + A N^-alpha + B D^-beta is fitted to the dense runs alone: no technique bends the
+ruler by which the others are measured. A multiplier m moves one of three things along it:
+
+    size      E + A (m N)^-alpha + B D^-beta             N in the currency asked for
+    tokens    E + A N^-alpha + B (m D)^-beta
+    compute   E + m^-gamma (A N^-alpha + B D^-beta)      gamma = alpha beta / (alpha + p beta)
+
+The last is what m times the FLOPs buy where both are scaled along the compute-optimal frontier of
+C = kappa N^p D, on which the reducible loss falls as C^-gamma (Hoffmann et al. 2022, equation 4).
+So each of them is E + f exp(-g_1 u) + s exp(-g_2 u) with u = ln m.
+
+Array suffixes: B draws, of which the first is the fit to all runs; R rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chinchilla_jax.scaling.arrays import Bools, Floats
+from chinchilla_jax.scaling.fitting.separable import Objective
+from chinchilla_jax.scaling.fitting.surface import Surface, SurfaceFit, fit_surface, refit
+from chinchilla_jax.scaling.laws.further import law_weights
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.cost import FlopsModel
+from chinchilla_jax.scaling.table.runs import Runs
+
+AXES = ("size", "tokens", "compute")
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """The law of the dense runs and its draws, sizes in units of `unit`."""
+
+    unit: float
+    fit: SurfaceFit
+    surface: Surface  # arrays of B
+    known_B: Bools  # draws whose law tells both size and tokens
+
+    def moved(self, axis: str, amount_R: Floats, tokens_R: Floats, cost: FlopsModel) -> Moved:
+        """The law at these rows, to be moved along an axis of AXES."""
+        s = Surface(*(np.asarray(x)[:, None] for x in self.surface.columns()))
+        size = s.A * np.exp(-s.alpha * np.log(amount_R / self.unit))
+        data = s.B * np.exp(-s.beta * np.log(tokens_R))
+        gamma = s.alpha * s.beta / (s.alpha + cost.exponent * s.beta)
+        none = np.zeros_like(gamma)
+        rates = {"size": (s.alpha, none), "tokens": (none, s.beta), "compute": (gamma, gamma)}
+        return Moved(np.asarray(s.E), size, data, *map(np.asarray, rates[axis]))
+
+
+@dataclass(frozen=True)
+class Moved:
+    """E + first exp(-first_rate u) + second exp(-second_rate u); arrays of [B, R] or [B, 1]."""
+
+    E: Floats
+    first: Floats
+    second: Floats
+    first_rate: Floats
+    second_rate: Floats
+
+    def at(self, u_BxR: Floats | float) -> tuple[Floats, Floats]:
+        """ln loss, and its slope in u."""
+        first = self.first * np.exp(-self.first_rate * u_BxR)
+        second = self.second * np.exp(-self.second_rate * u_BxR)
+        loss = self.E + first + second
+        return np.log(loss), -(self.first_rate * first + self.second_rate * second) / loss
+
+    def shifted(self, u_R: Floats) -> Moved:
+        """With u counted from u_R."""
+        return Moved(
+            self.E,
+            self.first * np.exp(-self.first_rate * u_R),
+            self.second * np.exp(-self.second_rate * u_R),
+            self.first_rate,
+            self.second_rate,
+        )
+
+    def draws(self, index: slice) -> Moved:
+        """Some of the draws."""
+        return Moved(*(x[index] for x in vars(self).values()))
+
+
+def yardstick(dense: Runs, amount_R: Floats, settings: Settings, weights_BxC: Floats) -> Yardstick:
+    """Fits the dense runs, sizes counted as `amount_R`.
+
+    Args:
+      weights_BxC: how often a draw has each cell of `dense`; ones in the first row.
+    """
+    objective = Objective(settings.objective, settings.delta)
+    weights_R = law_weights(dense, objective)
+    unit = float(np.exp(np.log(amount_R).mean()))
+    fit = fit_surface(
+        amount_R / unit, dense.tokens, dense.loss, weights_R, objective, settings.tied
+    )
+    columns, known = [np.array([x]) for x in fit.surface.columns()], [fit.identified]
+    if len(weights_BxC) > 1:
+        drawn = refit(fit, weights_BxC[1:, dense.cell_R()] * weights_R)
+        found = (np.asarray(x) for x in drawn.surface.columns())
+        columns = [np.concatenate(pair) for pair in zip(columns, found, strict=True)]
+        known = [*known, *drawn.identified_B]
+    return Yardstick(unit, fit, Surface(*columns), np.array(known))
+
+
+def cell_draws(cells: int, draws: int, rng: np.random.Generator) -> Floats:
+    """[1 + draws, cells]: how often each was drawn; all once in the first row."""
+    drawn = rng.multinomial(cells, np.full(cells, 1.0 / cells), size=draws)
+    return np.concatenate([np.ones((1, cells)), drawn.astype(float)])

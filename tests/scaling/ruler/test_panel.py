@@ -1,0 +1,159 @@
+"""What a panel is made of: the dense condition, stacks, derived rows, partners, charges."""
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.ruler.league import league
+from chinchilla_jax.scaling.ruler.measures import charged
+from chinchilla_jax.scaling.ruler.pairs import pairs
+from chinchilla_jax.scaling.ruler.panel import panel
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.ruler.laws import CASES, kumar, panel_of
+from tests.techniques.toy import toy  # noqa: F401
+
+DENSE = [row for row in panel_of(CASES["kumar"], noise=0.0) if row["technique"] == "dense"]
+
+
+def under(technique, factor, **columns):
+    """The dense rows with models worth `factor` times their size, in the inner cells."""
+    return [
+        row
+        | {"technique": technique, "loss": kumar(factor * row["params"], row["tokens"])}
+        | columns
+        for row in DENSE[2:30]
+    ]
+
+
+def by_columns(rows):
+    """The technique `sparse0.5+bits4` as two columns, sparsity and bits."""
+    found = []
+    for row in rows:
+        parts = dict(p.split("=") for p in row["technique"].split("+") if "=" in p)
+        rest = {k: v for k, v in row.items() if k != "technique"}
+        found.append({"sparsity": "0", "bits": "16"} | parts | rest)
+    return found
+
+
+STACKED = by_columns(
+    [*DENSE, *under("sparsity=0.5", 0.8), *under("bits=4", 0.7), *under("sparsity=0.5+bits=4", 0.5)]
+)
+
+
+def test_the_dense_condition_is_found_or_named():
+    rows = [*DENSE, *under("half", 0.5)]
+    assert panel(read_runs(rows)).dense.values == {"technique": "dense"}
+    named = [row | {"technique": {"dense": "adamw"}.get(row["technique"], "muon")} for row in rows]
+    with pytest.raises(UserError, match=r"none of its 2 conditions is the dense one.*--baseline="):
+        panel(read_runs(named))
+    assert panel(read_runs(named), baseline={"technique": "adamw"}).dense.values == {
+        "technique": "adamw"
+    }
+    other = [{("kind" if k == "technique" else k): v for k, v in row.items()} for row in rows]
+    with pytest.raises(UserError, match=r"has a technique on.*--by=COLUMN --baseline"):
+        panel(read_runs(other), ["technique"])
+    assert len(panel(read_runs(other), ["kind"], {"kind": "dense"}).others) == 1
+
+
+def test_runs_that_differ_in_something_else_are_refused():
+    rows = [row | {"optimizer": o} for row in [*DENSE, *under("half", 0.5)] for o in ("adamw", "x")]
+    with pytest.raises(UserError, match="also differ in column optimizer"):
+        panel(read_runs(rows))
+
+
+def test_a_stack_stands_beside_the_product_of_its_parts():
+    made = panel(read_runs(STACKED), ["sparsity", "bits"], {"sparsity": "0", "bits": "16"})
+    found = {one.label: one for one in league(made, Settings(bootstrap=100))[0].standings}
+    assert set(found) == {"sparsity 0.5", "bits 4", "sparsity 0.5 + bits 4"}
+    stack = found["sparsity 0.5 + bits 4"]
+    assert set(stack.parts) == {"sparsity 0.5", "bits 4"}
+    assert not found["bits 4"].parts and not found["bits 4"].stacks
+    product = next(s for s in stack.stacks if s.measure == "params")
+    assert product.product == pytest.approx(0.56, rel=1e-4)
+    assert product.excess == pytest.approx(0.5 / 0.56, rel=1e-4)
+    assert product.low - 1e-6 <= product.product <= product.high + 1e-6
+
+
+def test_our_columns_are_read_as_techniques_and_derived_rows_with_them(toy):  # noqa: F811
+    rows = [
+        {**{k: v for k, v in row.items() if k != "technique"}, "toy_level": 0.0, "status": "done",
+         "toy_twice": kumar(0.6 * row["params"], row["tokens"]), "run_id": f"r{i}"}
+        for i, row in enumerate(DENSE)
+    ]  # fmt: skip
+    plain = read_runs(rows)
+    assert len(plain) == len(rows)
+    runs = read_runs(rows, derived=True)
+    assert len(runs) == 2 * len(rows) and runs.run_id_R[-1] == f"r{len(rows) - 1}-twice"
+    made = panel(runs, ["technique"])
+    assert made.by == ("toy_level",) and len(made.dense.runs) == len(rows)
+    (one,) = league(made, Settings(bootstrap=0))[0].standings
+    assert one.label == "toy level 2" and one.paired == one.runs
+    assert one.multipliers[0].value == pytest.approx(0.6, rel=1e-4)
+
+
+def test_a_table_without_what_techniques_derive_is_read_as_it_is(toy):  # noqa: F811
+    rows = [{k: v for k, v in row.items() if k != "technique"} for row in DENSE]
+    assert read_runs(rows, derived=True).loss.tolist() == read_runs(rows).loss.tolist()
+
+
+def test_partners_are_of_the_same_tokens_nearest_size_and_seed():
+    rows = [*DENSE, *under("half", 0.5, params_active=1.0)]
+    made = panel(read_runs(rows))
+    one = made.others[0].runs
+    found = pairs(one, made.dense.runs)
+    assert found.share_RxS.sum(axis=1) == pytest.approx(1.0) and found.seeded_R.all()
+    partner = found.share_RxS.argmax(axis=1)
+    assert (made.dense.runs.tokens[partner] == one.tokens).all()
+    assert (made.dense.runs.labels["seed"][partner] == one.labels["seed"]).all()
+    elsewhere = [row | {"tokens": 1.5 * row["tokens"]} for row in under("half", 0.5)]
+    lone = panel(read_runs([*DENSE, *elsewhere])).others[0].runs
+    assert not pairs(lone, made.dense.runs).paired_R.any()
+    experts = [row | {"params": 4 * row["params"], "params_active": row["params"]}
+               for row in under("half", 0.5)]  # fmt: skip
+    wide = panel(read_runs([row | {"params_active": row["params"]} for row in DENSE] + experts))
+    again = pairs(wide.others[0].runs, wide.dense.runs)
+    assert (again.share_RxS.argmax(axis=1) == partner).all()
+    assert again.params_R == pytest.approx(found.params_R)
+
+
+def test_a_seed_that_no_dense_run_has_is_compared_with_its_cell():
+    rows = [*DENSE, *(row | {"seed": 7} for row in under("half", 0.5) if row["seed"] == 0)]
+    made = panel(read_runs(rows))
+    found = pairs(made.others[0].runs, made.dense.runs)
+    assert not found.seeded_R.any() and found.paired_R.all()
+    assert set(np.round(found.share_RxS[found.share_RxS > 0], 6)) == {0.5}
+
+
+def test_charges_add_and_take_off_the_teacher():
+    rows = [*DENSE, *under("taught", 1.5)]
+    for row in rows:
+        taught = row["technique"] == "taught"
+        row["flops_teacher"] = 0.25 * row["flops"] if taught else None
+        row["needs_flops"] = 1e18 if taught else None
+    runs = panel(read_runs(rows)).others[0].runs
+    assert charged(runs, "student") == pytest.approx(0.75 * runs.flops)
+    assert charged(runs, "teacher_forward") == pytest.approx(runs.flops)
+    assert charged(runs, "teacher_all") == pytest.approx(runs.flops + 1e18)
+    for row in rows:
+        del row["needs_flops"]
+    with pytest.raises(UserError, match=r"--charge=teacher_all: .* no column needs_flops"):
+        charged(panel(read_runs(rows)).others[0].runs, "teacher_all")
+    with pytest.raises(UserError, match="did you mean teacher_all"):
+        charged(runs, "teacher_al")
+
+
+def test_currencies_that_count_alike_are_shown_once():
+    rows = []
+    for row in [*DENSE, *under("half", 0.5)]:
+        half = row["technique"] == "half"
+        rows.append(row | {"params_nonzero": row["params"], "params_active": row["params"],
+                           "bytes_at_rest": row["params"] * (1 if half else 4)})  # fmt: skip
+    table, _ = league(panel(read_runs(rows)), Settings(bootstrap=0))
+    assert [(m.name, m.also) for m in table.measures] == [
+        ("nonzero", ("active",)), ("bytes", ()), ("training", ()), ("tokens", ()),
+    ]  # fmt: skip
+    by_name = {m.measure: m.value for m in table.standings[0].multipliers}
+    assert by_name["nonzero"] == pytest.approx(0.5, rel=1e-4)
+    assert by_name["bytes"] == pytest.approx(2.0, rel=1e-4)
+    assert table.measures[1].dense_per_param == pytest.approx(4.0)

@@ -26,6 +26,23 @@ def _as_dense(x: Values) -> Array:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a law holds best of one of its columns, as a function of how long is trained.
+
+    Attributes:
+      column: of the law.
+      best: (parameters, length of training) -> the value of lowest loss; they broadcast.
+      length: (parameters, columns) -> length of training of runs.
+      unit: what a length is in, in words.
+    """
+
+    column: str
+    best: Callable[[Values, Array], Array]
+    length: Callable[[Values, Values], Array]
+    unit: str
+
+
+@dataclass(frozen=True)
 class Law:
     """A scaling law.
 
@@ -44,6 +61,7 @@ class Law:
       layout: columns that say how parameters are laid out; with them, N alone has no optimum.
       aliases: other names of a column in tables of runs.
       ordinary: what a column is in a run without the technique: a number, or as another column.
+      choice: what it holds best, where that depends on how long is trained.
       price: columns -> training FLOPs over 6 N D, with N the parameters that `form` counts.
     """
 
@@ -60,6 +78,7 @@ class Law:
     layout: tuple[str, ...] = ()
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ordinary: Mapping[str, float | str] = field(default_factory=dict)
+    choice: Choice | None = None
     price: Callable[[Values], Array] = _as_dense
 
     def source_of(self, column: str, names: Collection[str]) -> str:

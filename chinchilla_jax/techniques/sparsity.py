@@ -17,7 +17,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.parameters import PARAMETERS, Parameter, parameters, size, stored
 from chinchilla_jax.experiment.schema import require
-from chinchilla_jax.techniques.law import Array, Law, Values, power_terms
+from chinchilla_jax.techniques.law import Array, Choice, Law, Values, power_terms
 from chinchilla_jax.techniques.technique import Facts, Ledger, Technique, Weights
 
 _WHERE = "techniques.sparsity"
@@ -191,6 +191,33 @@ def _price(x: Values) -> Array:
     return (1 - _PRUNED * x["sparsity"]) / (1 - x["sparsity"])
 
 
+def optimal_sparsity(p: Values, length: Array) -> Array:
+    """The sparsity of lowest loss at equal non-zero parameters and training FLOPs, to a thousandth.
+
+    Args:
+      p: parameters of the law; length: training FLOPs over those of the compute-optimal dense
+        run with as many non-zero parameters. They broadcast.
+    The paper's section 4, figure 4: it rises with the length, whatever the size.
+    """
+    level_L = np.arange(0.0, 0.995, 0.001)
+    a, b, c, b_N, b_D, k = (
+        np.asarray(x)[..., None] for x in (p["a_S"], p["b_S"], p["c_S"], p["b_N"], p["b_D"], length)
+    )
+    # In units of the term for size of the dense run, whose term for data is b_N / b_D of it.
+    size = (a * (1 - level_L) ** b + c) / (a + c)
+    data = b_N / b_D * (_price({"sparsity": level_L}) / k) ** b_D
+    loss = size + data
+    best = np.asarray(level_L[np.argmin(loss, axis=-1)])
+    return np.where(np.isfinite(loss).all(axis=-1), best, np.nan)
+
+
+def _length(p: Values, x: Values) -> Array:
+    """Of runs, as `optimal_sparsity` takes it."""
+    size = (p["a_S"] + p["c_S"]) * x["nonzero_params"] ** -p["b_N"]
+    tokens = p["a_D"] * (size * p["b_N"] / p["b_D"]) ** (-1 / p["b_D"])
+    return np.asarray(x["tokens"] * _price(x) / tokens)
+
+
 def dense_size_multiplier(parameters: Mapping[str, float], sparsity: float) -> float:
     """How many times larger a dense model matches a sparse one with as many non-zero parameters.
 
@@ -213,6 +240,12 @@ SPARSITY = Law(
     natural=_natural,
     aliases={"sparsity": ("sparsity_level",), "nonzero_params": ("params_nonzero",)},
     ordinary={"sparsity": 0.0, "nonzero_params": "params"},
+    choice=Choice(
+        column="sparsity",
+        best=optimal_sparsity,
+        length=_length,
+        unit="training FLOPs over those of the compute-optimal dense run of as many non-zeros",
+    ),
     price=_price,
 )
 

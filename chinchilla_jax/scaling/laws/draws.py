@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chinchilla_jax.scaling.arrays import Bools, Floats
-from chinchilla_jax.scaling.fitting.intervals import interval
+from chinchilla_jax.scaling.fitting.intervals import Interval, interval
 from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.laws.fit import (
     NEGLIGIBLE,
+    Chosen,
     LawFit,
     doubts,
     polish,
@@ -29,6 +30,7 @@ from chinchilla_jax.scaling.laws.problem import Problem
 from chinchilla_jax.techniques.law import Law
 
 _PIECE = 20_000  # draws x rows that are fitted at a time
+LENGTHS = (1.0, 2.0, 4.0, 10.0, 100.0)  # of training, at which choices are told
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -93,6 +95,21 @@ def with_intervals(fitted: LawFit, draws: LawDraws) -> LawFit:
     """The fit with what its draws say of each parameter."""
     found = {name: interval(values) for name, values in draws.parameters.items()}
     return replace(fitted, interval=found, draws=len(draws), failed=draws.failed)
+
+
+def with_choices(law: Law, fitted: LawFit, draws: LawDraws | None) -> LawFit:
+    """The fit with what its law holds best at each of LENGTHS."""
+    if law.choice is None or fitted.undetermined:
+        return fitted
+    length_K = np.array(LENGTHS)
+    parameters = {name: np.asarray(value) for name, value in fitted.parameters.items()}
+    value_K = law.choice.best(parameters, length_K)
+    spread: list[Interval | None] = [None] * len(length_K)
+    if draws is not None:
+        drawn = {name: values[:, None] for name, values in draws.parameters.items()}
+        spread = [interval(values) for values in law.choice.best(drawn, length_K).T]
+    found = zip(LENGTHS, value_K.tolist(), spread, strict=True)
+    return replace(fitted, choices=tuple(Chosen(*row) for row in found))
 
 
 def _refit(problem: Problem, begin_SxP: Floats, weights_BxR: Floats, delta: float) -> Floats:

@@ -30,6 +30,15 @@ _WIDE = 1e-3  # Huber's delta from which a smaller one is approached
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What a law holds best of a column at a length of training (`Law.choice`)."""
+
+    length: float
+    value: float
+    interval: Interval | None  # 95 %, None where an end is open or nothing was drawn
+
+
+@dataclass(frozen=True)
 class LawFit:
     """A fitted law; what `laws` in fits.json holds.
 
@@ -48,6 +57,8 @@ class LawFit:
       runs: rows fitted.
       undetermined: parameters that the runs do not determine.
       warnings: why they do not, in sentences.
+      choices: what it holds best at several lengths of training; empty for a law without such a
+        choice, or whose parameters the runs do not determine.
     """
 
     law: str
@@ -67,6 +78,7 @@ class LawFit:
     interval: dict[str, Interval | None] = field(default_factory=dict)
     draws: int = 0
     failed: int = 0
+    choices: tuple[Chosen, ...] = ()
 
 
 def fit(

@@ -14,7 +14,7 @@ from chinchilla_jax.scaling.fitting.isoflop import profiles
 from chinchilla_jax.scaling.fitting.noise import noise_model, run_weights
 from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.laws import LAWS
-from chinchilla_jax.scaling.laws.draws import law_draws, with_intervals
+from chinchilla_jax.scaling.laws.draws import law_draws, with_choices, with_intervals
 from chinchilla_jax.scaling.laws.fit import LawFit, fit
 from chinchilla_jax.scaling.table.kinds import joint
 from chinchilla_jax.scaling.table.runs import Runs
@@ -76,11 +76,12 @@ def fit_laws(
         chosen = {name: column[keep] for name, column in columns.items()}
         data = (law, chosen, table.loss[keep])
         fitted = fit(*data, objective, weights_R[keep])
+        drawn = None
         if draws:
             rng = np.random.default_rng([seed, number])
             drawn = law_draws(*data, fitted, objective, weights_R[keep], min(draws, DRAWS), rng)
             fitted = with_intervals(fitted, drawn)
-        found.append(fitted)
+        found.append(with_choices(law, fitted, drawn))
     return tuple(found)
 
 

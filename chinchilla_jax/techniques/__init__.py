@@ -13,6 +13,8 @@ from chinchilla_jax.experiment.schema import UNLESS_DEFAULT
 from chinchilla_jax.techniques.distillation import TECHNIQUE as DISTILLATION
 from chinchilla_jax.techniques.distillation import Distillation
 from chinchilla_jax.techniques.law import Law
+from chinchilla_jax.techniques.quantisation import TECHNIQUE as QUANTISATION
+from chinchilla_jax.techniques.quantisation import Quantisation
 from chinchilla_jax.techniques.shape import TECHNIQUE as SHAPE
 from chinchilla_jax.techniques.shape import Shape
 from chinchilla_jax.techniques.sparsity import TECHNIQUE as SPARSITY
@@ -27,9 +29,10 @@ class Techniques:
     shape: Shape = field(default_factory=Shape, metadata=UNLESS_DEFAULT)
     sparsity: Sparsity = field(default_factory=Sparsity, metadata=UNLESS_DEFAULT)
     distillation: Distillation = field(default_factory=Distillation, metadata=UNLESS_DEFAULT)
+    quantisation: Quantisation = field(default_factory=Quantisation, metadata=UNLESS_DEFAULT)
 
 
-TECHNIQUES: tuple[Technique, ...] = (SHAPE, SPARSITY, DISTILLATION)
+TECHNIQUES: tuple[Technique, ...] = (SHAPE, SPARSITY, DISTILLATION, QUANTISATION)
 
 
 def reduced(techniques: Techniques) -> Techniques:

@@ -240,4 +240,8 @@ class Technique:
     def columns(self, config: Any) -> dict[str, Any]:
         """Its columns of a result row: they make the condition."""
         fields = dataclasses.fields(config)
-        return {f"{self.name}_{field.name}": getattr(config, field.name) for field in fields}
+        return {
+            f"{self.name}_{field.name}": getattr(config, field.name)
+            for field in fields
+            if field.metadata.get("decides") != "operation"
+        }

@@ -34,6 +34,7 @@ ON = {
     "shape": {"width_multiplier": 3.0},
     "sparsity": {"level": 0.5},
     "distillation": {"teacher": "1e11-32x3"},
+    "quantisation": {"bits": 4.0},
 }
 
 

@@ -15,7 +15,7 @@ from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training import given, sources
 from chinchilla_jax.training.sources import Sources
 from chinchilla_jax.training.step import TrainState
-from chinchilla_jax.training.techniques import distillation, sparsity
+from chinchilla_jax.training.techniques import distillation, quantisation, sparsity
 from chinchilla_jax.training.techniques.hooks import Evaluate, Hooked, Hooks, method_of
 from chinchilla_jax.training.transfers import unguarded
 
@@ -25,7 +25,11 @@ __all__ = [
 ]  # fmt: skip
 
 # By the technique's name. One that only changes what is planned, or what is counted, has none.
-HOOKS: Mapping[str, Hooks] = {"sparsity": sparsity.HOOKS, "distillation": distillation.HOOKS}
+HOOKS: Mapping[str, Hooks] = {
+    "sparsity": sparsity.HOOKS,
+    "distillation": distillation.HOOKS,
+    "quantisation": quantisation.HOOKS,
+}
 
 
 def hooked(run: RunConfig) -> tuple[Hooked, ...]:

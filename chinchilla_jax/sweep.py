@@ -65,7 +65,7 @@ def _chosen(workdir: Path) -> list[int]:
     asked = program.experiment_to_plan(_CONFIG.value, workdir)
     experiment, cells = sweep.opened_plan(asked, workdir)
     selection = job_array.part(os.environ) if _CELLS.value == "auto" else _CELLS.value
-    return [cell.index for cell in sweep.select(cells, selection, experiment.order)]
+    return [cell.index for cell in sweep.chosen(workdir, cells, selection, experiment.order)]
 
 
 def _run(workdir: Path, several: bool) -> int:

@@ -72,6 +72,21 @@ def lock(folder: Path, patient: bool = False) -> Iterator[Lock | None]:
         yield held
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process that lives has the lock of `folder`; may take a minute for a lease."""
+    latest = _latest(folder)
+    if latest is not None:
+        return not latest.free and not _is_dead(folder, latest)
+    try:
+        with (folder / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # nobody ever had it, or there are no locks here
+        return False
+    return False
+
+
 def owner(folder: Path) -> str:
     """Host and process id of the last owner, as `host pid`; empty where there was none."""
     latest = _latest(folder)

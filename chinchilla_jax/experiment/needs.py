@@ -119,12 +119,17 @@ def place(other: OtherRun, runs: Path) -> Path:
     return _folder_and_step(other.run)[0] if is_path(other.run) else runs / other.run
 
 
+def of_grid(run: RunConfig) -> list[str]:
+    """The run ids of those it needs of its own work folder."""
+    return [other.run for other in run.needs if not is_path(other.run)]
+
+
 def chains(runs: Sequence[RunConfig]) -> dict[str, int]:
     """By run id, how many runs wait behind each in the longest chain of needs."""
     behind: dict[str, list[str]] = {run.run_id: [] for run in runs}
     for run in runs:
-        for other in run.needs:
-            behind.setdefault(other.run, []).append(run.run_id)
+        for name in of_grid(run):
+            behind.setdefault(name, []).append(run.run_id)
 
     def length(run_id: str) -> int:
         return max((1 + length(student) for student in behind.get(run_id, ())), default=0)
@@ -192,8 +197,3 @@ def _folder_and_step(asked: str) -> tuple[Path, int | None]:
     if path.parent.name == CHECKPOINTS and path.name.isdecimal():
         return path.parent.parent, int(path.name)
     return path, None
-
-
-def plain_names(others: Sequence[OtherRun]) -> list[str]:
-    """The run ids of those of the same work folder."""
-    return [other.run for other in others if not is_path(other.run)]

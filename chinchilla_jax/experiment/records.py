@@ -83,6 +83,10 @@ class RunDirectory:
         """This process's lock of the run, None if another one has it: `lock.lock`."""
         return lock.lock(self.path, patient)
 
+    def is_held(self) -> bool:
+        """Whether a process has the run's lock: `lock.is_held`."""
+        return lock.is_held(self.path)
+
     def owner(self) -> str:
         """Host and process of the last owner, for a message: `lock.owner`."""
         return lock.owner(self.path)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from chinchilla_jax.data.store import Corpus, open_corpus
-from chinchilla_jax.experiment import estimate, grid, lock, storage, vary
+from chinchilla_jax.experiment import estimate, grid, lock, needs, storage, vary
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -103,8 +103,8 @@ def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells
 
     Args:
       selection: empty for all; indices as `0,3,7`; or the part `i/n`, i from 0, of a division
-        of the planned cells into n.
-      order: smallest, largest (by FLOPs) or planned.
+        of the planned cells into n, with all that those need: whoever comes first makes it.
+      order: smallest, largest (by FLOPs) or planned; what others need comes before.
       flag: which gave the selection.
     Raises:
       UserError: a selection that is not of that form, or an index that is not planned.
@@ -115,7 +115,7 @@ def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells
         part, _, parts = selection.partition("/")
         if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
             raise UserError(f"{where}: a part i/n has i from 0 to n - 1, for example 0/4")
-        planned = planned[int(part) :: int(parts)]
+        planned = _with_needs(planned[int(part) :: int(parts)], planned)
     elif selection:
         by_index = {str(cell.index): cell for cell in cells}
         chosen = []
@@ -135,7 +135,39 @@ def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells
         "largest": lambda cell: -cell.flops,
         "planned": lambda cell: cell.index,
     }
-    return sorted(planned, key=keys[order])
+    behind = needs.chains([cell.run for cell in planned])
+    return sorted(planned, key=lambda cell: (-behind[cell.run.run_id], keys[order](cell)))
+
+
+def _with_needs(chosen: Sequence[Cell], planned: Sequence[Cell]) -> list[Cell]:
+    """`chosen` with the cells that they need, in the order of the plan."""
+    by_id = {cell.run.run_id: cell for cell in planned}
+    found: dict[str, Cell] = {}
+    left = list(chosen)
+    while left:
+        cell = left.pop()
+        found[cell.run.run_id] = cell
+        left += [by_id[name] for name in needs.of_grid(cell.run) if name not in found]
+    return sorted(found.values(), key=lambda cell: cell.index)
+
+
+def chosen(workdir: Path, cells: Sequence[Cell], selection: str, order: str) -> list[Cell]:
+    """`select`, where no cell lacks another that it needs.
+
+    Raises:
+      UserError: as `select`, or a cell needs one that is neither chosen nor over.
+    """
+    found = select(cells, selection, order)
+    by_id = {cell.run.run_id: cell.index for cell in cells}
+    there = {cell.run.run_id for cell in found}
+    for cell in found:
+        for name in needs.of_grid(cell.run):
+            if name not in there and run_directory(workdir, name).result() is None:
+                raise UserError(
+                    f"--cells={selection}: cell {cell.index} ({cell.run.run_id}) needs cell "
+                    f"{by_id[name]} ({name}), which is not over; choose both"
+                )
+    return found
 
 
 def devices_for(run: RunConfig, host: Host, asked: int = 0) -> int:

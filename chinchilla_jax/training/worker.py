@@ -8,11 +8,13 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.data.store import Corpus, open_corpus
+from chinchilla_jax.experiment import needs, storage
 from chinchilla_jax.experiment.config import DataConfig, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
@@ -126,20 +128,50 @@ def _work(workdir: Path, runs: Sequence[RunConfig], should_stop: Callable[[], bo
             corpora[run.data] = open_planned_corpus(workdir, run)
     prepare_jax(cache_folder(runs[0].data.cache))
     patient = False  # in a last pass: are the owners of what is left still alive?
-    while (trained := _pass(runs, corpora, workdir, should_stop, patient)) or not patient:
-        log.info("a pass over %d cells is over", len(runs))
-        patient = not trained
+    while True:
+        became = [_attempt(run, corpora[run.data], workdir, should_stop, patient) for run in runs]
+        ended = became.count(_ENDED)
+        if ended or not patient:
+            log.info("a pass over %d cells is over", len(runs))
+        waiting = [run for run, what in zip(runs, became, strict=True) if what == _WAITS]
+        if not ended and patient and not _awaited(waiting, workdir, should_stop):
+            return
+        patient = not ended
 
 
-def _pass(
-    runs: Sequence[RunConfig],
-    corpora: Corpora,
-    workdir: Path,
-    should_stop: Callable[[], bool],
-    patient: bool,
-) -> int:
-    """How many of `runs` this process has trained."""
-    return sum(_attempt(run, corpora[run.data], workdir, should_stop, patient) for run in runs)
+# What becomes of an attempt: it came to an end, or was none since the run is over, taken or to be
+# stopped, or since it waits for another one.
+_ENDED, _LEFT, _WAITS = "ended", "left", "waits"
+
+
+def _standing(run: RunConfig, workdir: Path) -> tuple[str, str]:
+    """Before an attempt: (what becomes of it, why it fails where that is known)."""
+    directory = run_directory(workdir, run.run_id)
+    if directory.result() or directory.failure():
+        return _LEFT, ""
+    for name in needs.of_grid(run):
+        other = run_directory(workdir, name)
+        result, failure = other.result(), other.failure()
+        if result is not None and result["status"] != "done":
+            failure = f"{result['status']}: {result.get('reason')}"
+        if failure is not None:
+            return _ENDED, f"needs {name}, which did not end well: {failure}"
+        if result is None:
+            return _WAITS, ""
+    return _ENDED, ""
+
+
+def _awaited(waiting: Sequence[RunConfig], workdir: Path, should_stop: Callable[[], bool]) -> bool:
+    """Waits a little for runs that others need: whether they may have come, or may come yet."""
+
+    def expected() -> bool:
+        folders = {run_directory(workdir, name) for run in waiting for name in needs.of_grid(run)}
+        return any(d.result() or d.failure() or d.is_held() for d in folders)
+
+    if not distributed.on_writer(expected):
+        return False
+    time.sleep(10.0 if storage.is_remote(workdir) else 0.5)
+    return not distributed.any_process(should_stop())
 
 
 def _attempt(
@@ -148,23 +180,27 @@ def _attempt(
     workdir: Path,
     should_stop: Callable[[], bool],
     patient: bool,
-) -> bool:
-    """Trains one cell if it is free and not over; whether it did."""
+) -> str:
+    """Trains one cell if it is free and not over, and the runs that it needs are done."""
     directory = run_directory(workdir, run.run_id)
-    over = distributed.on_writer(lambda: bool(directory.result() or directory.failure()))
-    if distributed.any_process(should_stop()) or over:
-        return False
+    becomes, failure = distributed.on_writer(lambda: _standing(run, workdir))
+    if distributed.any_process(should_stop()):
+        return _LEFT
+    if becomes != _ENDED:
+        return str(becomes)
     with locked(directory, patient) as lock:
         if lock is None:
             log.info("%s: is being run by %s; left alone", run.run_id, directory.owner())
-            return False
-        # Each process has its own view of a failure; that of process 0 counts.
-        trained, failure = distributed.agree(
-            _outcome(run, corpus, directory, lock.guard(should_stop))
-        )
+            return _LEFT
+        ended = True
+        if not failure:
+            # Each process has its own view of a failure; that of process 0 counts.
+            ended, failure = distributed.agree(
+                _outcome(run, corpus, directory, lock.guard(should_stop))
+            )
         if failure:
             distributed.on_writer(lambda: directory.fail(failure))
-    return trained
+    return _ENDED if ended else _LEFT
 
 
 def _outcome(

@@ -96,6 +96,12 @@ def analyse(
         *diagnosis.minima_doubts(each.profiles, each.head, bias),
         *(envelope_doubts(lower, curves) if lower else ()),
         *filter(None, (diagnosis.extrapolation(float(flops), runs) for flops in at)),
+        *(
+            diagnosis.form_doubt(source.error, float(flops), source.best(np.array([flops])))
+            for source in found.sources[:1]
+            if source.drawn is not None
+            for flops in at
+        ),
         *filter(None, [diagnosis.cost_doubt(cost), diagnosis.nothing_checked(checked, settings)]),
         *filter(None, [diagnosis.few_draws(settings)]),
     ]

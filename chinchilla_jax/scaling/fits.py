@@ -463,6 +463,24 @@ class Convention:
 
 
 @dataclass(frozen=True)
+class HeldOutError:
+    """rms of ln(predicted / observed) over the budgets that a form had not seen.
+
+    `nearest` and `distance` are the smallest and the rms of ln FLOPs beyond those fitted.
+    """
+
+    loss: float
+    params: float
+    nearest: float
+    distance: float
+    forecasts: int
+
+    def __post_init__(self) -> None:
+        _within("sources.held_out", 0.0, _MOST, loss=self.loss, params=self.params)
+        _within("sources.held_out", 1 / _MOST, _MOST, nearest=self.nearest, distance=self.distance)
+
+
+@dataclass(frozen=True)
 class SurfaceSource:
     """The surface that `draws.surface` belongs to."""
 
@@ -473,6 +491,7 @@ class SurfaceSource:
     alpha: float
     beta: float
     noise: float
+    held_out: HeldOutError | None = None
 
     def __post_init__(self) -> None:
         _surface_within("sources.surface", self)
@@ -492,6 +511,7 @@ class MinimaSource:
     A: float
     exponent: float
     noise: float
+    held_out: HeldOutError | None = None
 
     def __post_init__(self) -> None:
         _loss_law_within("sources.minima", self)
@@ -572,8 +592,8 @@ class Draws:
 
     def __post_init__(self) -> None:
         for name, table, source, left in (
-            ("surface", self.surface, SurfaceSource, ("selection",)),
-            ("minima", self.minima, MinimaSource, ("method", "noise")),
+            ("surface", self.surface, SurfaceSource, ("selection", "held_out")),
+            ("minima", self.minima, MinimaSource, ("method", "noise", "held_out")),
         ):
             wanted = [field.name for field in fields(source) if field.name not in left]
             if table is not None and list(table.columns) != wanted:

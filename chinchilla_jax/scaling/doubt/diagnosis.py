@@ -10,10 +10,12 @@ import numpy as np
 
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.doubt.form_error import FormError
 from chinchilla_jax.scaling.fits import Check, Forecast, IsoFlop, Parametric
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval, least, open_ends
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias, Profile
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
+from chinchilla_jax.scaling.fitting.optimum import Optimum
 from chinchilla_jax.scaling.fitting.refusal import LEAST_BUDGETS, LEAST_SIZES, Refusal
 from chinchilla_jax.scaling.fitting.surface import SurfaceFit
 from chinchilla_jax.scaling.settings import Settings
@@ -149,6 +151,26 @@ def open_intervals(
         (f"forecast at {numbers.flops(row.flops)} FLOPs", row.interval or {}) for row in forecasts
     ]
     return [f"{name}: {said}" for name, found in headlines if (said := open_ends(found))]
+
+
+def form_doubt(error: FormError, flops: float, best: Optimum) -> str:
+    """What the intervals of a forecast hold beside chance, or that they hold nothing else."""
+    where = f"forecast at {numbers.flops(flops)} FLOPs"
+    if not error.known:
+        return (
+            f"{where}: no budget could be held out and no other form checks this one: its "
+            "intervals are those of chance alone, too narrow to be called 95 %"
+        )
+    loss, params = (float(np.ravel(x)[0]) for x in error.at(np.array([flops]), best))
+    checks = ["the other form's forecast"] * (error.other is not None)
+    if error.held_out is not None:
+        several = "" if error.held_out.forecasts == 1 else "s"
+        checks = [f"{error.held_out.forecasts} held-out forecast{several}", *checks]
+    return (
+        f"{where}: beside chance its intervals hold an error of the form, {100 * loss:.2g} % of "
+        f"the loss and {100 * params:.2g} % of the size (one standard deviation), as "
+        f"{' and '.join(checks)} show{'s' * (len(checks) == 1)} it"
+    )
 
 
 def few_draws(settings: Settings) -> str | None:

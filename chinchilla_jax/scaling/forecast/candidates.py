@@ -9,6 +9,7 @@ import numpy as np
 from chinchilla_jax.scaling.approaches import Approaches
 from chinchilla_jax.scaling.doubt import holdout
 from chinchilla_jax.scaling.doubt.diagnosis import surface_refusal
+from chinchilla_jax.scaling.doubt.form_error import held_out_error
 from chinchilla_jax.scaling.doubt.holdout import SELECTIONS, Forecaster, HeldOut, Score
 from chinchilla_jax.scaling.doubt.uncertainty import surface_draws
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
@@ -35,8 +36,9 @@ def candidates(
     held = holdout.hold_out(each.runs, each.fit, each.flops_model, each.profiles, each.head)
     ranking = holdout.scores(held)
     parts = _parts(each, settings)
-    found = [of_minima(each.head, each.noise.log_loss, each.flops_model)]
-    found += [of_surface(name, fit, None, each.flops_model) for name, fit in parts.items()]
+    runs = (each.flops_model, float(each.runs.flops.max()))
+    found = [of_minima(each.head, each.noise.log_loss, *runs)]
+    found += [of_surface(name, fit, None, *runs) for name, fit in parts.items()]
     known = [source for source in found if source is not None]
     # Hold-out may prefer what is refused on all runs, or a selection that keeps every run.
     chosen, why = holdout.best(
@@ -50,10 +52,17 @@ def candidates(
         elif name in parts and settings.draws and (every or source.forecaster == chosen):
             draws = surface_draws(parts[name], settings.draws, rng)
         if draws is not None:
-            source = of_surface(name, parts[name], draws, each.flops_model)
+            source = of_surface(name, parts[name], draws, *runs)
         sources.append(source)
     sources.sort(key=lambda source: source.forecaster != chosen)
-    return Candidates(tuple(held), tuple(ranking), chosen, why, tuple(sources))
+    checked = [
+        source.checked_by(
+            held_out_error(held, source.forecaster),
+            next((s for s in sources if s.forecaster.form != source.forecaster.form), None),
+        )
+        for source in sources
+    ]
+    return Candidates(tuple(held), tuple(ranking), chosen, why, tuple(checked))
 
 
 def _parts(each: Approaches, settings: Settings) -> dict[str, SurfaceFit]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
@@ -55,16 +55,18 @@ def from_fits(fits: Fits, form: str = "") -> Frontier:
         raise UserError(f"--form={form} is none of {', '.join(FORMS)}")
     table, cost = fits.table, fits.table.flops_model
     surface = minima = None
+    largest = table.range.flops[1]
     if fits.sources.surface is not None:
-        surface = Source(fits.sources.surface, fits.draws.surface, cost)
+        surface = Source(fits.sources.surface, fits.draws.surface, cost, largest)
     if fits.sources.minima is not None:
-        minima = Source(fits.sources.minima, fits.draws.minima, cost)
+        minima = Source(fits.sources.minima, fits.draws.minima, cost, largest)
     form = form or fits.holdout.best.form
-    source = surface if form == "surface" else minima
+    source, other = (surface, minima) if form == "surface" else (minima, surface)
     if source is None:
         section = fits.parametric if form == "surface" else fits.isoflop
         limits = " ".join(refusal.sentence for refusal in fits.refusals)
         raise UserError(f"{table.source}: {section.reason or limits or 'nothing was fitted'}")
+    source = replace(source, other=other)
     if source.minima is None:
         title = f"surface on runs: {source.forecaster.selection}"
     else:
@@ -78,7 +80,7 @@ def from_fits(fits: Fits, form: str = "") -> Frontier:
         cost=cost,
         surface=of_surface,
         loss=None if of_surface is None else of_surface.loss,
-        largest=table.range.flops[1],
+        largest=largest,
         vocab_size=table.vocab_size,
     )
 

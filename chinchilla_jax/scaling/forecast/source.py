@@ -7,14 +7,16 @@ from a report's fits.json.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.doubt.form_error import FormError
 from chinchilla_jax.scaling.doubt.holdout import MINIMA, Forecaster
 from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws
-from chinchilla_jax.scaling.fits import DrawTable, MinimaSource, SurfaceSource
+from chinchilla_jax.scaling.fits import DrawTable, HeldOutError, MinimaSource, SurfaceSource
 from chinchilla_jax.scaling.fitting.intervals import least
 from chinchilla_jax.scaling.fitting.isoflop import PowerLaws
 from chinchilla_jax.scaling.fitting.minima import LossLaw, MinimaFit
@@ -28,11 +30,16 @@ _LOSS_LAW = ("E", "A", "exponent")
 
 @dataclass(frozen=True)
 class Source:
-    """A form of law fitted to a selection of runs; `cost` is what a run of theirs costs."""
+    """A form of law fitted to a selection of runs; `cost` is what a run of theirs costs.
+
+    `largest` are the FLOPs of their largest run, `other` what another form says of the same runs.
+    """
 
     fit: SurfaceSource | MinimaSource
     draws: DrawTable | None
     cost: FlopsModel
+    largest: float
+    other: Source | None = None
 
     @property
     def forecaster(self) -> Forecaster:
@@ -58,10 +65,24 @@ class Source:
 
     @property
     def drawn(self) -> Optima | None:
-        """The best run of a budget under every draw, NaN where it has none; None for too few."""
+        """The best run of a budget under every draw, NaN where it has none; None for too few.
+
+        The error of the form is in them beside chance.
+        """
         if self.draws is None or len(self.draws.rows) < least():
             return None
-        return self._optima(self._columns(self.draws))
+        found = self._optima(self._columns(self.draws))
+        return self.error.widened(found, self.best, len(self.draws.rows), self.cost.exponent)
+
+    @property
+    def error(self) -> FormError:
+        """What hold-out and the other form show of this one's error."""
+        other = None if self.other is None else self.other.best
+        return FormError(self.fit.held_out, other, self.largest)
+
+    def checked_by(self, held_out: HeldOutError | None, other: Source | None) -> Source:
+        """The source with what is known of its error."""
+        return replace(self, fit=replace(self.fit, held_out=held_out), other=other)
 
     @property
     def noise(self) -> Floats:
@@ -86,28 +107,30 @@ def _surface(values: Mapping[str, Floats | float]) -> Surface:
 
 
 def of_surface(
-    selection: str, fit: SurfaceFit, draws: SurfaceDraws | None, cost: FlopsModel
+    selection: str, fit: SurfaceFit, draws: SurfaceDraws | None, cost: FlopsModel, largest: float
 ) -> Source:
     """A surface fitted to the runs of `selection`."""
-    values = dict(zip(PARAMETERS, map(float, fit.surface.columns()), strict=True))
+    values: dict[str, Any] = dict(zip(PARAMETERS, map(float, fit.surface.columns()), strict=True))
     table = None
     if draws is not None:
         columns = [np.asarray(x) for x in (*draws.frontier.columns(), draws.noise)]
         table = DrawTable((*PARAMETERS, "noise"), np.stack(columns, axis=1))
-    return Source(SurfaceSource(selection, **values, noise=fit.noise), table, cost)
+    return Source(SurfaceSource(selection, **values, noise=fit.noise), table, cost, largest)
 
 
-def of_minima(fit: MinimaFit, noise: float, cost: FlopsModel) -> Source | None:
+def of_minima(fit: MinimaFit, noise: float, cost: FlopsModel, largest: float) -> Source | None:
     """The laws through one method's minima; None where they were refused."""
     if fit.laws is None or fit.loss_law is None:
         return None
     names, table = (*_LAWS, *_LOSS_LAW), None
     columns = _laws_columns(fit.laws, fit.loss_law)
-    values = {name: float(column[0]) for name, column in zip(names, columns, strict=True)}
+    values: dict[str, Any] = {
+        name: float(column[0]) for name, column in zip(names, columns, strict=True)
+    }
     if fit.draws is not None and fit.draws.loss_law is not None:
         drawn = _laws_columns(fit.draws.laws, fit.draws.loss_law)
         table = DrawTable(names, np.stack(drawn, axis=1))
-    return Source(MinimaSource(fit.method, **values, noise=noise), table, cost)
+    return Source(MinimaSource(fit.method, **values, noise=noise), table, cost, largest)
 
 
 def _laws_columns(laws: PowerLaws, law: LossLaw) -> tuple[Floats, ...]:

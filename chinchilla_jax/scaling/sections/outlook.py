@@ -91,7 +91,7 @@ def prediction(source: Source, flops: float, rng: np.random.Generator) -> Predic
         loss = source.drawn(np.array([flops])).loss
         assert loss is not None
         one_more = loss * np.exp(source.noise * rng.standard_normal(len(loss)))
-        spread = answer.interval | {"new_run": interval(one_more)}
+        spread = answer.interval | {"new_run": _both(interval(one_more), answer.interval["loss"])}
     return Prediction(
         form=source.forecaster.form,
         selection=source.forecaster.selection,
@@ -102,6 +102,11 @@ def prediction(source: Source, flops: float, rng: np.random.Generator) -> Predic
         loss=answer.loss,
         interval=spread,
     )
+
+
+def _both(a: Interval | None, b: Interval | None) -> Interval | None:
+    """The interval from the lower end to the upper."""
+    return None if a is None or b is None else (min(a[0], b[0]), max(a[1], b[1]))
 
 
 def checked(each: Approaches, settings: Settings, streams: Streams) -> tuple[Check, ...]:

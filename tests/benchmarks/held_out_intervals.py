@@ -1,6 +1,6 @@
 """How often the stated 95 % intervals of forecasts hold, and how wide they are.
 
-    python -m tests.benchmarks.held_out_intervals [--tables=a.csv,b.csv] [--most=3] [--bootstrap=500]
+    python -m tests.benchmarks.held_out_intervals [--tables=a.csv,b.csv] [--most=3]
 
 Of every table (by default those of ../shared/data that are there), and of every condition with four
 budgets or more that have a minimum, the largest one to `--most` are held out; the rest is fitted,

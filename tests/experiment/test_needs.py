@@ -19,6 +19,7 @@ from chinchilla_jax.experiment.rows import row_of
 from chinchilla_jax.experiment.schema import from_json, to_json
 from chinchilla_jax.techniques import Techniques
 from chinchilla_jax.techniques.distillation import Distillation
+from chinchilla_jax.techniques.quantisation import Quantisation
 
 TEACHER = "techniques.distillation.teacher"
 SHAPES = [
@@ -61,6 +62,12 @@ def test_by_budget_and_size_it_is_the_plain_run_of_the_same_seed():
         taught.steps,
         taught.batch_size,
     )
+
+
+def test_a_plain_run_that_is_measured_in_few_bits_at_its_end_is_a_teacher():
+    measured = Techniques(quantisation=Quantisation(after=(4.0,)))
+    cells = by_id(plan(experiment(TAUGHT, techniques=measured)))
+    assert cells["1e10-16x2-taught-s0"].run.needs[0].run == "3e10-32x3-s0"
 
 
 def test_by_its_id_it_is_one_run_for_all():

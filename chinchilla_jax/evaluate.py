@@ -15,7 +15,7 @@ from chinchilla_jax.experiment import storage
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.comparison import compare, rank
 from chinchilla_jax.scaling.laws import LAWS
-from chinchilla_jax.scaling.laws.further import laws_named
+from chinchilla_jax.scaling.laws.further import laws_named, of_derived_rows
 from chinchilla_jax.scaling.laws.published import laws_to_show
 from chinchilla_jax.scaling.report import comparison, league
 from chinchilla_jax.scaling.report import write as report
@@ -62,7 +62,8 @@ def main(_: list[str]) -> None:
     source = storage.path(_RUNS.value)
     out = storage.path(_OUT.value or (source / "report" if source.is_dir() else "report"))
     ranked = BY in _BY.value or bool(baseline)
-    runs = where(read_runs(source, columns, kinds, _ROWS.value, ranked), picked)
+    derived = ranked or of_derived_rows(laws)
+    runs = where(read_runs(source, columns, kinds, _ROWS.value, derived), picked)
     out = report.writable(out)
     if ranked:
         found, drawn, ruler = rank(runs, settings, laws, _BY.value, baseline, _CHARGE.value)

@@ -110,12 +110,14 @@ def derived(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def explained(law: str) -> tuple[str, ...]:
-    """The columns of the technique that has a law of this name; none for other laws."""
+    """The columns that the law of this name explains, of its technique; none of other laws."""
     return tuple(
         name
         for technique in TECHNIQUES
-        if law in (its.name for its in technique.laws)
+        for its in technique.laws
+        if its.name == law
         for name in technique.columns(technique.off)
+        if name not in its.apart
     )
 
 

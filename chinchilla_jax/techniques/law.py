@@ -63,6 +63,9 @@ class Law:
       ordinary: what a column is in a run without the technique: a number, or as another column.
       choice: what it holds best, where that depends on how long is trained.
       price: columns -> training FLOPs over 6 N D, with N the parameters that `form` counts.
+      outcome: the column that `form` gives, of rows where it is positive: `excess_loss` is the rise
+        of the loss in rows that a technique derives.
+      apart: columns of its technique that it says nothing of: each value has a fit of its own.
     """
 
     name: str
@@ -80,6 +83,8 @@ class Law:
     ordinary: Mapping[str, float | str] = field(default_factory=dict)
     choice: Choice | None = None
     price: Callable[[Values], Array] = _as_dense
+    outcome: str = "loss"
+    apart: tuple[str, ...] = ()
 
     def source_of(self, column: str, names: Collection[str]) -> str:
         """Which of `names` holds a column: itself or the first of its aliases, else itself."""

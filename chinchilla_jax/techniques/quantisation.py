@@ -31,6 +31,7 @@ from chinchilla_jax.experiment.parameters import (
     size,
 )
 from chinchilla_jax.experiment.schema import require
+from chinchilla_jax.techniques import precision
 from chinchilla_jax.techniques.technique import Facts, Ledger, Technique, Weights
 
 _WHERE = "techniques.quantisation"
@@ -230,5 +231,10 @@ def derived(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
 
 
 TECHNIQUE = Technique(
-    name="quantisation", off=Quantisation(), model=checked, ledger=stored, derived=derived
+    name="quantisation",
+    off=Quantisation(),
+    model=checked,
+    ledger=stored,
+    laws=(precision.TRAINING, precision.AFTER, precision.GROUP),
+    derived=derived,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def fit_laws(
 
     The best settings of each cell are fitted, except that a law in a setting or in the column of a
     condition spans its values. A law of the frontier takes the best run of each budget. Rows with
-    an empty cell in a column that the law needs are left out, and the count of runs says so.
+    an empty cell in a column that the law needs are left out, and the count of runs says so; so
+    are those whose outcome is not positive, where that is not the loss.
 
     Args:
       runs: all that was tried, under one condition or those that the laws span.
@@ -62,27 +64,57 @@ def fit_laws(
     """
     found = []
     for number, law in enumerate(laws):
-        table = runs.select(runs.best_R(spanned(law, runs)))
-        columns = {
-            **table.columns, "params": table.params, "tokens": table.tokens, "flops": table.flops
-        }  # fmt: skip
-        weights_R = law_weights(table, objective)
-        keep = _lowest(table) if law.frontier else np.ones(len(table), bool)
-        for name in law.columns:
-            source = law.source_of(name, columns)
-            if source in columns:
-                columns[name] = columns[source]
-                keep &= np.isfinite(columns[name])
-        chosen = {name: column[keep] for name, column in columns.items()}
-        data = (law, chosen, table.loss[keep])
-        fitted = fit(*data, objective, weights_R[keep])
+        rows = law_rows(law, runs)
+        weights_R = np.ones(len(rows.outcome_R))
+        if law.outcome == "loss":  # what rises by a law of its own is not as noisy as a run's loss
+            weights_R = law_weights(rows.table, objective)[rows.kept_R]
+        data = (law, rows.columns, rows.outcome_R)
+        fitted = fit(*data, objective, weights_R)
         drawn = None
         if draws:
             rng = np.random.default_rng([seed, number])
-            drawn = law_draws(*data, fitted, objective, weights_R[keep], min(draws, DRAWS), rng)
+            drawn = law_draws(*data, fitted, objective, weights_R, min(draws, DRAWS), rng)
             fitted = with_intervals(fitted, drawn)
         found.append(with_choices(law, fitted, drawn))
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class LawRows:
+    """What a law is fitted to: `columns` and `outcome_R` of the rows `kept_R` of `table`."""
+
+    table: Runs
+    kept_R: Bools
+    columns: dict[str, Floats]
+    outcome_R: Floats
+
+
+def law_rows(law: Law, runs: Runs) -> LawRows:
+    """The rows of `fit_laws`; UserError where the table lacks the law's outcome."""
+    table = runs.select(runs.best_R(spanned(law, runs)))
+    columns = {
+        **table.columns, "params": table.params, "tokens": table.tokens, "flops": table.flops,
+        "loss": table.loss,
+    }  # fmt: skip
+    keep = _lowest(table) if law.frontier else np.ones(len(table), bool)
+    for name in law.columns:
+        source = law.source_of(name, columns)
+        if source in columns:
+            columns[name] = columns[source]
+            keep &= np.isfinite(columns[name])
+    if law.outcome not in columns:
+        raise UserError(
+            f"law {law.name} describes {law.outcome}, which no run of the table has; "
+            "techniques measure it of finished runs"
+        )
+    keep &= columns[law.outcome] > 0
+    chosen = {name: column[keep] for name, column in columns.items()}
+    return LawRows(table, keep, chosen, chosen[law.outcome])
+
+
+def of_derived_rows(laws: Sequence[Law]) -> bool:
+    """Whether one of them describes rows that techniques derive from those of runs."""
+    return any(law.outcome != "loss" for law in laws)
 
 
 def spanned(law: Law, runs: Runs) -> list[str]:

@@ -49,12 +49,11 @@ def write(
     record.write(out / "fits.json", found)
     drawn: dict[str, Picture | Absence] = {}
     if figures:
-        from chinchilla_jax.scaling.report.plots import choice, layout  # bring Matplotlib
+        from chinchilla_jax.scaling.report.plots import of_laws  # brings Matplotlib
         from chinchilla_jax.scaling.report.plots.comparison import frontiers
 
-        fits = _fits(found)
         counted = under(runs, found.settings.params, found.settings.flops)
-        further = layout.drawers(fits, counted) | choice.drawers(fits, counted)
+        further = of_laws(_fits(found), counted)
         drawn = draw(out, {"frontiers": lambda: frontiers(found, arrays, overlays), **further})
     path = out / "report.html"
     storage.write_text_atomic(path, html(found, drawn, overlays))
@@ -209,7 +208,7 @@ def html(
             "Further laws",
             (),
             present(further_laws(found), choices(_fits(found))),
-            [*some("layout"), *some("choice")],
+            [*some("layout"), *some("choice"), *some("excess")],
         ),
         published(overlays),
         Section(

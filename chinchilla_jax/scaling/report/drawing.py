@@ -56,6 +56,9 @@ CAPTIONS = {
     "size by the law; dots are runs, at the curve plus what the law misses of them.",
     "choice": "Best by length of training. What a law of the technique holds best, with its 95 % "
     "intervals; grey are the runs it was fitted to. Away from them it is extrapolated.",
+    "excess": "Rise of the loss. What a technique adds to the loss of a finished run against how "
+    "long that was trained, by the law (lines, at the middle size); dots are runs, at the line and "
+    "what the law misses of them.",
     "conventions": "Counting. The exponent from the same runs when parameters and FLOPs are "
     "counted in other ways; bold is the one used on this page.",
 }

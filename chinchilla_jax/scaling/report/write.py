@@ -36,12 +36,10 @@ def write(
     write_fits(out / "fits.json", fits)
     drawn: dict[str, Picture | Absence] = {}
     if figures:
-        from chinchilla_jax.scaling.report.plots import FIGURES, choice, layout  # brings Matplotlib
+        from chinchilla_jax.scaling.report.plots import FIGURES, of_laws  # brings Matplotlib
 
         drawers = {n: partial(figure, fits, arrays, overlays) for n, figure in FIGURES.items()}
-        laid_out = layout.drawers(fits.laws, arrays.tried)
-        chosen = choice.drawers(fits.laws, arrays.tried)
-        drawn = draw(out, {**drawers, **laid_out, **chosen})
+        drawn = draw(out, {**drawers, **of_laws(fits.laws, arrays.tried)})
     path = out / "report.html"
     storage.write_text_atomic(path, html(fits, arrays, drawn, overlays))
     return path
@@ -91,7 +89,7 @@ def html(
             "Further laws",
             (),
             present(laws.further_laws(fits.laws), laws.choices(fits.laws)),
-            some("layout", "choice"),
+            some("layout", "choice", "excess"),
         ),
         published(overlays),
         Section("Columns", (), present(listing.columns(fits.table.columns))),

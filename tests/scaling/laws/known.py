@@ -19,6 +19,8 @@ def law_runs(seed=0, count=90):
         "params_average": params,
         "width": 2 ** generator.uniform(7, 13, count),
         "depth": 2 ** generator.uniform(1, 7, count),
+        "bits": generator.choice([2.0, 3.0, 4.0, 6.0, 8.0, 32.0], count),
+        "group": generator.choice([32.0, 64.0, 128.0, 256.0], count),
     }
 
 
@@ -38,4 +40,9 @@ TRUTH = {
         "E": 1.48, "A": 40.0, "B": 2.9, "G": 2893.0, "Z": 23375.0,
         "alpha": 0.55, "beta": 0.79, "gamma": 0.5, "zeta": 0.476,
     },
+    "precision": {
+        "E": 2.0, "A": 400.0, "B": 500.0, "alpha": 0.33, "beta": 0.3, "gamma": 2.6745, "n": 0.3037
+    },
+    "post_training": {"C_T": 0.0598, "gamma_D": 0.5068, "gamma_N": 0.3439, "gamma_post": 0.5907},
+    "group_precision": {"k": 0.1582, "gamma_N": 0.2186, "gamma_D": 0.0745, "gamma_G": 0.7779},
 }  # fmt: skip

@@ -8,8 +8,17 @@ from matplotlib.figure import Figure
 
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.fits import Fits
+from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.laws.published import PublishedLaw
-from chinchilla_jax.scaling.report.plots import doubts, frontier, profiles
+from chinchilla_jax.scaling.report.plots import (
+    choice,
+    doubts,
+    excess,
+    frontier,
+    layout,
+    profiles,
+)
+from chinchilla_jax.scaling.table.runs import Runs
 
 FIGURES: dict[str, Callable[[Fits, Arrays, Sequence[PublishedLaw]], Figure | str]] = {
     "isoflop": lambda fits, arrays, _: profiles.iso_flop(fits, arrays),
@@ -23,3 +32,12 @@ FIGURES: dict[str, Callable[[Fits, Arrays, Sequence[PublishedLaw]], Figure | str
     "conventions": lambda fits, arrays, _: doubts.conventions(fits, arrays),
 }
 """Every entry returns a sentence that says why where there is nothing to draw."""
+
+
+def of_laws(fits: Sequence[LawFit], runs: Runs) -> dict[str, Callable[[], Figure | str]]:
+    """The figures of further laws that were fitted to `runs`, by name."""
+    return {
+        name: drawer
+        for each in (layout, choice, excess)
+        for name, drawer in each.drawers(fits, runs).items()
+    }

@@ -75,7 +75,8 @@ def checked_panel(experiment: Any) -> dict[str, Setting]:
         panel.check(where, name, setting, experiment.budgets)
         values = {}
         for path, value in setting.values.items():
-            hint = _type_of(experiment, path, f"{where}.values")
+            # Beside what makes it another run a setting may say how it is run or measured.
+            hint = _type_of(experiment, path, f"{where}.values", operation="." in path)
             if path in experiment.vary:
                 raise UserError(f"{where}.values.{path}: varies already; set it here or in vary")
             values[path] = typed(hint, value, f"{where}.values.{path}")
@@ -83,9 +84,9 @@ def checked_panel(experiment: Any) -> dict[str, Setting]:
     return found
 
 
-def _type_of(experiment: Any, path: str, where: str) -> Any:
+def _type_of(experiment: Any, path: str, where: str, operation: bool = False) -> Any:
     """The type of a field that may differ between the runs of a grid; UserError for others."""
-    if why := _fixed(experiment, path):
+    if why := _fixed(experiment, path, operation):
         raise UserError(f"{where}.{path}: cannot vary; {why}")
     return field_type(experiment, path, where)
 
@@ -126,13 +127,16 @@ def _variant(
     return Variant(variant, name, setting)
 
 
-def _fixed(experiment: Any, path: str) -> str:
-    """Why the field at `path` cannot vary; empty where it can."""
+def _fixed(experiment: Any, path: str, operation: bool) -> str:
+    """Why the field at `path` cannot vary; empty where it can.
+
+    `operation`: whether it may be one that decides no number of a run.
+    """
     first, fields = path.partition(".")[0], list(_fields(experiment, path))
     if first in _OF_THE_GRID and len(fields) == len(path.split(".")):
         return f"{_OF_THE_GRID[first]}, set config.{path}"
     for field in fields:
-        if "decides" in field.metadata:
+        if "decides" in field.metadata and not operation:
             return f"{field.name} decides no number of a run"
     return ""
 

@@ -46,6 +46,19 @@ def test_a_panel_is_written_and_read_and_leaves_experiments_without_one_as_they_
     assert fingerprint(source) == fingerprint(experiment())
 
 
+def test_a_setting_may_also_say_how_it_is_run_or_measured():
+    values = {"techniques.quantisation.after": (4.0,), "execution.microbatch": 1}
+    panel = {
+        "plain": Setting(values=values),
+        "fast": Setting(values={"recipe.beta1": 0.8, **values}),
+    }
+    cells = {cell.run.run_id: cell for cell in grid.plan(experiment(panel=panel))}
+    fast = cells["1e11-8x2-fast-s0"].run
+    assert fast.techniques.quantisation.after == (4.0,) and fast.execution.microbatch == 1
+    # By itself that is no other run.
+    assert cells["1e11-8x2-plain-s0"].reason == "is the same run as 1e11-8x2-s0"
+
+
 def test_a_shape_of_the_ladder_keeps_its_width_in_the_panel():
     """The widths are the ladder's, not those that the technique makes of them."""
     panel = {"flat": Setting(values={"techniques.shape.depth_multiplier": 0.5}, widths=(48,))}

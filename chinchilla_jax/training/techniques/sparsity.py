@@ -34,6 +34,7 @@ from chinchilla_jax.techniques.technique import Facts
 from chinchilla_jax.training.techniques.hooks import Hooks
 
 _MAGNITUDE_BITS = 31  # of a float32 without its sign
+Key = tuple[jax.Array, jax.Array]  # magnitude, place
 Masks = dict[str, jax.Array]  # by the path of a parameter; true where a weight stays
 
 
@@ -105,16 +106,22 @@ def magnitude_masks(
     Args:
       zeros: how many of a block, by the name of the parameter.
     """
-    names = {path: parameter(path).name for path in weights}
-    paths = {name: [p for p in weights if names[p] == name] for name in names.values()}
-    # Layers that are not scanned, one after the other: a search for each kind of matrix.
-    stacked = {name: jnp.stack([weights[p] for p in of]) for name, of in paths.items()}
-    views = {name: _blocks(parameter(name), w, model, config) for name, w in stacked.items()}
-    found = kept([(*view, zeros[name]) for name, view in views.items()])
+    alike: dict[Any, list[str]] = {}  # matrices of one shape share a search, which is a program
+    for path, weight in weights.items():
+        p = parameter(path)
+        alike.setdefault((weight.shape, p.kind, len(p.fan_in)), []).append(path)
+    stacked = [jnp.stack([weights[path] for path in paths]) for paths in alike.values()]
+    first = [parameter(paths[0]) for paths in alike.values()]
+    found = kept(
+        [
+            (*_blocks(p, together, model, config), zeros[p.name])
+            for p, together in zip(first, stacked, strict=True)
+        ]
+    )
     return {
         path: mask
-        for name, masks in zip(paths, found, strict=True)
-        for path, mask in zip(paths[name], masks.reshape(stacked[name].shape), strict=True)
+        for paths, masks, together in zip(alike.values(), found, stacked, strict=True)
+        for path, mask in zip(paths, masks.reshape(together.shape), strict=True)
     }
 
 
@@ -134,56 +141,46 @@ def _blocks(
 def kept(searches: Sequence[tuple[jax.Array, tuple[int, ...], jax.Array | int]]) -> list[jax.Array]:
     """Which numbers are not among the smallest of their block; of equal ones the first are.
 
+    The key of a number is its magnitude, then its place. The largest key with no more than so many
+    below it is found from the highest bit down: of the magnitude, then of the place.
+
     Args:
       searches: float32 numbers; the axes that a block extends over; how many of each are pruned.
     """
-    magnitudes = [jax.lax.bitcast_convert_type(jnp.abs(x), jnp.uint32) for x, _, _ in searches]
-    axes = [axes for _, axes, _ in searches]
-    zeros = [jnp.asarray(count, jnp.int32) for _, _, count in searches]
-    least = _smallest_left(magnitudes, axes, zeros, _MAGNITUDE_BITS)
-    below = [m < t for m, t in zip(magnitudes, least, strict=True)]
-    equal = [m == t for m, t in zip(magnitudes, least, strict=True)]
-    lacking = [k - _count(b, a) for k, b, a in zip(zeros, below, axes, strict=True)]
+    keys = [
+        (jax.lax.bitcast_convert_type(jnp.abs(x), jnp.uint32), _places(x, axes))
+        for x, axes, _ in searches
+    ]
+    largest = max(math.prod(x.shape[axis] for axis in axes) for x, axes, _ in searches)
+    place_bits = largest.bit_length()
+    bits_Nx2 = np.zeros((_MAGNITUDE_BITS + place_bits, 2), np.uint32)
+    bits_Nx2[:_MAGNITUDE_BITS, 0] = 1 << np.arange(_MAGNITUDE_BITS)[::-1]
+    bits_Nx2[_MAGNITUDE_BITS:, 1] = 1 << np.arange(place_bits)[::-1]
 
-    def first_of_equal() -> list[jax.Array]:
-        places = [_places(m, a) for m, a in zip(magnitudes, axes, strict=True)]
-        never = jnp.uint32(2**32 - 1)
-        of_equal = [jnp.where(e, i, never) for e, i in zip(equal, places, strict=True)]
-        largest = max(
-            math.prod(m.shape[i] for i in a) for m, a in zip(magnitudes, axes, strict=True)
-        )
-        ends = _smallest_left(of_equal, axes, lacking, largest.bit_length())
-        return [b | (i < end) for b, i, end in zip(below, of_equal, ends, strict=True)]
-
-    ties = jnp.stack([jnp.any(k > 0) for k in lacking]).any()
-    pruned = jax.lax.cond(ties, first_of_equal, lambda: below)
-    return [~x for x in pruned]
-
-
-def _smallest_left(
-    values: Sequence[jax.Array],
-    axes: Sequence[tuple[int, ...]],
-    pruned: Sequence[jax.Array],
-    bits: int,
-) -> list[jax.Array]:
-    """Of uint32 numbers, the smallest of each block when the `pruned` smallest are gone.
-
-    That is the largest number with no more than so many below it.
-    """
-
-    def with_bit(i: jax.Array, found: list[jax.Array]) -> list[jax.Array]:
-        bit = jnp.uint32(1) << jnp.uint32(bits - 1 - i)
+    def with_bit(n: jax.Array, found: list[Key]) -> list[Key]:
+        bit, place_bit = jnp.asarray(bits_Nx2)[n]
+        tried = [(magnitude | bit, place | place_bit) for magnitude, place in found]
+        few = [
+            jnp.sum(_below(key, k), axis=axes, keepdims=True, dtype=jnp.int32) <= pruned
+            for key, k, (_, axes, pruned) in zip(keys, tried, searches, strict=True)
+        ]
         return [
-            jnp.where(_count(v < t + bit, a) <= k, t + bit, t)
-            for v, a, k, t in zip(values, axes, pruned, found, strict=True)
+            (jnp.where(ok, k[0], old[0]), jnp.where(ok, k[1], old[1]))
+            for ok, k, old in zip(few, tried, found, strict=True)
         ]
 
-    none = [jnp.zeros_like(v.min(a, keepdims=True)) for v, a in zip(values, axes, strict=True)]
-    return jax.lax.fori_loop(0, bits, with_bit, none)
+    zero = [
+        jnp.zeros_like(magnitude.min(axes, keepdims=True))
+        for (magnitude, _), (_, axes, _) in zip(keys, searches, strict=True)
+    ]
+    begin: list[Key] = [(z, z) for z in zero]
+    smallest_kept = jax.lax.fori_loop(0, len(bits_Nx2), with_bit, begin)
+    return [~_below(key, k) for key, k in zip(keys, smallest_kept, strict=True)]
 
 
-def _count(true: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    return jnp.sum(true, axis=axes, keepdims=True, dtype=jnp.int32)
+def _below(key: Key, other: Key) -> jax.Array:
+    (magnitude, place), (least, first) = key, other
+    return (magnitude < least) | ((magnitude == least) & (place < first))
 
 
 def _places(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:

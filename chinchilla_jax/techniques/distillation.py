@@ -19,7 +19,7 @@ from chinchilla_jax.experiment.counting import forward_flops
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.schema import one_of, positive, require
-from chinchilla_jax.techniques.technique import Facts, Ledger, Technique
+from chinchilla_jax.techniques.technique import Facts, Ledger, Technique, listed
 
 _WHERE = "techniques.distillation"
 STARTS = ("random", "teacher")
@@ -89,6 +89,15 @@ def _ledger(ledger: Ledger, config: Distillation, facts: Facts) -> Ledger:
     return ledger.add("teacher", facts.steps * step)
 
 
+def words(fields: Mapping[str, str]) -> str:
+    """`distilled from 3e12-48x3`, with what else differs behind it."""
+    rest = {name: value for name, value in fields.items() if name not in ("teacher", "start")}
+    if "teacher" not in fields:
+        return f"distillation {listed(fields)}"
+    layers = "begun from its layers" if fields.get("start") == "teacher" else ""
+    return ", ".join(filter(None, [f"distilled from {fields['teacher']}", layers, listed(rest)]))
+
+
 TECHNIQUE = Technique(
     name="distillation",
     off=Distillation(),
@@ -96,4 +105,5 @@ TECHNIQUE = Technique(
     needs=_needs,
     misfit=_misfit,
     ledger=_ledger,
+    words=words,
 )

@@ -32,7 +32,7 @@ from chinchilla_jax.experiment.parameters import (
 )
 from chinchilla_jax.experiment.schema import require
 from chinchilla_jax.techniques import precision
-from chinchilla_jax.techniques.technique import Facts, Ledger, Technique, Weights
+from chinchilla_jax.techniques.technique import Facts, Ledger, Technique, Weights, listed
 
 _WHERE = "techniques.quantisation"
 TERNARY, BFLOAT16, FLOAT32 = 1.58, 16.0, 32.0  # bits
@@ -230,11 +230,23 @@ def derived(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     )
 
 
+def words(fields: Mapping[str, str]) -> str:
+    """`4 bits`, `4 bits after training`, `4 bits from 75 % on`, and what else differs."""
+    rest = {name: value for name, value in fields.items() if name not in ("bits", "start")}
+    if "bits" not in fields:
+        return f"quantisation {listed(fields)}"
+    start = float(fields.get("start") or 0)
+    when = {0.0: "", 1.0: " after training"}.get(start, f" from {100 * start:g} % on")
+    bits = "1 bit" if fields["bits"] == "1" else f"{fields['bits']} bits"
+    return ", ".join(filter(None, [bits + when, listed(rest)]))
+
+
 TECHNIQUE = Technique(
     name="quantisation",
     off=Quantisation(),
     model=checked,
     ledger=stored,
     laws=(precision.TRAINING, precision.AFTER, precision.GROUP),
+    words=words,
     derived=derived,
 )

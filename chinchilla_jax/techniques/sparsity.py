@@ -18,7 +18,7 @@ from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.parameters import PARAMETERS, Parameter, parameters, size, stored
 from chinchilla_jax.experiment.schema import require
 from chinchilla_jax.techniques.law import Array, Choice, Law, Values, power_terms
-from chinchilla_jax.techniques.technique import Facts, Ledger, Technique, Weights
+from chinchilla_jax.techniques.technique import Facts, Ledger, Technique, Weights, listed
 
 _WHERE = "techniques.sparsity"
 
@@ -274,6 +274,16 @@ AVERAGE_SIZE = Law(
 )
 
 
+def words(fields: Mapping[str, str]) -> str:
+    """`75 % sparse`, `2:4 sparse`, with what else differs behind it."""
+    rest = {name: value for name, value in fields.items() if name not in ("level", "group_size")}
+    if "level" not in fields:
+        return f"sparsity {listed(fields)}"
+    level, group = float(fields["level"]), int(float(fields.get("group_size") or 0))
+    share = f"{round((1 - level) * group)}:{group}" if group else f"{100 * level:g} %"
+    return ", ".join(filter(None, [f"{share} sparse", listed(rest)]))
+
+
 TECHNIQUE = Technique(
     name="sparsity",
     off=Sparsity(),
@@ -281,4 +291,5 @@ TECHNIQUE = Technique(
     ledger=counted,
     carried=mask_bytes,
     laws=(SPARSITY, AVERAGE_SIZE),
+    words=words,
 )

@@ -221,6 +221,8 @@ class Technique:
       carried: (config, facts of the run) -> bytes that training keeps beside parameters and
         moments, which are split over devices like parameters: masks, a teacher's weights.
       laws: the loss under it, in the forms that have been published.
+      words: of those of its fields that differ from a dense run's, as texts by name -> the setting
+        in a few words, for tables and figures.
       derived: result row of a run -> the further rows that it stands for, where the technique has
         measured several things of it at its end: each with its own run id, columns and loss.
     """
@@ -235,6 +237,7 @@ class Technique:
     text: Callable[[int, Any], int] = _whole_text
     carried: Callable[[Any, Facts], int] = _nothing_carried
     laws: tuple[Law, ...] = ()
+    words: Callable[[Mapping[str, str]], str] | None = None
     derived: Callable[[Mapping[str, Any]], tuple[dict[str, Any], ...]] = _no_rows
 
     def columns(self, config: Any) -> dict[str, Any]:
@@ -245,3 +248,14 @@ class Technique:
             for field in fields
             if field.metadata.get("decides") != "operation"
         }
+
+    def described(self, fields: Mapping[str, str]) -> str:
+        """Its setting in words: `shape width multiplier 2` where it has none of its own."""
+        if self.words is not None:
+            return self.words(fields)
+        return f"{self.name} {listed(fields)}"
+
+
+def listed(fields: Mapping[str, str]) -> str:
+    """Fields and their values: `width multiplier 2, ff multiplier 0.5`."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in fields.items())

@@ -223,3 +223,26 @@ def test_that_test_sees_names(tmp_path):
 
 def test_the_toy_is_no_part_of_the_package():
     assert TOY not in TECHNIQUES
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        ("sparsity", {"level": "0.75"}, "75 % sparse"),
+        ("sparsity", {"level": "0.5", "group_size": "4"}, "2:4 sparse"),
+        ("sparsity", {"level": "0.5", "ramp_end": "0.9"}, "50 % sparse, ramp end 0.9"),
+        ("sparsity", {"ramp_end": "0.9"}, "sparsity ramp end 0.9"),
+        ("distillation", {"teacher": "3e12-48x3"}, "distilled from 3e12-48x3"),
+        ("distillation", {"teacher": "a", "start": "teacher", "weight": "0"},
+         "distilled from a, begun from its layers, weight 0"),
+        ("quantisation", {"bits": "4"}, "4 bits"),
+        ("quantisation", {"bits": "4", "start": "1"}, "4 bits after training"),
+        ("quantisation", {"bits": "1", "start": "0.75", "group": "32"},
+         "1 bit from 75 % on, group 32"),
+        ("shape", {"depth_multiplier": "2"}, "shape depth multiplier 2"),
+    ],
+)  # fmt: skip
+def test_settings_in_words(name, fields, words):
+    technique = next(t for t in techniques.TECHNIQUES if t.name == name)
+    assert technique.described(fields) == words
+    assert set(fields) <= {f.name for f in dataclasses.fields(technique.off)}

@@ -94,18 +94,19 @@ def technique_of(column: str) -> tuple[str, str]:
 
 
 def written_as(condition: Mapping[str, str], dense: Mapping[str, str]) -> str:
-    """The values that differ from the dense ones, the columns of a technique together."""
-    found: dict[str, list[str]] = {}
+    """The values that differ from the dense ones, each technique in its words."""
+    found: dict[str, dict[str, str]] = {}
     for column, value in condition.items():
-        if value == dense.get(column):
-            continue
-        name, field = technique_of(column)
-        shown = value or "none"
-        if name == BY:
-            found[shown] = []
-        else:
-            found.setdefault(name, []).append(f"{field.replace('_', ' ')} {shown}".strip())
-    return " + ".join(f"{name} {', '.join(parts)}".strip() for name, parts in found.items())
+        if value != dense.get(column):
+            name, field = technique_of(column)
+            found.setdefault(name, {})[field] = value or "none"
+    known = {technique.name: technique for technique in techniques.TECHNIQUES}
+    return " + ".join(
+        known[name].described(fields)
+        if name in known and "" not in fields  # a foreign column may be called like a technique
+        else " ".join(filter(None, [name * (name != BY), *fields.values()]))
+        for name, fields in found.items()
+    )
 
 
 def parts_of(whole: Mapping[str, str], every: Sequence[Mapping[str, str]],

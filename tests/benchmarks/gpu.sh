@@ -37,31 +37,33 @@ python=${PYTHON:-python3}
 budget=${BUDGET:-480}
 mkdir -p "$results" || exit 2
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-# Cells of one shape, and a run that goes on, compile once.
-JAX_COMPILATION_CACHE_DIR=$(realpath "$results")/compiled
-export JAX_COMPILATION_CACHE_DIR
+# Cells of one shape compile once, and so does what is run again.
+compiled=$(realpath "$results")/compiled
+export JAX_COMPILATION_CACHE_DIR=$compiled/jax TORCHINDUCTOR_CACHE_DIR=$compiled/torch
 
-default=(correctness throughput-30m throughput-124m throughput-350m throughput-1.3b cells techniques)
+# The size with the most bars early, lest no time be left for it.
+default=(correctness throughput-30m throughput-1.3b throughput-124m throughput-350m cells techniques)
 # The arguments of each program, by platform; a size is named after its part on a GPU.
 if [[ $platform == gpu ]]; then
   device=(--device=gpu --seconds=2 --turns=3)
-  cells=(--platform=gpu)
+  cells=(--platform=gpu) patience=1
   techniques=(--width=768 --batch=16 --sequence=2048 --steps=30)
 else
   export JAX_DISABLE_MOST_OPTIMIZATIONS=1 # compiling is most of it
   default=(correctness throughput-tiny cells techniques)
   device=(--device=cpu --threads=1 --seconds=0.2 --turns=1)
-  cells=(--platform=cpu --size=tiny --cells 1 2 --seconds=0.2 --turns=1)
+  cells=(--platform=cpu --size=tiny --cells 1 2 --seconds=0.2 --turns=1) patience=5
   techniques=(--width=16 --batch=2 --sequence=16 --steps=20)
 fi
 
 child=
 trap '[[ -n $child ]] && kill "$child" 2>/dev/null; exit 130' INT TERM
 
-# part LIMIT RESULT PROGRAM [ARGUMENTS]: runs a program for at most LIMIT seconds, unless RESULT is
-# there. Until it ends well its result is RESULT.part; what it says is in RESULT.log.
+# part LIMIT RESULT PROGRAM [ARGUMENTS]: runs a program for at most LIMIT seconds (of a GPU, which
+# are more on a CPU), unless RESULT is there. Until it ends well its result is RESULT.part; what it
+# says is in RESULT.log.
 part() {
-  local limit=$1 result="$results/$2" program=tests/benchmarks/$3 began=$SECONDS status=0
+  local limit=$(($1 * patience)) result="$results/$2" program=tests/benchmarks/$3 began=$SECONDS status=0
   shift 3
   if [[ -e $result ]]; then
     echo "$result: there already"
@@ -93,10 +95,10 @@ for name in "${@:-${default[@]}}"; do
   case $name in
     correctness) part 120 "$name.json" gpu_correctness.py --platform="$platform" ;;
     # A GPU of 80 GB does not hold both at once.
-    throughput-1.3b) part 110 "$name.json" throughput.py "${device[@]}" --apart --sizes 1.3b ;;
+    throughput-1.3b) part 150 "$name.json" throughput.py "${device[@]}" --apart --sizes 1.3b ;;
     throughput-*) part 70 "$name.json" throughput.py "${device[@]}" --sizes "${name#throughput-}" ;;
-    cells) part 60 "$name.json" gpu_cells.py "${cells[@]}" ;;
-    techniques) part 60 "$name.txt" techniques_overhead.py "${techniques[@]}" ;;
+    cells) part 50 "$name.json" gpu_cells.py "${cells[@]}" ;;
+    techniques) part 50 "$name.txt" techniques_overhead.py "${techniques[@]}" ;;
     profile) part 90 "$name.json" gpu_profile.py --platform="$platform" ;;
     *)
       echo "error: $name: no such part (there are ${default[*]} profile)" >&2

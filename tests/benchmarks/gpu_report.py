@@ -133,6 +133,16 @@ def speeds(rows: dict[str, dict[str, Any]]) -> Iterator[list[str]]:
         ]
 
 
+def unmet(results: Results) -> Iterator[str]:
+    """A list of the checks that were not met, and the empty line after it."""
+    checks = results.get("correctness", {}).get("checks", ())
+    for check in (check for check in checks if not check["met"]):
+        found = "not computed" if check["error"] is None else f"{check['error']:.2g}"
+        limit = f"at most {check['tolerance']:g}. {check['reason']}"
+        yield f"* {check['name']}: {found}, {limit}".strip()
+    yield ""
+
+
 def origin(part: dict[str, Any]) -> str:
     """Where and when a part was measured."""
     versions = ", ".join(f"{name} {version}" for name, version in part["versions"].items())
@@ -154,11 +164,7 @@ def lines(results: Results) -> Iterator[str]:
     yield from table(
         "bar | found | verdict", [[b.what, b.found, words[b.met]] for b in bars(results)]
     )
-    for check in results.get("correctness", {}).get("checks", ()):
-        if not check["met"]:
-            found = cell(check["error"], ".2g")
-            yield f"* {check['name']}: {found}, at most {check['tolerance']:g}. {check['reason']}"
-            yield ""
+    yield from unmet(results)
     if rows := list(speeds(sizes(results))):
         yield from table(
             "size, parameters, batch | tokens/s | PyTorch | ratio | MFU | PyTorch | GB | PyTorch "
@@ -171,6 +177,12 @@ def lines(results: Results) -> Iterator[str]:
         yield ""
         rows = [[n, f"{rate:,.0f}", f"{rate / rates['1']:.2f}"] for n, rate in rates.items()]
         yield from table("cells | tokens/s together | of one", rows)
+    if profile := results.get("profile"):
+        step, kinds = profile["step_seconds"], profile["kinds"]
+        yield f"A step of {profile['size']}, {1e3 * step:.1f} ms, by what its kernels do:"
+        yield ""
+        rows = [[kind, f"{1e3 * s:.1f}", f"{s / step:.1%}"] for kind, s in kinds.items()]
+        yield from table("kernels | ms | of the step", rows)
 
 
 def main() -> None:

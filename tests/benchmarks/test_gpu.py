@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gpu_correctness import Check, Device, Sizes, attempted, compared
+from gpu_profile import kind_of
 from gpu_report import bars, lines, read
 from peers import run_of
 from results import save
@@ -83,7 +84,11 @@ def test_an_unknown_part_or_platform_is_one_line(tmp_path):
 def made_up(folder):
     """Results of a GPU that meets some bars."""
     folder.mkdir()
-    checks = [{"name": "a", "error": 1e-3, "tolerance": 1e-2, "reason": "", "met": True}]
+    checks = [
+        {"name": "a", "error": 1e-3, "tolerance": 1e-2, "reason": "", "met": True},
+        {"name": "b", "error": 2e-2, "tolerance": 1e-2, "reason": "", "met": False},
+        {"name": "c", "error": None, "tolerance": 1e-2, "reason": "no kernel", "met": False},
+    ]
     save(folder / "correctness.json", device=CARD, checks=checks)
     for name, ours, theirs, memory in (
         ("30m", 0.010, 0.012, 1.05e10),
@@ -113,7 +118,7 @@ def verdicts(folder):
 def test_bars_are_met_not_met_or_not_measured(tmp_path):
     found = verdicts(made_up(tmp_path / "results"))
     assert found == {
-        "every check of correctness": ("1 of 1", True),
+        "every check of correctness": ("1 of 3", False),
         "30m: at least 1.0 x PyTorch": ("1.20", True),
         "30m: memory within 10% of the plan": ("+5.0%", True),
         "124m: at least 1.0 x PyTorch": ("0.95", False),
@@ -135,6 +140,8 @@ def test_the_report_is_made_of_what_is_there(tmp_path):
     assert report.startswith(f"{CARD}, ") and report.count(CARD) == 1
     assert "| 124m: at least 1.0 x PyTorch | 0.95 | **not met** |" in report
     assert "| 350m: memory within 10% of the plan | - | not measured |" in report
+    unmet = [line for line in report.splitlines() if line.startswith("*")]
+    assert unmet == ["* b: 0.02, at most 0.01.", "* c: not computed, at most 0.01. no kernel"]
     row = next(line for line in report.splitlines() if line.startswith("| 1.3b, 1000M, 8 x 2048"))
     assert row.split(" | ")[1:] == [
         "65,536", "65,536", "1.00", "51.0%", "51.0%", "9.50", "20.00", "10.00", "250.0", "300.0 |"
@@ -175,6 +182,20 @@ def test_the_plan_stands_beside_what_is_measured():
     assert 1.5 * state < plan["memory"] < 72e9  # beside activations; and it fits
     assert plan["memory"] < planned(run, "NVIDIA H200", "float32")["memory"]
     assert planned(run, "cpu", "float32") is None
+
+
+def test_a_profile_tells_kernels_by_what_they_do():
+    """Names as XLA, cuBLAS and cuDNN give them on Hopper, with the operation before."""
+    found = {
+        "custom-call.3 cudnn_generated_fort_native_sdpa_sm90_flash_fprop": "attention",
+        "custom-call.7 nvjet_tst_256x128_64x4_1x2_h_bz_coopA_TNN": "products",
+        "gemm_fusion_dot.5": "products",
+        "MemcpyD2D": "copies",
+        "input_reduce_fusion.1": "sums and scatters",
+        "loop_add_fusion": "elementwise",
+        "command_buffer": "other",
+    }
+    assert {name: kind_of(name) for name in found} == found
 
 
 def test_checks_know_what_is_not_the_same():
@@ -220,10 +241,12 @@ def test_all_of_it_on_a_cpu(tmp_path):
     """The script itself, tiny: every check is met, speeds are there."""
     environment = {"PYTHON": sys.executable, "RESULTS": str(tmp_path), "BUDGET": "2000"}
     done = subprocess.run(
-        [SCRIPT, "--platform=cpu", "correctness", "cells"],
+        [SCRIPT, "--platform=cpu", "correctness", "cells", "techniques", "profile"],
         env=os.environ | environment, capture_output=True, text=True,
     )  # fmt: skip
     results = read(tmp_path)
     checks = results["correctness"]["checks"]
     assert len(checks) == 31 and all(check["met"] for check in checks), done.stdout
     assert set(results["cells"]["rates"]) == {"1", "2"}
+    assert "sparsity" in (tmp_path / "techniques.txt").read_text(), done.stdout
+    assert results["profile"]["kinds"]["products"] > 0

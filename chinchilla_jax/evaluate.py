@@ -8,24 +8,28 @@ its conditions (optimizers, ...) are compared: see --by and --where. Under --out
 (unrounded), figures (PNG and SVG) and report.html, which opens offline.
 """
 
+import functools
+from pathlib import Path
+
 from absl import flags
 
 from chinchilla_jax import program
 from chinchilla_jax.experiment import storage
-from chinchilla_jax.scaling.analysis import analyse
-from chinchilla_jax.scaling.comparison import compare, rank
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.laws import LAWS
-from chinchilla_jax.scaling.laws.further import laws_named, of_derived_rows
+from chinchilla_jax.scaling.laws.further import laws_named
 from chinchilla_jax.scaling.laws.published import laws_to_show
-from chinchilla_jax.scaling.report import comparison, league
 from chinchilla_jax.scaling.report import write as report
+from chinchilla_jax.scaling.report.evaluation import Request, evaluated, opposed
 from chinchilla_jax.scaling.ruler.measures import CHARGES
 from chinchilla_jax.scaling.ruler.panel import BY
-from chinchilla_jax.scaling.table.conditions import conditions, where
+from chinchilla_jax.scaling.ruler.sides import sides
+from chinchilla_jax.scaling.table.conditions import where
 from chinchilla_jax.scaling.table.kinds import CHOICES
 from chinchilla_jax.scaling.table.read import read_runs
+from chinchilla_jax.scaling.table.runs import Runs
 
-_RUNS = flags.DEFINE_string("runs", None, "A sweep's folder, or a table of runs.", required=True)
+_RUNS = flags.DEFINE_string("runs", None, "A sweep's folder, or a table of runs.")
 _OUT = flags.DEFINE_string("out", "", "Folder of the report. Default: report, in that of a sweep.")
 _COLUMNS = flags.DEFINE_list(
     "columns", [], "What the table calls our columns: params=N,tokens=1e9*D,loss=final,status=none"
@@ -37,6 +41,10 @@ _BY = flags.DEFINE_list(
     "Columns whose values are fitted each by itself, side by side: optimizer,precision. "
     f"{BY}: the league table of all techniques, measured by the dense runs.",
 )
+_COMPARE = flags.DEFINE_list(
+    "compare", [], "Two conditions (optimizer=adamw,optimizer=muon) or tables (a.csv,b.csv): what "
+    "a training FLOP of the second is worth under the first."
+)  # fmt: skip
 _BASELINE = flags.DEFINE_list(
     "baseline", [], "The condition of --by that measures the others in a league table: bits=16."
 )
@@ -55,28 +63,35 @@ _FIGURES = flags.DEFINE_bool("figures", True, "Draw the figures.")
 
 
 def main(_: list[str]) -> None:
-    lists = (_COLUMNS, _KINDS, _WHERE, _BASELINE)
-    columns, kinds, picked, baseline = (program.pairs(f.name, f.value) for f in lists)
-    settings = _SETTINGS()
-    overlays, laws = laws_to_show(_OVERLAY.value), laws_named(_LAWS.value)
-    source = storage.path(_RUNS.value)
-    out = storage.path(_OUT.value or (source / "report" if source.is_dir() else "report"))
-    ranked = BY in _BY.value or bool(baseline)
-    derived = ranked or of_derived_rows(laws)
-    runs = where(read_runs(source, columns, kinds, _ROWS.value, derived), picked)
-    out = report.writable(out)
-    if ranked:
-        found, drawn, ruler = rank(runs, settings, laws, _BY.value, baseline, _CHARGE.value)
-        path = league.write(out, found, drawn, ruler, overlays, figures=_FIGURES.value)
-        print(league.terminal(found, path))
-    elif _BY.value or len(conditions(runs)) > 1:
-        found, drawn = compare(runs, settings, laws, _BY.value)
-        path = comparison.write(out, found, drawn, runs, overlays, figures=_FIGURES.value)
-        print(comparison.terminal(found, path))
+    asked = Request(
+        settings=_SETTINGS(),
+        laws=laws_named(_LAWS.value),
+        overlays=laws_to_show(_OVERLAY.value),
+        by=_BY.value,
+        baseline=program.pairs("baseline", _BASELINE.value),
+        charge=_CHARGE.value,
+        figures=_FIGURES.value,
+    )
+    if _COMPARE.value:
+        both = sides(_COMPARE.value, _RUNS.value, functools.partial(_read, derived=True))
+        print(opposed(both, asked, report.writable(_folder())))
     else:
-        fits, arrays = analyse(runs, settings, laws)
-        path = report.write(out, fits, arrays, overlays, figures=_FIGURES.value)
-        print(report.terminal(fits, path))
+        runs = _read(_RUNS.value, asked.derived)
+        print(evaluated(runs, asked, report.writable(_folder())))
+
+
+def _read(table: str | None, derived: bool) -> Runs:
+    """The runs of a table, as the flags take its columns and pick of them."""
+    if not table:
+        raise UserError("--runs: is required; see --help")
+    columns, kinds, picked = (program.pairs(f.name, f.value) for f in (_COLUMNS, _KINDS, _WHERE))
+    return where(read_runs(storage.path(table), columns, kinds, _ROWS.value, derived), picked)
+
+
+def _folder() -> Path:
+    beside = storage.path(_RUNS.value or "report")
+    within = bool(_RUNS.value) and beside.is_dir()
+    return storage.path(_OUT.value or (beside / "report" if within else "report"))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from chinchilla_jax.scaling import analysis, comparison, notebook
+from chinchilla_jax.scaling.report import evaluation
 
 from .command import call
 from .scaling.conditions import three_optimizers
@@ -22,7 +23,12 @@ def test_what_cannot_be_written_is_found_before_the_fit(sweep, tmp_path, monkeyp
     def fitted(*_):
         raise AssertionError("the fit came first")
 
-    for module in (analysis, comparison, notebook):  # loaded: none of them keeps what is set here
+    for module in (
+        analysis,
+        comparison,
+        evaluation,
+        notebook,
+    ):  # loaded: none of them keeps what is set here
         monkeypatch.setattr(module, "analyse", fitted)
     (tmp_path / "file").write_text("")
     done = call("evaluate", f"--runs={sweep}", f"--out={tmp_path / 'file'}", "--bootstrap=0")
@@ -206,3 +212,25 @@ def test_a_league_table_that_cannot_be_is_one_line(several, tmp_path):
         done = call("evaluate", *flags, *arguments)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
         assert words in done.stderr, arguments
+
+
+def test_compare_opposes_two_conditions_or_two_tables(several, techniques, tmp_path):
+    flags = (f"--out={tmp_path}", "--bootstrap=100", "--nofigures")
+    done = call("evaluate", f"--runs={several}", "--where=bits=4", "--compare=adamw,muon", *flags)
+    assert done.returncode == 0 and done.stdout.startswith("FLOPs of optimizer=muon")
+    found = json.loads((tmp_path / "fits.json").read_text())
+    assert found["versus"]["overall"]["value"] > 1 and len(found["conditions"]) == 2
+    rows = techniques.read_text().splitlines()
+    for name in ("dense", "kumar"):
+        kept = [row for row in rows[1:] if row.startswith(name)]
+        (tmp_path / f"{name}.csv").write_text("\n".join([rows[0], *kept]))
+    pair = f"--compare={tmp_path / 'dense.csv'},{tmp_path / 'kumar.csv'}"
+    done = call("evaluate", pair, *flags)
+    assert done.returncode == 0 and "it is slower" in done.stdout, done.stderr
+    for arguments, words in (
+        ((pair, "--by=bits"), "--compare and --by ask for two reports"),
+        (("--compare=adamw,muon",), "--runs: is required"),
+        ((), "--runs: is required; see --help"),
+    ):
+        done = call("evaluate", *arguments, *flags)
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1

@@ -24,7 +24,8 @@ from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.laws.further import fit_laws, spanned
 from chinchilla_jax.scaling.ruler.league import Ruler, league
 from chinchilla_jax.scaling.ruler.panel import panel
-from chinchilla_jax.scaling.ruler.records import League
+from chinchilla_jax.scaling.ruler.records import League, Versus
+from chinchilla_jax.scaling.ruler.versus import versus
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table import conditions as table
 from chinchilla_jax.scaling.table.columns import label
@@ -74,6 +75,7 @@ class Comparison:
     laws: tuple[ConditionLaw, ...]
     warnings: tuple[str, ...]  # about the table; those of a condition are in its fits
     league: League | None = field(default=None, metadata=UNLESS_DEFAULT)  # then of the dense alone
+    versus: Versus | None = field(default=None, metadata=UNLESS_DEFAULT)  # then of two
 
 
 @silent()
@@ -149,6 +151,36 @@ def rank(
         league=table_of,
     )
     return comparison, tuple(arrays), ruler
+
+
+def oppose(
+    first: Condition, second: Condition, settings: Settings | None = None
+) -> tuple[Comparison, tuple[Arrays, ...]]:
+    """Two conditions, of one table or of two, each fitted, and the speed-up of the second.
+
+    Raises:
+      UserError: the losses or the FLOPs of the two are not of one unit.
+    """
+    settings = settings or Settings()
+    sides = (first, second)
+    flops = max(_counted(one.runs.best(), settings).flops.max() for one in sides)
+    settings = replace(settings, budgets=settings.budgets or (10 * float(flops),))
+    against = versus(first, second, settings)
+    fitted = [_fitted(one, settings) for one in sides]
+    sources = dict.fromkeys(one.runs.source for one in sides)
+    comparison = Comparison(
+        version=record.VERSION,
+        settings=Choices(**vars(settings)),
+        source=" and ".join(sources),
+        by=tuple(dict.fromkeys(name for one in sides for name in one.values)),
+        choice=None,
+        columns=tuple(first.runs.kinds.values()),
+        conditions=tuple(one for one, _ in fitted),
+        laws=(),
+        warnings=tuple(dict.fromkeys(text for one in sides for text in one.runs.notes)),
+        versus=against,
+    )
+    return comparison, tuple(arrays for _, drawn in fitted for arrays in drawn)
 
 
 def _fitted(one: Condition, settings: Settings) -> tuple[ConditionFits, list[Arrays]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chinchilla_jax.experiment import numbers, storage, tables
 from chinchilla_jax.experiment.numbers import count, exponent, loss, percent, ratio
@@ -14,7 +15,7 @@ from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.comparison import Comparison
 from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.laws.published import PublishedLaw
-from chinchilla_jax.scaling.report import listing, summary
+from chinchilla_jax.scaling.report import listing, summary, versus
 from chinchilla_jax.scaling.report.drawing import draw
 from chinchilla_jax.scaling.report.laws import LAW_HEAD, choices, law_row
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
@@ -24,6 +25,9 @@ from chinchilla_jax.scaling.table.conditions import written
 from chinchilla_jax.scaling.table.conventions import under
 from chinchilla_jax.scaling.table.kinds import OTHER_LOSS
 from chinchilla_jax.scaling.table.runs import Runs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _LISTED = 8  # conditions without a fit that the terminal lists
 
@@ -49,24 +53,38 @@ def write(
     record.write(out / "fits.json", found)
     drawn: dict[str, Picture | Absence] = {}
     if figures:
-        from chinchilla_jax.scaling.report.plots import of_laws  # brings Matplotlib
-        from chinchilla_jax.scaling.report.plots.comparison import frontiers
+        from chinchilla_jax.scaling.report.plots.comparison import frontiers  # brings Matplotlib
 
-        counted = under(runs, found.settings.params, found.settings.flops)
-        further = of_laws(_fits(found), counted)
-        drawn = draw(out, {"frontiers": lambda: frontiers(found, arrays, overlays), **further})
+        figures_of = {"frontiers": lambda: frontiers(found, arrays, overlays)}
+        figures_of |= law_figures(found, runs)
+        against = found.versus
+        if against is not None:
+            from chinchilla_jax.scaling.report.plots.versus import speed_up
+
+            figures_of["speed_up"] = lambda: speed_up(against)
+        drawn = draw(out, figures_of)
     path = out / "report.html"
     storage.write_text_atomic(path, html(found, drawn, overlays))
     return path
 
 
-def _fits(found: Comparison) -> list[LawFit]:
+def law_figures(found: Comparison, runs: Runs) -> dict[str, Callable[[], Figure | str]]:
+    """Those of further laws, by name."""
+    from chinchilla_jax.scaling.report.plots import of_laws  # brings Matplotlib
+
+    counted = under(runs, found.settings.params, found.settings.flops)
+    return of_laws(law_fits(found), counted)
+
+
+def law_fits(found: Comparison) -> list[LawFit]:
+    """The further laws that were fitted."""
     return [one.fit for one in found.laws if one.fit is not None]
 
 
 def answer(found: Comparison) -> list[str]:
-    """A sentence for each condition and budget."""
-    said = [
+    """A sentence for each condition and budget, behind what two are worth to each other."""
+    said = versus.answer(found.versus) if found.versus else []
+    said += [
         f"{one.title}: {text[0].lower()}{text[1:]}"
         for one in found.conditions
         if one.fits is not None
@@ -174,6 +192,7 @@ def doubts(found: Comparison) -> list[str]:
         )
     return [
         *([found.choice] if found.choice else []),
+        *(found.versus.warnings if found.versus else ()),
         *common,
         *(
             f"{one.title}: {text}"
@@ -198,7 +217,11 @@ def html(
         return [table for table in tables if table is not None and table.rows]
 
     pick = found.conditions[0].condition
+    against: list[Table | None] = []
+    if found.versus:
+        against = [versus.speed_ups(found.versus), versus.fitness(found.versus)]
     sections = [
+        Section("Speed-up", (), present(*against), some("speed_up")),
         Section("The optima", (), present(optima(found)), some("frontiers")),
         Section("The laws", (), present(laws(found))),
         Section("Conditions without a fit", (), present(refused(found))),
@@ -207,7 +230,7 @@ def html(
         Section(
             "Further laws",
             (),
-            present(further_laws(found), choices(_fits(found))),
+            present(further_laws(found), choices(law_fits(found))),
             [*some("layout"), *some("choice"), *some("excess")],
         ),
         published(overlays),
@@ -230,7 +253,9 @@ def html(
 def terminal(found: Comparison, path: Path | str) -> str:
     """What `evaluate` prints: the flags that choose, the tables, the doubts, the page's path."""
     parts = [found.choice] if found.choice else []
-    for table in (optima(found), laws(found), further_laws(found), choices(_fits(found))):
+    against = versus.speed_ups(found.versus) if found.versus and not found.versus.refusal else None
+    tables_of = (optima(found), laws(found), further_laws(found), choices(law_fits(found)))
+    for table in (against, *tables_of):
         if table is not None and table.rows:
             shown = table.without_empty_columns()
             parts.append(tables.table(shown.head, shown.rows))

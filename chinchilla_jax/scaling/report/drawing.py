@@ -49,6 +49,8 @@ CAPTIONS = {
     "panel a currency, with 95 % intervals: right of the line it pays (blue), left of it it costs "
     "(red); grey: these runs cannot tell. Arrows are open ends; an open diamond is the product of "
     "a stack's parts.",
+    "speed_up": "Speed-up. How many times the FLOPs the first side needs for the loss that the "
+    "second reaches, by both laws, with its 95 % band; dashed, the one number for all runs.",
     "points": "Against the dense runs. Left, the line is the best dense run of every budget; "
     "beside it, 0 is the dense law at as much of the currency and as many tokens. A dot under the "
     "line beats the dense runs.",

@@ -17,11 +17,14 @@ from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import comparison as conditions
 from chinchilla_jax.scaling.report import listing
 from chinchilla_jax.scaling.report.drawing import draw
+from chinchilla_jax.scaling.report.laws import choices
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.report.summary import Rows, Table
+from chinchilla_jax.scaling.report.versus import times, written
 from chinchilla_jax.scaling.report.write import name_of, published
 from chinchilla_jax.scaling.ruler.league import Ruler
 from chinchilla_jax.scaling.ruler.records import League, Multiplier, Stack, Standing, Trend
+from chinchilla_jax.scaling.table.runs import Runs
 
 _CHARGED = {
     "student": "of the student alone",
@@ -39,10 +42,14 @@ def write(
     found: Comparison,
     arrays: Sequence[Arrays],
     ruler: Ruler | None,
+    runs: Runs,
     overlays: Sequence[PublishedLaw] = (),
     figures: bool = True,
 ) -> Path:
     """Writes fits.json, league.csv, the figures and report.html under `out`; returns the page.
+
+    Args:
+      runs: all of the table, for laws that span conditions.
 
     Raises:
       UserError: the folder cannot be written.
@@ -61,30 +68,12 @@ def write(
             "forest": lambda: forest(table),
             "points": lambda: points(table, ruler),
             "frontiers": lambda: frontiers(found, arrays, overlays),
+            **conditions.law_figures(found, runs),
         }
         drawn = draw(out, drawers)
     path = out / "report.html"
     storage.write_text_atomic(path, html(found, drawn, overlays))
     return path
-
-
-def times(value: float | None) -> str:
-    """A multiplier to three digits: 1.58, 0.696, 12.4."""
-    return MISSING if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
-
-
-def written(found: Multiplier) -> str:
-    """1.58 (1.52 to 1.64), 3.2 (from 1.5), over 1.9; `-` where these runs do not tell."""
-    low, high = found.low, found.high
-    if found.value is None:
-        if low is not None:
-            return f"over {times(low)}"
-        return f"under {times(high)}" if high is not None else MISSING
-    if low is not None and high is not None:
-        return f"{times(found.value)} ({times(low)} to {times(high)})"
-    if low is not None:
-        return f"{times(found.value)} (from {times(low)})"
-    return f"{times(found.value)} (to {times(high)})" if high is not None else times(found.value)
 
 
 def standings(league: League) -> Table:
@@ -293,7 +282,12 @@ def html(
             present(conditions.optima(found), conditions.laws(found), conditions.refused(found)),
             some("frontiers"),
         ),
-        Section("Further laws", (), present(conditions.further_laws(found))),
+        Section(
+            "Further laws",
+            (),
+            present(conditions.further_laws(found), choices(conditions.law_fits(found))),
+            [*some("layout"), *some("choice"), *some("excess")],
+        ),
         published(overlays),
         Section("Columns", (), present(listing.columns(found.columns))),
     ]
@@ -311,7 +305,8 @@ def terminal(found: Comparison, path: Path | str) -> str:
     league = found.league
     assert league is not None
     parts = []
-    for table in (standings(league), stacks(league), conditions.further_laws(found)):
+    further = conditions.further_laws(found), choices(conditions.law_fits(found))
+    for table in (standings(league), stacks(league), *further):
         if table is not None and table.rows and not league.refusal:
             shown = table.without_empty_columns()
             parts.append(tables.table(shown.head, shown.rows))

@@ -117,3 +117,39 @@ class League:
             return -math.inf if first.value is None else -first.value
 
         return sorted(self.standings, key=place)
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """At `flops` the second side has a loss for which the first needs `value` times as many."""
+
+    flops: float
+    value: float | None
+    low: float | None
+    high: float | None
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Fitness:
+    """How well a side's law fits; standard deviations of ln loss."""
+
+    title: str
+    runs: int
+    noise: float  # about the law
+    seeds: float | None  # between runs of one cell
+    lack_of_fit: float | None  # p of F's test of the one against the other
+
+
+@dataclass(frozen=True)
+class Versus:
+    """The compute-equivalent speed-up of the second side over the first."""
+
+    first: str
+    second: str
+    refusal: str | None  # why there is none
+    overall: Multiplier | None  # one for all runs, by the first side's law and the pairs
+    at: tuple[SpeedUp, ...]  # by both laws, over the FLOPs that both sides have
+    fitness: tuple[Fitness, ...]
+    seconds: float | None  # FLOPs a second, second over first, where timed on one device
+    warnings: tuple[str, ...]

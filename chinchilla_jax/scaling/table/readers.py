@@ -38,20 +38,10 @@ def read_raw(path: Path) -> Raw:
     """Reads one file by its suffix; raises UserError for what cannot be read as a table."""
     if not storage.exists(path):
         raise UserError(f"{path}: no such file")
-    readers = {
-        ".csv": _csv,
-        ".tsv": _csv,
-        ".txt": _csv,
-        ".jsonl": _jsonl,
-        ".ndjson": _jsonl,
-        ".json": _json,
-        ".parquet": _parquet,
-        ".pq": _parquet,
-    }
-    reader = readers.get(path.suffix.lower())
+    reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise UserError(
-            f"{path}: cannot tell the format from '{path.suffix}'; known are {', '.join(readers)}"
+            f"{path}: cannot tell the format from '{path.suffix}'; known are {', '.join(SUFFIXES)}"
         )
     raw = reader(path)
     if not raw.line:
@@ -265,3 +255,16 @@ def _parquet(path: Path) -> Raw:
         ]
         return _objects(path, [{"": number, **row} for number, row in enumerate(rows, 1)])
     return Raw(str(path), columns, list(range(1, table.num_rows + 1)))
+
+
+_READERS = {
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".txt": _csv,
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".json": _json,
+    ".parquet": _parquet,
+    ".pq": _parquet,
+}
+SUFFIXES = tuple(_READERS)  # of files that are read as tables

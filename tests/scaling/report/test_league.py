@@ -36,9 +36,10 @@ def rows():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    found, arrays, ruler = rank(read_runs(rows()), Settings(bootstrap=200))
+    runs = read_runs(rows())
+    found, arrays, ruler = rank(runs, Settings(bootstrap=200))
     folder = tmp_path_factory.mktemp("league")
-    return found, ruler, report.write(folder, found, arrays, ruler)
+    return found, ruler, report.write(folder, found, arrays, ruler, runs)
 
 
 def test_files(made):

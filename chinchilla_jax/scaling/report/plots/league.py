@@ -91,7 +91,7 @@ def points(league: League, ruler: Ruler | None) -> Figure | str:
     names = [m.name for m in league.measures if m.axis == "size"][:3]
     sizes = [c for c in ruler.counted if c.currency.name in names]
     figure, axes = style.panels(1 + len(sizes), width=3.3 * (1 + len(sizes)) + 0.9, height=4.3,
-                                gap=0.62)  # fmt: skip
+                                gap=0.8)  # fmt: skip
     spent, looks = ruler.spent, [_look(order.index(one.label)) for one in league.standings]
     _frontier(axes[0], ruler)
     for amount, runs, (colour, marker) in zip(spent, ruler.others, looks, strict=True):
@@ -128,7 +128,7 @@ def _frontier(ax: Axes, ruler: Ruler) -> None:
     in_units = FlopsModel(cost.kappa * law.unit**cost.exponent, cost.exponent)
     params, tokens = law.surface[0].optimum(flops, in_units)
     ax.plot(flops, law.surface[0].loss(params, tokens), color=style.INK, lw=1.4, zorder=3)
-    ax.plot(ruler.dense.flops, ruler.dense.loss, ".", ms=4, color="#b5b5b5", zorder=1)
+    ax.plot(ruler.dense.flops, ruler.dense.loss, ".", ms=5.5, color="#b5b5b5", zorder=1)
 
 
 def _above(

@@ -1,0 +1,77 @@
+"""From runs to a report in a folder: one law, conditions side by side, a league table, or two
+against each other; each returns what the terminal shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.analysis import analyse
+from chinchilla_jax.scaling.comparison import compare, oppose, rank
+from chinchilla_jax.scaling.laws.further import of_derived_rows
+from chinchilla_jax.scaling.laws.published import PublishedLaw
+from chinchilla_jax.scaling.report import comparison, league, write
+from chinchilla_jax.scaling.ruler.panel import BY
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.conditions import Condition, conditions
+from chinchilla_jax.scaling.table.runs import Runs
+from chinchilla_jax.techniques.law import Law
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a table, by the flags of `evaluate`."""
+
+    settings: Settings
+    laws: Sequence[Law] = ()
+    overlays: Sequence[PublishedLaw] = ()
+    by: Sequence[str] = ()
+    baseline: Mapping[str, str] | None = None
+    charge: str = "teacher_forward"
+    figures: bool = True
+
+    @property
+    def ranked(self) -> bool:
+        """Whether a league table is asked for."""
+        return BY in self.by or bool(self.baseline)
+
+    @property
+    def derived(self) -> bool:
+        """Whether rows that techniques derive from runs are asked for."""
+        return self.ranked or of_derived_rows(self.laws)
+
+
+def evaluated(runs: Runs, asked: Request, out: Path) -> str:
+    """Fits a table and writes its report under `out`.
+
+    Raises:
+      UserError: the table lacks what is asked of it.
+    """
+    settings, laws, overlays = asked.settings, asked.laws, asked.overlays
+    if asked.ranked:
+        found, drawn, ruler = rank(runs, settings, laws, asked.by, asked.baseline, asked.charge)
+        page = league.write(out, found, drawn, ruler, runs, overlays, asked.figures)
+        return league.terminal(found, page)
+    if asked.by or len(conditions(runs)) > 1:
+        found, drawn = compare(runs, settings, laws, asked.by)
+        page = comparison.write(out, found, drawn, runs, overlays, asked.figures)
+        return comparison.terminal(found, page)
+    fits, arrays = analyse(runs, settings, laws)
+    page = write.write(out, fits, arrays, overlays, asked.figures)
+    return write.terminal(fits, page)
+
+
+def opposed(sides: tuple[Condition, Condition], asked: Request, out: Path) -> str:
+    """Fits two sides and writes their report under `out`.
+
+    Raises:
+      UserError: another report is asked for besides, or losses or FLOPs are not of one unit.
+    """
+    for flag, given in (("by", asked.by), ("baseline", asked.baseline), ("laws", asked.laws)):
+        if given:
+            raise UserError(f"--compare and --{flag} ask for two reports: leave out one of them")
+    found, drawn = oppose(*sides, asked.settings)
+    page = comparison.write(out, found, drawn, sides[0].runs, asked.overlays, asked.figures)
+    return comparison.terminal(found, page)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gpu_correctness import Check, Device, Sizes, attempted, compared
@@ -15,7 +17,9 @@ from peers import run_of
 from results import save
 from throughput import SIZES, planned
 
-from chinchilla_jax.experiment import counting
+from chinchilla_jax.experiment import counting, memory
+from chinchilla_jax.experiment.meshes import MeshShape
+from chinchilla_jax.training import kernels, sharding
 
 SCRIPT = Path(__file__).with_name("gpu.sh")
 CARD = "NVIDIA H100 80GB HBM3"
@@ -90,7 +94,7 @@ def made_up(folder):
         {"name": "c", "error": None, "tolerance": 1e-2, "reason": "no kernel", "met": False},
     ]
     save(folder / "correctness.json", device=CARD, checks=checks)
-    for name, ours, theirs, memory in (
+    for name, ours, theirs, peak in (
         ("30m", 0.010, 0.012, 1.05e10),
         ("124m", 0.020, 0.019, 1.2e10),
         ("1.3b", 0.250, 0.250, 0.95e10),
@@ -102,7 +106,7 @@ def made_up(folder):
             "step_flops": 0.51 * 0.25 * 989e12,
             "plan": {"memory": 1e10, "step_seconds": 0.3, "least_seconds": 0.15},
             "step_seconds": {"ours": ours, "theirs": theirs},
-            "memory": {"ours": memory, "theirs": 2e10},
+            "memory": {"ours": peak, "theirs": 2e10},
         }
         save(folder / f"throughput-{name}.json", device=CARD, dtype="bfloat16",
              peak_flops=989e12, ceiling_flops=800e12, sizes={name: row})  # fmt: skip
@@ -178,10 +182,21 @@ def test_the_plan_stands_beside_what_is_measured():
     flops = counting.flops_per_step(run.model, size.batch, size.sequence, "matmul")
     assert plan["least_seconds"] == pytest.approx(flops / 989e12)
     assert plan["step_seconds"] == pytest.approx(2 * flops / 989e12)  # at half of the peak
-    state = 12 * counting.count_params(run.model).total
-    assert 1.5 * state < plan["memory"] < 72e9  # beside activations; and it fits
+    one = MeshShape(1, 1, 1)
+    whole = memory.estimate(run, one, microbatches=1, compute=2, fused=True)
+    assert plan["memory"] == whole.total < 0.9 * 80e9
     assert plan["memory"] < planned(run, "NVIDIA H200", "float32")["memory"]
     assert planned(run, "cpu", "float32") is None
+
+
+def test_every_size_that_is_compared_has_the_kernel_of_its_gpu():
+    mesh = jax.make_mesh((1, 1, 1), sharding.AXES, devices=jax.devices()[:1])
+    for name in ("30m", "124m", "350m", "1.3b"):
+        size = SIZES[name]
+        assert size.sequence == 2048
+        assert kernels.fused_attention("cuda", mesh, size.shape, jnp.bfloat16, size.sequence)
+    run = Sizes().run()
+    assert kernels.fused_attention("cuda", mesh, run.model, jnp.bfloat16, run.sequence_length)
 
 
 def test_a_profile_tells_kernels_by_what_they_do():

@@ -75,7 +75,8 @@ def plan(
                 for second, (size, reason) in zip(rungs, judged, strict=True)
             ]
     found.sort(key=lambda item: item[0])  # budget, size, variant
-    runs = settled(_without_twins(_named([planned for _, planned in found])))
+    different = _without_twins(_named([planned for _, planned in found]))
+    runs = settled(different, experiment.techniques)
     cells = [
         Cell(
             index=index,

@@ -3,8 +3,9 @@
 A configuration names another run in one of three ways:
 
 * by its run id, `3e12-48x3-s0`: that run of the same grid;
-* by budget and size, `3e12-48x3`: of the runs of the same grid that are without techniques, the one
-  that is otherwise as the run itself, its seed included;
+* by budget and size, `3e12-48x3`: of the runs of the same grid that have the techniques of the
+  experiment itself, not of its panel or of what varies, the one that is otherwise as the run that
+  needs it, its seed included;
 * by a path, with a / in it: the folder of a run that is done, or of one of its checkpoints,
   `.../checkpoints/5000`.
 """
@@ -36,17 +37,29 @@ class Planned:
     reason: str  # why it is not run; empty where it is
 
 
-def settled(grid: Sequence[Planned]) -> list[Planned]:
+def settled(grid: Sequence[Planned], plain: Techniques) -> list[Planned]:
     """The runs of a grid, of which each knows those that it needs.
 
-    A run that has to end with a checkpoint, since another one needs it, does. One that cannot go
+    One that has to end with a checkpoint, since another one needs it, does. One that cannot go
     with those that it needs is rejected.
 
+    Args:
+      plain: the techniques of the experiment itself.
     Raises:
       UserError: a need that is no run, is not run, or is met by a run that needs this one.
     """
     by_id = {planned.run.run_id: planned for planned in grid}
     found: dict[str, Planned] = {}
+    base = techniques.reduced(plain)
+    # By what decides numbers: a plain run may be measured in further ways at its end.
+    without = [p for p in grid if fingerprint(p.run.techniques) == fingerprint(base)]
+    kinds = {
+        key: fingerprint(replace(variant, techniques=base))
+        for key, variant in {id(p.variant): p.variant for p in grid}.items()
+    }
+
+    def alike(planned: Planned) -> list[Planned]:
+        return [p for p in without if kinds[id(p.variant)] == kinds[id(planned.variant)]]
 
     def settle(planned: Planned, waiting: tuple[str, ...]) -> Planned:
         run_id = planned.run.run_id
@@ -57,7 +70,7 @@ def settled(grid: Sequence[Planned]) -> list[Planned]:
             if is_path(asked):
                 others.append(_of_folder(where, asked))
                 continue
-            other = _of_grid(where, asked, planned, grid)
+            other = _of_grid(where, asked, planned, grid, alike(planned))
             if other in chain:
                 raise UserError(f"{where}: {_circle((*chain, other))}")
             met = settle(by_id[other], chain)
@@ -119,6 +132,11 @@ def place(other: OtherRun, runs: Path) -> Path:
     return _folder_and_step(other.run)[0] if is_path(other.run) else runs / other.run
 
 
+def is_checkpoint(other: OtherRun) -> bool:
+    """Whether the checkpoint is named itself, of a run that need not be done."""
+    return is_path(other.run) and _folder_and_step(other.run)[1] is not None
+
+
 def of_grid(run: RunConfig) -> list[str]:
     """The run ids of those it needs of its own work folder."""
     return [other.run for other in run.needs if not is_path(other.run)]
@@ -143,10 +161,11 @@ def _asked(run: RunConfig) -> Iterator[tuple[str, str]]:
         yield f"{name} = {json.dumps(asked)}", asked
 
 
-def _of_grid(where: str, asked: str, planned: Planned, grid: Sequence[Planned]) -> str:
-    """The run id of the run of the grid that is called so."""
+def _of_grid(
+    where: str, asked: str, planned: Planned, grid: Sequence[Planned], plain: Sequence[Planned]
+) -> str:
+    """The run id of the run of the grid that is called so; `plain` are otherwise like `planned`."""
     exact = [other for other in grid if other.run.run_id == asked]
-    plain = [other for other in grid if _is_plain_twin(other, planned.variant)]
     found = exact or [other for other in plain if other.run.run_id.startswith(f"{asked}-")]
     runs = [other.run.run_id for other in found if not other.reason]
     if len(runs) == 1:
@@ -159,17 +178,7 @@ def _of_grid(where: str, asked: str, planned: Planned, grid: Sequence[Planned]) 
     there = f"has {', '.join(names)}" if names else "has none"
     raise UserError(
         f"{where}: is neither a run of the grid nor a path, which has a /{nearest(asked, names)} "
-        f"(of runs without techniques and otherwise like {planned.run.run_id} the grid {there})"
-    )
-
-
-def _is_plain_twin(other: Planned, variant: Experiment) -> bool:
-    """Whether a run has no technique and is otherwise of this variant."""
-    plain = Techniques()
-    # By what decides numbers: a dense run may be measured in further ways at its end.
-    untouched = fingerprint(other.run.techniques) == fingerprint(plain)
-    return untouched and replace(other.variant, techniques=plain) == replace(
-        variant, techniques=plain
+        f"(of plain runs otherwise like {planned.run.run_id} the grid {there})"
     )
 
 

@@ -104,6 +104,11 @@ def dense_columns() -> dict[str, Any]:
     }
 
 
+def measured_columns() -> tuple[str, ...]:
+    """Every column that a technique may measure."""
+    return tuple(name for technique in TECHNIQUES for name in technique.measures)
+
+
 def derived(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The further rows that finished runs stand for, in the order of theirs."""
     return [more for row in rows for technique in TECHNIQUES for more in technique.derived(row)]

@@ -220,6 +220,7 @@ class Technique:
         them; as `Hooks.corpus` does when they are trained.
       carried: (config, facts of the run) -> bytes that training keeps beside parameters and
         moments, which are split over devices like parameters: masks, a teacher's weights.
+      measures: columns that its training measures at the end of a run.
       laws: the loss under it, in the forms that have been published.
       words: of those of its fields that differ from a dense run's, as texts by name -> the setting
         in a few words, for tables and figures.
@@ -236,6 +237,7 @@ class Technique:
     ledger: Callable[[Ledger, Any, Facts], Ledger] = _same_ledger
     text: Callable[[int, Any], int] = _whole_text
     carried: Callable[[Any, Facts], int] = _nothing_carried
+    measures: tuple[str, ...] = ()
     laws: tuple[Law, ...] = ()
     words: Callable[[Mapping[str, str]], str] | None = None
     derived: Callable[[Mapping[str, Any]], tuple[dict[str, Any], ...]] = _no_rows

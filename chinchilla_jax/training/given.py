@@ -26,15 +26,11 @@ def joined(carried: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
 
 def without(state: TrainState) -> TrainState:
     """A state as it is saved."""
-    if not any(_has(own) for own in state.techniques.values()):
-        return state
-    own = {name: _rest(value) if _has(value) else value for name, value in state.techniques.items()}
-    return state.replace(techniques={name: value for name, value in own.items() if value != {}})
-
-
-def _has(own: Any) -> bool:
-    return isinstance(own, Mapping) and _KEY in own
-
-
-def _rest(own: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in own.items() if name != _KEY}
+    kept = {}
+    for name, own in state.techniques.items():
+        rest = own
+        if isinstance(own, Mapping) and _KEY in own:
+            rest = {key: value for key, value in own.items() if key != _KEY}
+        if rest is own or rest:
+            kept[name] = rest
+    return state.replace(techniques=kept)

@@ -112,9 +112,17 @@ def train(
         }
         if not reason:
             heartbeat.doing("evaluating")
-            measured |= evaluate(compiled, state, *held_out)
+            outcomes = evaluate(compiled, state, *held_out)
+            measured |= outcomes
             measured |= techniques.measured(
-                run, state, lambda other: evaluate(compiled, other, *held_out)
+                run,
+                state,
+                techniques.Evaluate(
+                    lambda other: evaluate(compiled, other, *held_out),
+                    outcomes,
+                    compiled.method,
+                    sources,
+                ),
             )
             measured["train_loss"] = float(fetch(state.smoothed_loss))
             if run.execution.save_final:

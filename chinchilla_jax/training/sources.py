@@ -114,7 +114,7 @@ def _opened(run: RunConfig, other: OtherRun, corpus: Corpus, directory: RunDirec
             )
         result = there.result()
         at_end = other.step == known.steps
-        if at_end and (result is None or result["status"] != "done"):
+        if not needs.is_checkpoint(other) and (result is None or result["status"] != "done"):
             how = "is not done; run it first" if result is None else f"has {result['status']}"
             raise UserError(f"{where} {how}")
         record, damage = verified.read_record(there.checkpoints / str(other.step))

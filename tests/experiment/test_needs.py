@@ -64,9 +64,10 @@ def test_by_budget_and_size_it_is_the_plain_run_of_the_same_seed():
     )
 
 
-def test_a_plain_run_that_is_measured_in_few_bits_at_its_end_is_a_teacher():
-    measured = Techniques(quantisation=Quantisation(after=(4.0,)))
-    cells = by_id(plan(experiment(TAUGHT, techniques=measured)))
+def test_a_plain_run_has_the_techniques_of_the_experiment_itself():
+    techniques = Techniques(quantisation=Quantisation(after=(4.0,)))
+    panel = TAUGHT | {"sparse": {"techniques.sparsity.level": 0.5}}
+    cells = by_id(plan(experiment(panel, techniques=techniques)))
     assert cells["1e10-16x2-taught-s0"].run.needs[0].run == "3e10-32x3-s0"
 
 

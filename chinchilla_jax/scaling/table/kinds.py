@@ -101,6 +101,7 @@ _OURS = {
     "status": "identifier",
 }
 _TECHNIQUES = frozenset(techniques.dense_columns())  # columns of our own rows
+_MEASURED = frozenset(techniques.measured_columns())
 _UNIQUE = re.compile(r"\bunique tokens\b|\btokens unique\b")
 _PARAMS = re.compile(r"\b(params?|parameters?|n ne)\b")
 _ONCE = "once"  # the label of a run that sees every token once
@@ -167,6 +168,8 @@ def kinds_of(
             found[name] = Column(name, "constant", "the same in all runs", 1)
         elif name in _TECHNIQUES:
             found[name] = Column(name, "condition", "a technique's", values)
+        elif name in _MEASURED:
+            found[name] = Column(name, "outcome", "measured of a technique", values)
         elif _UNIQUE.search(words(name)):
             found[name] = _repetition(name, label_R, sizes)
         else:

@@ -12,6 +12,7 @@ from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.ledger import facts
 from chinchilla_jax.experiment.records import RunDirectory
+from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.training import given, sources
 from chinchilla_jax.training.sources import Sources
 from chinchilla_jax.training.step import TrainState
@@ -20,8 +21,8 @@ from chinchilla_jax.training.techniques.hooks import Evaluate, Hooked, Hooks, me
 from chinchilla_jax.training.transfers import unguarded
 
 __all__ = [
-    "HOOKS", "Hooked", "Hooks", "completed", "corpus_of", "hooked", "measured", "method_of",
-    "sources_of", "started",
+    "HOOKS", "Evaluate", "Hooked", "Hooks", "completed", "corpus_of", "hooked", "measured",
+    "method_of", "sources_of", "started",
 ]  # fmt: skip
 
 # By the technique's name. One that only changes what is planned, or what is counted, has none.
@@ -57,9 +58,10 @@ def sources_of(run: RunConfig, corpus: Corpus, directory: RunDirectory) -> Sourc
     """
     found = sources.opened(run, corpus, directory)
     for source in found.values():
+        model, function = Decoder(source.run.model), object()
         for technique in hooked(source.run):
-            hooks = technique.hooks
-            if hooks.model or hooks.weights or hooks.forward:
+            kept = [technique.wrapped(hook, function) for hook in ("weights", "forward")]
+            if technique.wrapped("model", model) is not model or kept != [function, function]:
                 raise UserError(
                     f"{run.run_id} needs {source.other.run}, which computes with other weights "
                     f"than it stores (techniques.{technique.name}); take a run without that"

@@ -6,28 +6,35 @@ a chunk of tokens at a time (`models/loss.py`).
 
 import dataclasses
 import functools
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
 
 from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.ledger import facts
 from chinchilla_jax.experiment.mup import Scaling
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.models.loss import CROSS_ENTROPY, Sums, TokenLoss
 from chinchilla_jax.models.module import in_compute_dtype
 from chinchilla_jax.models.products import einsum32
-from chinchilla_jax.techniques.distillation import Distillation, layers_taken
+from chinchilla_jax.techniques.distillation import Distillation, compared, layers_taken
 from chinchilla_jax.techniques.technique import Facts
 from chinchilla_jax.training import given
 from chinchilla_jax.training.initial import abstract_params
 from chinchilla_jax.training.method import Carried, Inputs, Method
-from chinchilla_jax.training.sharding import with_shardings
+from chinchilla_jax.training.sharding import EVAL_BATCH, batch_divisor, with_shardings
 from chinchilla_jax.training.sources import Sources
 from chinchilla_jax.training.step import TrainState
-from chinchilla_jax.training.techniques.hooks import Given, Hooks
+from chinchilla_jax.training.techniques.hooks import Evaluate, Given, Hooks
+from chinchilla_jax.training.transfers import place
 
 NAME = "distillation"
+WINDOWS, REPEATS = 8, 5  # of each device, and how often: to measure the time of a token
 
 
 def _teachers_logits(targets: Any, readout_UxV: jax.Array) -> jax.Array:
@@ -62,17 +69,17 @@ def token_loss(weight: float, temperature: float) -> TokenLoss:
     return TokenLoss(value, gradient, beside)
 
 
-def _teacher(method: Method, config: Distillation, facts: Facts) -> Decoder:
-    other = facts.other(config.teacher)
+def _teacher(method: Method, config: Distillation, known: Facts) -> Decoder:
+    other = known.other(config.teacher)
     assert other is not None
     return method.decoder(other.model, Scaling(other.base_width, other.parametrization))
 
 
-def _distilled(method: Method, config: Distillation, facts: Facts) -> Method:
+def _distilled(method: Method, config: Distillation, known: Facts) -> Method:
     """The method with the teacher in its loss; as it is where the teacher has no weight in it."""
     if not config.weight:
         return method
-    teacher = _teacher(method, config, facts)
+    teacher = _teacher(method, config, known)
     of = token_loss(config.weight, config.temperature)
 
     def loss(inputs: Inputs, carried: Carried, tokens_BxS1: jax.Array) -> tuple[jax.Array, Sums]:
@@ -87,11 +94,15 @@ def _distilled(method: Method, config: Distillation, facts: Facts) -> Method:
     return dataclasses.replace(method, loss=loss)
 
 
-def _shapes(method: Method, config: Distillation, facts: Facts) -> Any:
+def _shapes(method: Method, config: Distillation, known: Facts) -> Any:
     """The teacher's parameters as its products take them; none where it has no weight."""
     if not config.weight:
         return {}
-    teacher = _teacher(method, config, facts)
+    return _as_multiplied(_teacher(method, config, known))
+
+
+def _as_multiplied(teacher: Decoder) -> Any:
+    """Shapes and dtypes of its parameters, in the precision of products."""
     cast = functools.partial(in_compute_dtype, dtype=teacher.dtype)
     return jax.eval_shape(cast, abstract_params(teacher))
 
@@ -122,4 +133,49 @@ def _start(state: TrainState, config: Distillation, run: RunConfig, sources: Sou
     return state.replace(params=started)
 
 
-HOOKS = Hooks(method=_distilled, given=Given(_shapes, _arrays), start=_start)
+def _finish(
+    state: TrainState, config: Distillation, run: RunConfig, evaluate: Evaluate
+) -> dict[str, Any]:
+    """How much of its teacher the student is: see `techniques.distillation.compared`."""
+    source, method = evaluate.sources[config.teacher], evaluate.method
+    known = facts(run)
+    teacher = _teacher(method, config, known)
+    where: Any = state.step.sharding
+    if config.weight:
+        held = given.of(state.techniques, NAME)
+    else:
+        held = source.params(with_shardings(_as_multiplied(teacher), where.mesh))
+    windows = np.zeros((WINDOWS * batch_divisor(where.mesh), run.sequence_length + 1), np.int32)
+    tokens = place(windows, NamedSharding(where.mesh, EVAL_BATCH))
+
+    def student_loss(weights: Any, carried: Carried, tokens_BxS1: jax.Array) -> jax.Array:
+        return method.total_loss(*method.forward(weights, carried, tokens_BxS1)[0])[0]
+
+    def teacher_loss(weights: Any, tokens_BxS1: jax.Array) -> jax.Array:
+        variables = {"params": weights}
+        x_TxU: Any = teacher.apply(variables, tokens_BxS1[:, :-1], method="hidden")
+        readout_UxV: Any = teacher.apply(variables, method="readout_DxV")
+        return method.total_loss(x_TxU, readout_UxV, tokens_BxS1[:, 1:].reshape(-1))[0]
+
+    weights = jax.jit(method.weights)(state.params, state.techniques)
+    seconds = _fastest(
+        functools.partial(jax.jit(student_loss), weights, state.techniques, tokens),
+        functools.partial(jax.jit(teacher_loss), held, tokens),
+    )
+    per_token = [each / windows[:, 1:].size for each in seconds]
+    loss = evaluate.outcomes["loss"]
+    return compared(known, config, loss, source.loss, *per_token)
+
+
+def _fastest(*calls: Callable[[], jax.Array]) -> list[float]:
+    """Seconds of each call, the least of some, in turns: what else goes on slows all alike."""
+    taken: list[list[float]] = [[] for _ in calls]
+    for _ in range(1 + REPEATS):  # the first one compiles
+        for seconds, call in zip(taken, calls, strict=True):
+            begun = time.perf_counter()
+            jax.block_until_ready(call())
+            seconds.append(time.perf_counter() - begun)
+    return [min(seconds[1:]) for seconds in taken]
+
+
+HOOKS = Hooks(method=_distilled, given=Given(_shapes, _arrays), start=_start, finish=_finish)

@@ -21,7 +21,26 @@ T = TypeVar("T")
 
 # (what there is, the technique's configuration, facts of the run) -> what takes its place
 Wrap = Callable[[T, Any, Facts], T]
-Evaluate = Callable[[TrainState], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Loss and bits per byte of a state on the held-out text, and what else there is at the end.
+
+    Attributes:
+      outcomes: those of the state in which the run has ended.
+      method: its own.
+      sources: the runs that it needs.
+    """
+
+    held_out: Callable[[TrainState], Mapping[str, Any]]
+    outcomes: Mapping[str, Any]
+    method: Method
+    sources: Sources
+
+    def __call__(self, state: TrainState) -> Mapping[str, Any]:
+        """Columns of a result row."""
+        return self.held_out(state)
 
 
 @dataclass(frozen=True)
@@ -61,7 +80,7 @@ class Hooks:
         weights of another run, for example. A run that is resumed does not call it.
       corpus: (corpus, config, run) -> the text that the run is trained on.
       finish: (state, config, run, evaluate) -> what it measures at the end, columns of the result
-        row; `evaluate` gives loss and bits per byte of a state on the held-out text.
+        row; `evaluate(state)` gives loss and bits per byte of a state on the held-out text.
     """
 
     model: Wrap[Decoder] | None = None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import shutil
 
@@ -11,20 +12,27 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.needs import other_run
 from chinchilla_jax.experiment.records import run_directory
+from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.models import loss
 from chinchilla_jax.techniques import Techniques
 from chinchilla_jax.techniques.distillation import Distillation
-from chinchilla_jax.training import given, techniques, verified
+from chinchilla_jax.techniques.quantisation import Quantisation
+from chinchilla_jax.techniques.sparsity import Sparsity
+from chinchilla_jax.training import given, loop, techniques, verified
 from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.initial import initial_state
 from chinchilla_jax.training.loop import Interrupted, train
 from chinchilla_jax.training.techniques.distillation import token_loss
 from tests.training.helpers import small_run
 from tests.training.test_loop import curve, numbers
+from tests.training.test_techniques import train_text
 
 T, D, U, V = 37, 8, 5, 19
+TIME = "distillation_time"
 TEACHER = {"width": 32, "depth": 4, "heads": 8, "kv_heads": 8, "head_size": 4, "ff_size": 64}
 
 
@@ -80,8 +88,9 @@ def test_a_teacher_that_the_student_equals_has_nothing_to_teach():
     np.testing.assert_allclose(gradient, jnp.zeros_like(gradient), atol=1e-6)
 
 
-def teacher_run(**changes):
-    return dataclasses.replace(small_run(steps=24, model=TEACHER, **changes), run_id="teacher")
+def teacher_run(steps=24, **changes):
+    run = small_run(steps=steps, model=TEACHER, **changes)
+    return dataclasses.replace(run, run_id="teacher")
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +101,14 @@ def workdir(text_corpus, tmp_path_factory):
     return folder
 
 
-def student(teacher=None, steps=12, training=None, model=None, **config):
+def student(other=None, steps=12, training=None, model=None, **config):
     run = small_run(steps=steps, training=training, model=model)
     distillation = Distillation(**({"teacher": "teacher"} | config))
     return dataclasses.replace(
         run,
         run_id="student",
         techniques=Techniques(distillation=distillation),
-        needs=(other_run("teacher", "teacher", teacher or teacher_run()),),
+        needs=(other_run("teacher", "teacher", other or teacher_run()),),
     )
 
 
@@ -124,7 +133,7 @@ def losses(directory):
 
 
 def test_a_student_learns_from_its_teacher(workdir, text_corpus, tmp_path):
-    run = student(steps=24)
+    run = student()
     row, directory = trained(run, text_corpus, workdir, tmp_path)
     plain = run_directory(tmp_path, "dense")
     dense = train(dense_of(run), text_corpus, plain)
@@ -136,15 +145,21 @@ def test_a_student_learns_from_its_teacher(workdir, text_corpus, tmp_path):
     assert losses(directory)[0] == pytest.approx(losses(plain)[0], rel=1e-6)
     assert losses(directory)[1] != pytest.approx(losses(plain)[1], rel=1e-6)
     assert row["loss"] != dense["loss"] and abs(row["loss"] - dense["loss"]) < 0.5
+    # How much of its teacher it is.
+    teacher = run_directory(tmp_path, "teacher").result()
+    saved = math.log(256) - row["loss"], math.log(256) - teacher["loss"]
+    assert row["distillation_teacher_loss"] == teacher["loss"]
+    assert row["distillation_quality"] == pytest.approx(saved[0] / saved[1], rel=1e-12)
+    assert row["distillation_size"] == row["params_total"] / teacher["params_total"]
+    seconds = row["distillation_seconds_per_token"], row["distillation_teacher_seconds_per_token"]
+    assert row[TIME] == seconds[0] / seconds[1] > 0
 
 
-def test_with_no_weight_it_is_the_dense_run_to_the_bit(workdir, text_corpus, tmp_path):
+def test_with_no_weight_it_is_the_dense_run_to_the_bit():
     run = student(weight=0.0)
-    row, directory = trained(run, text_corpus, workdir, tmp_path)
-    plain = run_directory(tmp_path, "dense")
-    dense = train(dense_of(run), text_corpus, plain)
-    assert curve(directory) == curve(plain) and row["loss"] == dense["loss"]
-    assert "flops_teacher" not in row and row["flops"] == dense["flops"]
+    texts = [train_text(run), train_text(dense_of(run)), train_text(student())]
+    assert texts[0] == texts[1] != texts[2]
+    assert ledger(run) == dataclasses.replace(ledger(dense_of(run)), needs=run.needs)
 
 
 def test_it_is_resumed_to_the_bit_and_its_checkpoints_are_without_the_teacher(
@@ -159,9 +174,13 @@ def test_it_is_resumed_to_the_bit_and_its_checkpoints_are_without_the_teacher(
             lambda done, loss: seen.__setitem__(0, done),
         )  # fmt: skip
     again = train(run, text_corpus, broken)
-    assert numbers(again) == numbers(row) and curve(broken) == curve(whole)
+    assert untimed(again) == untimed(row) and curve(broken) == curve(whole)
     record = json.loads((whole.checkpoints / "12" / "record.json").read_text())
     assert not [name for name in record["layout"] if "distillation" in name]
+
+
+def untimed(row):
+    return {k: v for k, v in numbers(row).items() if "seconds" not in k and k != TIME}
 
 
 def contents(folder):
@@ -173,11 +192,8 @@ def contents(folder):
 
 
 MESHES = [
-    {"data_parallel": 2, "fsdp": 2, "tensor": 2},
-    {"data_parallel": 4, "tensor": 2, "layers": "scan"},
-    {"data_parallel": 1, "fsdp": 8, "microbatch": 8},
-    {"data_parallel": 2, "microbatch": 2},
-    {"data_parallel": 1, "loss_chunk_tokens": 20},
+    {"data_parallel": 2, "fsdp": 2, "tensor": 2, "layers": "scan"},
+    {"data_parallel": 1, "fsdp": 4, "microbatch": 4, "loss_chunk_tokens": 12},
 ]
 
 
@@ -200,13 +216,12 @@ def test_any_mesh_is_one_device_and_the_teachers_folder_is_left_alone(
     assert contents(tmp_path / "runs" / "teacher") == before
 
 
-@pytest.mark.parametrize("layers", ["scan", "unrolled"])
-@pytest.mark.parametrize("saved", ["scan", "unrolled"])
+@pytest.mark.parametrize("saved,layers", [("scan", "unrolled"), ("unrolled", "scan")])
 def test_weights_are_read_exactly_whatever_the_layers_and_start_a_student(
     text_corpus, tmp_path, layers, saved
 ):
     """Also from another mesh and with the student's own; every second layer, in float32."""
-    teacher = teacher_run(training={"layers": saved, "fsdp": 4, "data_parallel": 2})
+    teacher = teacher_run(training={"layers": saved, "fsdp": 4, "data_parallel": 2}, steps=2)
     train(teacher, text_corpus, run_directory(tmp_path, "teacher"))
     run = student(
         teacher, training={"layers": layers, "tensor": 2, "data_parallel": 4}, start="teacher"
@@ -218,7 +233,7 @@ def test_weights_are_read_exactly_whatever_the_layers_and_start_a_student(
         state = techniques.started(run, state, sources)
         state = techniques.completed(run, state, compiled.abstract_state, sources)
     there = ocp.PyTreeCheckpointer().restore(
-        run_directory(tmp_path, "teacher").checkpoints / "24" / "default"
+        run_directory(tmp_path, "teacher").checkpoints / "2" / "default"
     )
     wanted = verified.flatten(state.params)
     for name, array in verified.flatten(given.of(state.techniques, "distillation")).items():
@@ -253,3 +268,95 @@ def test_the_teacher_is_held_in_the_precision_of_products(workdir, text_corpus, 
     assert kinds["layers_0.attention.query"] == kinds["readout"] == jnp.bfloat16
     assert kinds["embedding"] == kinds["final_norm.scale"] == jnp.float32
     assert row["status"] == "done" and losses(directory)[-1] < losses(directory)[0]
+
+
+def test_a_student_may_be_sparse_and_of_few_bits(workdir, text_corpus, tmp_path):
+    """What changes its weights leaves its teacher's alone, and is carried beside them."""
+    run = student(training={"data_parallel": 1})
+    changed = dataclasses.replace(
+        run.techniques, sparsity=Sparsity(level=0.5), quantisation=Quantisation(bits=4.0, start=0.5)
+    )
+    row, directory = trained(
+        dataclasses.replace(run, techniques=changed), text_corpus, workdir, tmp_path
+    )
+    assert row["params_nonzero"] < row["params_total"] and row["status"] == "done"
+    record = json.loads((directory.checkpoints / "12" / "record.json").read_text())
+    assert [name for name in record["layout"] if "quantisation" in name]
+    assert not [name for name in record["layout"] if "distillation" in name]
+
+
+def spoilt(folder, how):
+    """A finished teacher's folder with something wrong in it."""
+    checkpoint = folder / "checkpoints" / "24"
+    if how == "gone":
+        shutil.rmtree(folder)
+    elif how == "unfinished":
+        (folder / "result.json").unlink()
+    elif how == "diverged":
+        result = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps(result | {"status": "diverged"}))
+    elif how == "no checkpoint":
+        shutil.rmtree(checkpoint)
+    elif how == "damaged":
+        file = max(
+            (f for f in checkpoint.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+        )
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    elif how == "another run":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"seed": 7}))
+
+
+WRONG = {
+    "gone": r"student needs teacher, which is not there: .* has no config\.json",
+    "unfinished": r"student needs teacher, which is not done; run it first",
+    "diverged": r"student needs teacher, which has diverged",
+    "no checkpoint": r"has no sound checkpoint of step 24: .*: its folder is empty",
+    "damaged": r"has a damaged checkpoint: .*: the file .* is not the one that was written",
+    "another run": r"which is another run by now than it was planned with",
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_a_teacher_that_cannot_teach_is_one_line_before_anything_is_allocated(
+    workdir, text_corpus, tmp_path, how, monkeypatch
+):
+    folder = folder_beside(workdir, tmp_path)
+    spoilt(folder / "runs" / "teacher", how)
+    monkeypatch.setattr(loop, "compiled_for", lambda run: pytest.fail("something was allocated"))
+    before = contents(folder)
+    with pytest.raises(UserError, match=WRONG[how]) as raised:
+        train(student(), text_corpus, run_directory(folder, "student"))
+    assert "\n" not in str(raised.value) and contents(folder) == before
+
+
+def test_a_teacher_of_another_text_is_one_line(workdir, text_corpus, tmp_path):
+    folder = folder_beside(workdir, tmp_path)
+    for field, what in (("data_fingerprint", "corpus"), ("tokenizer_fingerprint", "tokenizer")):
+        meta = dataclasses.replace(text_corpus.meta, **{field: "another"})
+        other = dataclasses.replace(text_corpus, meta=meta)
+        with pytest.raises(UserError, match=f"needs teacher, which has another {what} "):
+            train(student(), other, run_directory(folder, "student"))
+
+
+def test_a_teacher_that_computes_with_other_weights_is_one_line(workdir, text_corpus, tmp_path):
+    folder = folder_beside(workdir, tmp_path)
+    few = dataclasses.replace(
+        teacher_run(), techniques=Techniques(quantisation=Quantisation(bits=4.0))
+    )
+    (folder / "runs" / "teacher" / "config.json").write_text(json.dumps(to_json(few)))
+    with pytest.raises(UserError, match="computes with other weights than it stores"):
+        train(student(few), text_corpus, run_directory(folder, "student"))
+
+
+def test_any_checkpoint_of_any_folder_may_teach(workdir, text_corpus, tmp_path):
+    """Also of a run that is not done."""
+    there = folder_beside(workdir, tmp_path) / "runs" / "teacher"
+    (there / "result.json").unlink()
+    asked = str(there / "checkpoints" / "24")
+    run = student(teacher=asked, weight=0.0, start="teacher")
+    run = dataclasses.replace(run, needs=(other_run(asked, asked, teacher_run(), 24),))
+    found = techniques.sources_of(run, text_corpus, run_directory(tmp_path / "far", "student"))
+    assert found[asked].loss is None and found[asked].record["step"] == 24

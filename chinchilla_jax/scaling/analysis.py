@@ -71,7 +71,7 @@ def analyse(
     bias = {
         method: None
         if fit is None or not fit.identified
-        else bias_of(each.minima[method], each.profiles, fit.surface, cost, np.array(at))
+        else bias_of(each.minima[method], each.near, fit.surface, cost, np.array(at))
         for method in METHODS
     }
     curves = list(runs.curves)
@@ -93,6 +93,7 @@ def analyse(
         *runs.warnings,
         *(diagnosis.surface_doubts(fit, runs, cost, parametric.interval.get("a")) if fit else ()),
         *diagnosis.open_intervals(parametric, isoflop, forecasts),
+        *diagnosis.outlying_runs(each.profiles, each.near),
         *diagnosis.minima_doubts(each.profiles, each.head, bias),
         *(envelope_doubts(lower, curves) if lower else ()),
         *filter(None, (diagnosis.extrapolation(float(flops), runs) for flops in at)),

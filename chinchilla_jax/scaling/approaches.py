@@ -13,6 +13,7 @@ from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws, surface_draws
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, Profile, profiles
 from chinchilla_jax.scaling.fitting.minima import MinimaFit, fit_minima
 from chinchilla_jax.scaling.fitting.noise import Noise, noise_model, run_weights
+from chinchilla_jax.scaling.fitting.outlying import without_outlying
 from chinchilla_jax.scaling.fitting.refusal import Refusal
 from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.fitting.surface import SurfaceFit, fit_surface
@@ -31,6 +32,7 @@ class Approaches:
     runs: Runs  # as counted under Settings.params and Settings.flops
     flops_model: FlopsModel
     profiles: tuple[Profile, ...]
+    near: tuple[Profile, ...]  # without runs that pull a minimum below all: minima are theirs
     noise: Noise
     refusal: Refusal | None  # of the surface
     fit: SurfaceFit | None
@@ -53,7 +55,8 @@ def approaches(
     """
     cost = cost or FlopsModel.of(runs.params, runs.tokens, runs.flops)
     found = profiles(runs.group_R, runs.budget_G, runs.params, runs.tokens, runs.loss)
-    noise = noise_model(found, runs.cell_R(), runs.loss)
+    near = without_outlying(found)
+    noise = noise_model(near, runs.cell_R(), runs.loss)
     objective = Objective(settings.objective, settings.delta)
     weights_R = run_weights(
         noise, found, len(runs), objective.loss == "squared", runs.columns.get("weight")
@@ -65,13 +68,14 @@ def approaches(
         fit = fit_surface(*columns, weights_R, objective, settings.tied)
         draws = surface_draws(fit, settings.draws, streams(0)) if settings.draws else None
     minima = {
-        method: fit_minima(method, found, noise, settings.draws, streams(1 + i))
+        method: fit_minima(method, near, noise, settings.draws, streams(1 + i))
         for i, method in enumerate(METHODS)
     }
     return Approaches(
         runs=runs,
         flops_model=cost,
         profiles=tuple(found),
+        near=tuple(near),
         noise=noise,
         refusal=refusal,
         fit=fit,

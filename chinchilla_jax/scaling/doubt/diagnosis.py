@@ -16,6 +16,7 @@ from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval, least, ope
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias, Profile
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.optimum import Optimum
+from chinchilla_jax.scaling.fitting.outlying import dip
 from chinchilla_jax.scaling.fitting.refusal import LEAST_BUDGETS, LEAST_SIZES, Refusal
 from chinchilla_jax.scaling.fitting.surface import SurfaceFit
 from chinchilla_jax.scaling.settings import Settings
@@ -198,6 +199,17 @@ def extrapolation(flops: float, runs: Runs) -> str | None:
         f"forecast: {numbers.flops(flops)} FLOPs lie {beyond:.1f} decades beyond the largest run, "
         f"and the runs span {span:.1f}: nothing here tests the law that far"
     )
+
+
+def outlying_runs(found: Sequence[Profile], near: Sequence[Profile]) -> list[str]:
+    """Budgets whose minimum is not that of all their runs."""
+    return [
+        f"iso-FLOP: at {numbers.flops(whole.flops)} FLOPs the parabola through all "
+        f"{len(whole.loss_S)} runs passes {100 * dip(whole):.1f} % below the lowest ones; the "
+        f"minimum is that without the {len(whole.loss_S) - len(part.loss_S)} highest losses"
+        for whole, part in zip(found, near, strict=True)
+        if len(part.loss_S) < len(whole.loss_S)
+    ]
 
 
 def minima_doubts(

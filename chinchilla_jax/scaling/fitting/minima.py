@@ -22,6 +22,7 @@ from chinchilla_jax.scaling.fitting.isoflop import (
     power_laws,
 )
 from chinchilla_jax.scaling.fitting.noise import MinimaErrors, Noise, minima_errors
+from chinchilla_jax.scaling.fitting.outlying import allowed_dip, dip
 from chinchilla_jax.scaling.fitting.refusal import (
     LEAST_BUDGETS,
     Refusal,
@@ -175,9 +176,12 @@ def fit_minima(
     nan = np.full(len(found), np.nan)
     params, tokens, loss, curvature = nan.copy(), nan.copy(), nan.copy(), nan.copy()
     reasons: list[str | None] = []
+    allowed = allowed_dip(found)
     for g, profile in enumerate(found):
         lowest: Minima | None = minima_of(method, profile) if profile.sizes >= 3 else None
         reasons.append(minimum_reason(method, profile, lowest))
+        if reasons[-1] is None and method == "parabola" and (low := dip(profile)) > allowed:
+            reasons[-1] = f"the parabola passes {100 * low:.1f} % below every run"
         if lowest is not None and reasons[-1] is None:
             params[g] = np.exp(lowest.log_params_B[0])
             tokens[g] = profile.tokens_at(lowest.log_params_B)[0]

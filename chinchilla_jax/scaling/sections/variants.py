@@ -19,6 +19,7 @@ from chinchilla_jax.scaling.fitting.intervals import interval
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
 from chinchilla_jax.scaling.fitting.noise import noise_model
+from chinchilla_jax.scaling.fitting.outlying import without_outlying
 from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.fitting.surface import PARAMETERS, fit_surface
 from chinchilla_jax.scaling.settings import Settings
@@ -91,6 +92,7 @@ def _convention(
             count = min(settings.draws, _DRAWS)
             drawn = surface_draws(fit, count, rng) if count else None
         found = profiles(runs.group_R, runs.budget_G, runs.params, runs.tokens, runs.loss)
+        found = without_outlying(found)
         noise = noise_model(found, runs.cell_R(), runs.loss)
         minima = {method: fit_minima(method, found, noise, 0, rng) for method in METHODS}
     laws = {method: each.laws for method, each in minima.items()}

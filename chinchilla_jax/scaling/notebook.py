@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import nearest, one_of, require, typed
+from chinchilla_jax.experiment.schema import nearest, require, typed
 from chinchilla_jax.scaling import comparison
 from chinchilla_jax.scaling.analysis import Arrays, analyse
 from chinchilla_jax.scaling.arrays import silent
@@ -48,12 +48,10 @@ from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.forecast.frontier import Frontier, from_fits, from_published
 from chinchilla_jax.scaling.forecast.questions import Answer, at_flops, reaching
 from chinchilla_jax.scaling.laws.published import law_named
-from chinchilla_jax.scaling.report import league as league_report
 from chinchilla_jax.scaling.report import summary, write
-from chinchilla_jax.scaling.ruler.league import Ruler
+from chinchilla_jax.scaling.report.ranked import Ranked
 from chinchilla_jax.scaling.ruler.league import league as rank_by_ruler
 from chinchilla_jax.scaling.ruler.panel import panel
-from chinchilla_jax.scaling.ruler.records import League, Multiplier
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table import conditions
 from chinchilla_jax.scaling.table.read import read_runs
@@ -272,53 +270,6 @@ def compare(table: Any, by: Sequence[str] = (), **settings: Any) -> Compared:
         {title: Result(fits, each) for (title, fits), each in zip(fitted, arrays, strict=True)},
         {one.title: str(one.reason) for one in found.conditions if one.fits is None},
     )
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A league table: `table` is its record, as in fits.json; `ruler` what figures draw besides."""
-
-    table: League
-    ruler: Ruler | None
-
-    def __repr__(self) -> str:
-        return league_report.plain(self.table)
-
-    def __getitem__(self, label: str) -> dict[str, Multiplier]:
-        """The multipliers of the condition with this label, by what they count.
-
-        Raises:
-          UserError: there is no such condition.
-        """
-        found = {one.label: one for one in self.table.standings}
-        if label not in found:
-            names = list(found)
-            raise UserError(
-                f"{label}: no such condition{nearest(str(label), names)} (there are "
-                f"{'; '.join(names)})"
-            )
-        return {m.measure: m for m in found[label].multipliers}
-
-    @silent()
-    def draw(self, name: str = "forest") -> Figure:
-        """A figure of the league table, Matplotlib's: forest or points.
-
-        Raises:
-          UserError: there is no such figure, or these runs give nothing to draw in it.
-        """
-        from chinchilla_jax.scaling.report.plots import league as plots
-        from chinchilla_jax.scaling.report.plots import style
-
-        one_of("draw", name, ("forest", "points"))
-        with style.styled():
-            figure = (
-                plots.forest(self.table)
-                if name == "forest"
-                else plots.points(self.table, self.ruler)
-            )
-        if isinstance(figure, str):
-            raise UserError(f"{name}: these runs give nothing to draw: {figure}")
-        return figure
 
 
 def league(

@@ -13,6 +13,7 @@ from chinchilla_jax import program
 from chinchilla_jax.scaling import notebook
 from chinchilla_jax.scaling.laws.further import laws_named
 from tests.scaling.known import TRUE, grid
+from tests.scaling.ruler.laws import CASES, panel_of
 
 PARAMS, TOKENS, BUDGET = grid([1e18, 1e19, 1e20], 6, 4.0)
 TABLE = {"params": PARAMS, "tokens": TOKENS, "loss": TRUE.loss(PARAMS, TOKENS)}
@@ -202,3 +203,24 @@ def test_all_of_it_is_there_without_jax():
     )
     # One BLAS thread, said before NumPy is loaded: more change last digits and cost time.
     assert done.stdout.split() == ["1", "False", cj.__version__]
+
+
+def test_a_league_table_in_one_call():
+    rows = panel_of(CASES["kumar"])
+    found = cj.league(rows, bootstrap=100)
+    assert repr(found).startswith("technique ") and "kumar: a model of 1." in repr(found)
+    m = found["kumar"]["params"]
+    assert m.low < 0.696 < m.high
+    with pytest.raises(cj.UserError, match=r"kumer: no such condition; did you mean kumar\?"):
+        found["kumer"]
+    assert found.draw().axes and found.draw("points").axes
+    with pytest.raises(cj.UserError, match="expected forest or points"):
+        found.draw("forrest")
+    other = cj.league(rows, by="technique", baseline={"technique": "kumar"}, bootstrap=0)
+    assert other["dense"]["params"].value == pytest.approx(1 / m.value, rel=0.02)
+    with pytest.raises(cj.UserError, match="a dict is needed"):
+        cj.league(rows, baseline="dense")
+    refused = cj.league(panel_of(CASES["kumar"], budgets=1, sizes=8), bootstrap=0)
+    assert repr(refused).startswith("No multiplier can be stated")
+    with pytest.raises(cj.UserError, match=r"nothing to draw: .*one budget"):
+        refused.draw()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from chinchilla_jax.experiment import storage, tables
@@ -26,6 +27,7 @@ from chinchilla_jax.scaling.ruler.league import Ruler
 from chinchilla_jax.scaling.ruler.records import League, Multiplier, Stack, Standing, Trend
 from chinchilla_jax.scaling.table.runs import Runs
 
+_LISTED = 12  # sentences that the terminal shows
 _CHARGED = {
     "student": "of the student alone",
     "teacher_forward": "with the teacher's forward passes",
@@ -305,17 +307,23 @@ def terminal(found: Comparison, path: Path | str) -> str:
     league = found.league
     assert league is not None
     parts = []
+    first = {m.title for m in league.measures[:1]}
+    beside = stacks(league)
+    if beside is not None:  # in one measure; the page has them all
+        beside = replace(beside, rows=[row for row in beside.rows if row[1] in first])
     further = conditions.further_laws(found), choices(conditions.law_fits(found))
-    for table in (standings(league), stacks(league), *further):
+    for table in (standings(league), beside, *further):
         if table is not None and table.rows and not league.refusal:
             shown = table.without_empty_columns()
             parts.append(tables.table(shown.head, shown.rows))
-    parts.append("\n".join(answer(found)))
+    said = answer(found)
+    more = [f"and {len(said) - _LISTED} more: see the report"] * (len(said) > _LISTED)
+    parts.append("\n".join([*said[:_LISTED], *more]))
     if not league.refusal:
         parts.append(note(league))
-    said = [text for text in doubts(found) if text != league.refusal]
-    if said:
-        parts.append("\n".join(f"warning: {text}" for text in said))
+    doubted = [text for text in doubts(found) if text != league.refusal]
+    if doubted:
+        parts.append("\n".join(f"warning: {text}" for text in doubted))
     parts.append(listing.kinds_line(found.columns))
     parts.append(f"report: {path}")
     return "\n\n".join(parts)

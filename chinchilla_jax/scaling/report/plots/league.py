@@ -41,6 +41,8 @@ def forest(league: League) -> Figure | str:
         inside = [min(max(x, 1 / _WIDEST), _WIDEST) for x in (*ends, 0.8, 1.25)]
         low, high = style.padded(inside, 1.12)
         style.log_axis(ax.xaxis, low, high, numbers.ratio)
+        ticks = _ticks(low, high)
+        ax.set_xticks(ticks, [numbers.ratio(tick) for tick in ticks])
         ax.axvline(1.0, color=style.INK, lw=1.0, zorder=1)
         for i, (one, m) in enumerate(zip(shown, found, strict=True)):
             _interval(ax, len(shown) - 1 - i, m, low, high)
@@ -58,6 +60,12 @@ def forest(league: League) -> Figure | str:
         "how many times as much of it dense runs need for the same loss"
     )
     return figure
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """1 and a round number of times more and less: few, since a panel is narrow."""
+    step = next((s for s in (10.0, 5.0, 3.0, 2.0, 1.5, 1.2, 1.1) if s < max(high, 1 / low)), 1.05)
+    return [step**k for k in (-2, -1, 0, 1, 2) if low <= step**k <= high]
 
 
 def _interval(ax: Axes, y: int, m: Multiplier, low: float, high: float) -> None:

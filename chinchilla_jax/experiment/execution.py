@@ -1,8 +1,8 @@
 """How a run is carried out: on which devices, and what is logged and kept on the way."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from chinchilla_jax.experiment.schema import one_of, positive, require
+from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, one_of, positive, require
 
 SWITCHES = ("auto", "on", "off")
 
@@ -26,6 +26,8 @@ class Execution:
     async_checkpoints: str = "auto"  # written while training goes on; auto: on accelerators
     save_final: bool = True
     tensorboard: bool = False
+    # Of the electricity used, g of CO2 equivalents per kWh, as its supplier or a map of grids says.
+    grams_co2e_per_kwh: float | None = field(default=None, metadata=UNLESS_DEFAULT)
 
     def __post_init__(self) -> None:
         where = "execution"
@@ -41,3 +43,10 @@ class Execution:
         for name in ("data_parallel", "microbatch", "steps_per_dispatch"):
             value = getattr(self, name)
             require(value >= 0, f"{where}.{name}", value, "must be 0 (automatic) or more")
+        intensity = self.grams_co2e_per_kwh
+        require(
+            intensity is None or 0 <= intensity <= 5000,
+            f"{where}.grams_co2e_per_kwh",
+            intensity,
+            "must lie in [0, 5000] g of CO2 equivalents per kWh; coal is about 1000",
+        )

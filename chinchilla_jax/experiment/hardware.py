@@ -1,7 +1,8 @@
-"""Accelerators: what one device computes, holds and sends, from its maker's pages.
+"""Accelerators: what one device computes, holds, sends and draws, from its maker's pages.
 
-The one table behind a run's MFU (`training/devices.py`) and the plan's memory and step time
-(`experiment/estimate.py`). A device that is not in it has no figures, never guessed ones.
+The one table behind a run's MFU (`training/devices.py`), the plan's memory and step time
+(`experiment/estimate.py`) and the energy of a run that nobody measured (`experiment/energy.py`). A
+device that is not in it has no figures, never guessed ones.
 """
 
 import re
@@ -25,6 +26,7 @@ class Hardware:
     peak_flops: float  # dense bfloat16 FLOP/s
     memory: float  # bytes
     memory_bandwidth: float  # bytes/s
+    power: float | None  # W at most; None where its maker does not say
     fast: float  # NVLink or ICI, bytes/s
     fast_devices: int  # that share it
     slow: float  # the network beyond them, bytes/s
@@ -43,6 +45,7 @@ HARDWARE = (
         peak_flops=989e12,
         memory=141e9,
         memory_bandwidth=4.8e12,
+        power=700.0,
         fast=450e9,
         fast_devices=8,
         slow=50e9,
@@ -56,6 +59,7 @@ HARDWARE = (
         peak_flops=989e12,
         memory=80e9,
         memory_bandwidth=3.35e12,
+        power=700.0,
         fast=450e9,
         fast_devices=8,
         slow=50e9,
@@ -69,6 +73,7 @@ HARDWARE = (
         peak_flops=312e12,
         memory=80e9,
         memory_bandwidth=2.039e12,
+        power=400.0,
         fast=300e9,
         fast_devices=8,
         slow=25e9,
@@ -80,19 +85,21 @@ HARDWARE = (
         peak_flops=312e12,
         memory=40e9,
         memory_bandwidth=1.555e12,
+        power=400.0,
         fast=300e9,
         fast_devices=8,
         slow=25e9,
         source=f"NVIDIA A100 data sheet, SXM 40 GB; {_HGX}; DGX A100 user guide",
     ),
     Hardware(
-        # Six ICI links of 50 GB/s each way: Jouppi et al. 2023 (arXiv 2304.01433), Table 4. The
-        # page gives no figure for the network between pods; assumed as v5p's.
+        # Six ICI links of 50 GB/s each way, 192 W at most: Jouppi et al. 2023 (arXiv 2304.01433),
+        # Table 4. The page gives no figure for the network between pods; assumed as v5p's.
         name="v4",
         device_kind=r"TPU v4",
         peak_flops=275e12,
         memory=32 * 2**30,
         memory_bandwidth=1.2e12,
+        power=192.0,
         fast=300e9,
         fast_devices=4096,
         slow=6.25e9,
@@ -105,6 +112,7 @@ HARDWARE = (
         peak_flops=197e12,
         memory=16e9,
         memory_bandwidth=819e9,
+        power=None,
         fast=200e9,
         fast_devices=256,
         slow=3.125e9,
@@ -117,6 +125,7 @@ HARDWARE = (
         peak_flops=459e12,
         memory=95 * 2**30,
         memory_bandwidth=2.765e12,
+        power=None,
         fast=600e9,
         fast_devices=8960,
         slow=6.25e9,
@@ -129,6 +138,7 @@ HARDWARE = (
         peak_flops=918e12,
         memory=32e9,
         memory_bandwidth=1.6e12,
+        power=None,
         fast=400e9,
         fast_devices=256,
         slow=12.5e9,

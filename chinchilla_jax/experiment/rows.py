@@ -49,6 +49,12 @@ class Measured:
     tokens_per_second: float | None = None
     mfu: float | None = None  # where the device's peak is known
     input_share: float | None = None  # of the time, in which a device may have waited for input
+    joules_gpu: float | None = None  # counted, `experiment/energy.py`
+    joules_cpu: float | None = None
+    joules_memory: float | None = None
+    joules_estimated: float | None = None  # from stated power, where nothing was counted
+    energy_source: str | None = None  # measured, estimated
+    grams_co2e_per_kwh: float | None = None  # of the electricity, as the configuration states
     device_kind: str | None = None
     device_count: int | None = None
     unique_tokens: int | None = None  # of the text, that it was trained on

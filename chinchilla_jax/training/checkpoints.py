@@ -17,6 +17,7 @@ import jax
 from absl import logging
 
 from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.energy import UNKNOWN, Joules, added
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.training import distributed, verified
 from chinchilla_jax.training.transfers import unguarded
@@ -56,6 +57,7 @@ class Checkpoints:
         self._keep = max(keep, 2)
         self._meta = meta.copy()
         self._asynchronous = asynchronous
+        self.joules: Joules = UNKNOWN  # that the run had spent when what was restored was saved
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="record")
         self._unrecorded: Future[None] | None = None
 
@@ -65,11 +67,13 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def save(self, step: int, state: Any) -> None:
+    def save(self, step: int, state: Any, joules: Joules = UNKNOWN) -> None:
         """Saves the state after `step` updates; a step that is there already is left as it is.
 
         All or nothing: without its record, which is written last, a checkpoint does not count.
 
+        Args:
+          joules: that the run has spent so far in this process; those of all are added.
         Raises:
           ValueError: a later step is there, so that this one would never be found again.
           StorageError: it cannot be written; the checkpoints before it are as they were.
@@ -87,6 +91,7 @@ class Checkpoints:
             "step": step,
             "examples": step * self._meta["batch_size"],
             "meta": self._meta,
+            "joules": joules,
             "layout": {path: verified.layout(leaf) for path, leaf in leaves.items()},
         }
         digests = verified.partial_digests(leaves)
@@ -122,6 +127,7 @@ class Checkpoints:
                 damage = verified.damaged_leaf(record["leaves"], leaves)
             if not damage:
                 state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves.values())
+                self.joules = record.get("joules", UNKNOWN)
                 return state, step
             aside = distributed.on_writer(partial(self._put_aside, step))
             self._manager.reload()
@@ -168,10 +174,14 @@ class Checkpoints:
         # Threads of several processes talk here: under names of their own.
         names = distributed.agree(storage.files(folder), "files of a checkpoint")
         of_files = verified.file_digests(folder, distributed.part(names))
-        parts = distributed.collect((digests, of_files), "digests of a checkpoint")
+        part = (digests, of_files, record["joules"])
+        parts = distributed.collect(part, "parts of a checkpoint")
         if distributed.is_writer():
-            record["leaves"] = verified.add([leaves for leaves, _ in parts])
-            record["files"] = {name: digest for _, files in parts for name, digest in files.items()}
+            record["leaves"] = verified.add([leaves for leaves, *_ in parts])
+            record["files"] = {
+                name: digest for _, files, _ in parts for name, digest in files.items()
+            }
+            record["joules"] = added(*(joules for *_, joules in parts))
             record["seal"] = verified.seal(record)
             storage.write_text_atomic(folder / verified.RECORD, json.dumps(record))
 

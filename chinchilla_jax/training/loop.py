@@ -9,9 +9,11 @@ from typing import Any
 import jax
 
 from chinchilla_jax.data.store import Corpus
+from chinchilla_jax.experiment import energy
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.epochs import unique_tokens
 from chinchilla_jax.experiment.fingerprint import fingerprint
+from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.experiment.version import MODEL_VERSION
 from chinchilla_jax.training import devices, distributed, given, techniques
@@ -19,6 +21,7 @@ from chinchilla_jax.training.announce import announce
 from chinchilla_jax.training.batches import Batches
 from chinchilla_jax.training.checkpoints import Checkpoints, Meta
 from chinchilla_jax.training.compiled import Compiled, compiled_for
+from chinchilla_jax.training.energy import Meter, counters
 from chinchilla_jax.training.evaluation import evaluate
 from chinchilla_jax.training.heartbeat import Heartbeat
 from chinchilla_jax.training.initial import initial_state
@@ -68,7 +71,7 @@ def train(
     compiled = compiled_for(run)
     held_out = corpus.validation_windows(run.measurement.eval_windows, run.sequence_length)
     distributed.on_writer(lambda: directory.start(run))
-    started = time.perf_counter()
+    started, meter = time.perf_counter(), Meter(counters(compiled.mesh))
     meta: Meta = {
         "horizon": run.steps,
         "batch_size": run.batch_size,
@@ -96,12 +99,14 @@ def train(
         distributed.on_writer(lambda: directory.rewind_metrics(step))
         before = max((row.get("seconds") or 0.0 for row in directory.metrics()), default=0.0)
         log.info("%s: %s at step %d", run.run_id, "resumed" if restored else "begun", step)
+        if distributed.is_writer():  # once for all processes
+            meter.continue_from(checkpoints.joules if restored else energy.NOTHING)
         profiler.begin_at(step)
         writer = (
             MetricsWriter(run, directory, started - before) if distributed.is_writer() else None
         )
         loop = _Loop(run, compiled, Batches(run, corpus, compiled), checkpoints, writer, heartbeat,
-                     profiler, on_progress)  # fmt: skip
+                     profiler, on_progress, meter)  # fmt: skip
         state, reason = loop.advance(state, step, should_stop)
         measured: dict[str, Any] = loop.speed.columns(run, compiled.mesh) | {
             "unique_tokens": min(
@@ -126,8 +131,15 @@ def train(
             )
             measured["train_loss"] = float(fetch(state.smoothed_loss))
             if run.execution.save_final:
-                checkpoints.save(run.steps, given.without(state))
-    measured["wall_seconds"] = before + time.perf_counter() - started
+                checkpoints.save(run.steps, given.without(state), meter.joules())
+    seconds = before + time.perf_counter() - started
+    measured |= {"wall_seconds": seconds} | energy.columns(
+        energy.added(*distributed.gather(meter.joules())),
+        seconds,
+        compiled.mesh.size,
+        by_device_kind(measured["device_kind"]),
+        run.execution.grams_co2e_per_kwh,
+    )
     distributed.on_writer(
         lambda: directory.finish(run, "diverged" if reason else "done", reason, measured)
     )
@@ -163,6 +175,7 @@ class _Loop:
         heartbeat: Heartbeat,
         profiler: Profiler,
         on_progress: Callable[[int, float], None],
+        meter: Meter,
     ) -> None:
         self.speed = Speed()
         self._run = run
@@ -173,6 +186,7 @@ class _Loop:
         self._heartbeat = heartbeat
         self._profiler = profiler
         self._on_progress = on_progress
+        self._meter = meter
         self._saved = time.perf_counter()  # when, or when this process began
         self._ballot = distributed.Ballot(compiled.mesh)
 
@@ -226,6 +240,7 @@ class _Loop:
         values = {name: fetch(array)[:count] for name, array in unread.metrics.items()}
         now, loss = time.perf_counter(), float(values["loss"][-1])
         self.speed.read(count, now)
+        self._meter.update()
         if self._writer:
             self._writer.write(first, values, now, self.speed.steps_per_second or 0.0)
         self._heartbeat.beat(first + count, loss=loss)
@@ -248,6 +263,6 @@ class _Loop:
         self._heartbeat.doing("saving")
         if self._writer:
             self._writer.flush()
-        self._checkpoints.save(step, given.without(state))
+        self._checkpoints.save(step, given.without(state), self._meter.joules())
         self._saved = time.perf_counter()
         self._ballot = distributed.Ballot(self._compiled.mesh)  # without the votes that led to this

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 # What the same run measures otherwise each time, and on which code it was planned.
-TIMES = {"wall_seconds", "tokens_per_second", "mfu", "input_share", "config_fingerprint"}
+TIMES = {"wall_seconds", "tokens_per_second", "mfu", "input_share", "joules_gpu", "joules_cpu",
+         "joules_memory", "joules_estimated", "config_fingerprint"}  # fmt: skip
 SHOWN = 12
 
 

@@ -36,8 +36,9 @@ OF_VERSION_1 = {
 }
 MEASURED = (
     "loss", "loss_se", "bits_per_byte", "train_loss", "wall_seconds", "tokens_per_second", "mfu",
-    "input_share", "device_kind", "device_count", "unique_tokens", "data_fingerprint",
-    "tokenizer_fingerprint", "status", "reason",
+    "input_share", "joules_gpu", "joules_cpu", "joules_memory", "joules_estimated",
+    "energy_source", "grams_co2e_per_kwh", "device_kind", "device_count", "unique_tokens",
+    "data_fingerprint", "tokenizer_fingerprint", "status", "reason",
 )  # fmt: skip
 
 

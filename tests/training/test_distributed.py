@@ -20,9 +20,10 @@ from chinchilla_jax.experiment.config import DataConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import RunDirectory, collect, run_directory
 from chinchilla_jax.experiment.schema import to_json
-from chinchilla_jax.training import distributed
+from chinchilla_jax.training import distributed, loop
 from chinchilla_jax.training.loop import train
 from tests.conftest import write_sentences
+from tests.training.child import Once
 from tests.training.helpers import small_run, with_training
 
 CHILD = Path(__file__).with_name("child.py")
@@ -163,6 +164,7 @@ def test_processes_train_as_one(processes, mesh, the_run, alone, tmp_path):
     assert result["loss"] == pytest.approx(row["loss"], rel=1e-5)
     assert result["loss_se"] == pytest.approx(row["loss_se"], rel=1e-5)
     assert result["device_count"] == 8
+    assert result["joules_cpu"] == 1.5 * processes and result["joules_gpu"] is None
     # Rows: devices of a process that share a row, along the tensor axis, read it once.
     batch_parts, tensor = mesh[0] * mesh[1], mesh[2]
     devices = np.arange(8).reshape(batch_parts, tensor)
@@ -206,12 +208,14 @@ def stopped(the_run, tmp_path_factory):
 
 
 def test_after_sigterm_to_one_of_two_a_single_process_continues(
-    stopped, the_run, alone, corpus, tmp_path
+    stopped, the_run, alone, corpus, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(loop, "counters", lambda mesh: [Once()])
     run, folder = stopped
     shutil.copytree(folder, tmp_path / "work")
     directory = run_directory(tmp_path / "work", run.run_id)
-    assert train(the_run, corpus, directory)["status"] == "done"
+    row = train(the_run, corpus, directory)
+    assert row["status"] == "done" and row["joules_cpu"] == 3 * 1.5
     np.testing.assert_allclose(curve(directory), alone[1], rtol=1e-4)
 
 
@@ -225,6 +229,7 @@ def test_after_sigterm_to_one_of_two_four_processes_continue(stopped, alone, tmp
         ends = job.end()
     assert [status for status, _, _ in ends] == [0] * 4, ends
     directory = run_directory(tmp_path / "work", run.run_id)
+    assert directory.result()["joules_cpu"] == 6 * 1.5
     np.testing.assert_allclose(curve(directory), alone[1], rtol=1e-4)
 
 

@@ -18,7 +18,7 @@ from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.loop import Interrupted, train
 from tests.training.helpers import small_run, with_training
 
-TIMES = {"wall_seconds", "tokens_per_second", "input_share"}
+TIMES = {"wall_seconds", "tokens_per_second", "input_share", "joules_cpu", "joules_memory"}
 
 
 def numbers(row):

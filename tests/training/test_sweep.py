@@ -28,7 +28,7 @@ from chinchilla_jax.training.sweep import _blame, freeze_plan, select
 from tests.command import call
 from tests.conftest import QUICK_TO_COMPILE, write_sentences
 
-TIMES = {"wall_seconds", "tokens_per_second", "input_share"}
+TIMES = {"wall_seconds", "tokens_per_second", "input_share", "joules_cpu", "joules_memory"}
 CONFIG = """
 from chinchilla_jax.experiment.config import *
 def get_config():

@@ -52,7 +52,7 @@ else
   export JAX_DISABLE_MOST_OPTIMIZATIONS=1 # compiling is most of it
   default=(correctness throughput-tiny cells techniques)
   device=(--device=cpu --threads=1 --seconds=0.2 --turns=1)
-  cells=(--platform=cpu --size=tiny --cells 1 2 --seconds=0.2 --turns=1) patience=5
+  cells=(--platform=cpu --size=tiny --cells 1 2 --seconds=0.2 --turns=1) patience=10
   techniques=(--width=16 --batch=2 --sequence=16 --steps=20)
 fi
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gpu_correctness import Check, Device, Sizes, attempted, compared
+from gpu_correctness import Check, attempted, compared, losses_compared
+from gpu_device import Device, Sizes, Steps
 from gpu_profile import kind_of
 from gpu_report import bars, lines, read
 from peers import run_of
@@ -215,13 +216,22 @@ def test_a_profile_tells_kernels_by_what_they_do():
 
 def test_checks_know_what_is_not_the_same():
     a = np.array([2.0, 4.0])
-    assert compared("", a, a, 0.0).met
-    check = compared("", a, a * [1, 1.01], 1e-2)
+    assert losses_compared("", a, a, 0.0).met
+    check = losses_compared("", a, a * [1, 1.01], 1e-2)
     assert check.error == pytest.approx(0.01 / 1.01) and check.met
-    assert not compared("", a, a * [1, 1.02], 1e-2).met
-    assert not compared("", a * np.nan, a, 1e-2).met
-    assert compared("", a, a[:1], 1e-2).reason == "2 losses against 1"
-    died = compared("", "the process ended with status -11", a, 1e-2)
+    assert not losses_compared("", a, a * [1, 1.02], 1e-2).met
+    assert not losses_compared("", a * np.nan, a, 1e-2).met
+    assert losses_compared("", a, a[:1], 1e-2).reason == "2 losses against 1"
+
+    one = Steps(a, a, {"query": a, "key": a})
+    other = Steps(a * 1.001, np.zeros(0), {"query": a, "key": a * [1, 1.1]})
+    assert [(c.name, c.met) for c in compared("", one, one, (0.0, 0.0))] == [
+        (": losses", True), (": evaluation", True), (": gradients", True)
+    ]  # fmt: skip
+    losses, gradients = compared("", other, one, (1e-2, 1e-2))
+    assert losses.met and not gradients.met and "key" in gradients.reason
+    assert gradients.error == pytest.approx(0.4 / 20**0.5)
+    (died,) = compared("", one, "the process ended with status -11", (1e-2, 1e-2))
     assert died.error is None and not died.met and died.reason.endswith("-11")
 
     def ends():
@@ -261,7 +271,7 @@ def test_all_of_it_on_a_cpu(tmp_path):
     )  # fmt: skip
     results = read(tmp_path)
     checks = results["correctness"]["checks"]
-    assert len(checks) == 31 and all(check["met"] for check in checks), done.stdout
+    assert len(checks) == 53 and all(check["met"] for check in checks), done.stdout
     assert set(results["cells"]["rates"]) == {"1", "2"}
     assert "sparsity" in (tmp_path / "techniques.txt").read_text(), done.stdout
     assert results["profile"]["kinds"]["products"] > 0

@@ -20,7 +20,7 @@ from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.further import laws_named
 from chinchilla_jax.scaling.laws.published import laws_to_show
 from chinchilla_jax.scaling.report import write as report
-from chinchilla_jax.scaling.report.evaluation import Request, evaluated, opposed
+from chinchilla_jax.scaling.report.evaluation import Request, evaluated, opposed, settled
 from chinchilla_jax.scaling.ruler.measures import CHARGES
 from chinchilla_jax.scaling.ruler.panel import BY
 from chinchilla_jax.scaling.ruler.sides import sides
@@ -39,7 +39,8 @@ _BY = flags.DEFINE_list(
     "by",
     [],
     "Columns whose values are fitted each by itself, side by side: optimizer,precision. "
-    f"{BY}: the league table of all techniques, measured by the dense runs.",
+    f"{BY}: the league table of all techniques, measured by the dense runs; where they "
+    "alone tell runs apart the default.",
 )
 _COMPARE = flags.DEFINE_list(
     "compare", [], "Two conditions (optimizer=adamw,optimizer=muon) or tables (a.csv,b.csv): what "
@@ -76,7 +77,7 @@ def main(_: list[str]) -> None:
         both = sides(_COMPARE.value, _RUNS.value, functools.partial(_read, derived=True))
         print(opposed(both, asked, report.writable(_folder())))
     else:
-        runs = _read(_RUNS.value, asked.derived)
+        runs, asked = settled(functools.partial(_read, _RUNS.value), asked)
         print(evaluated(runs, asked, report.writable(_folder())))
 
 

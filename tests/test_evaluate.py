@@ -199,6 +199,29 @@ def test_by_technique_is_the_league_table(techniques, tmp_path):
     )
 
 
+def test_where_techniques_alone_tell_runs_apart_the_league_table_is_the_default(
+    techniques, tmp_path
+):
+    with techniques.open() as file:
+        rows = list(csv.DictReader(file))
+    names = {"dense": "0", "kumar": "0.5"}
+    ours = [
+        row | {"sparsity_level": names[row["technique"]]}
+        for row in rows
+        if row["technique"] in names
+    ]
+    table = tmp_path / "ours.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(
+            file, [n for n in ours[0] if n != "technique"], extrasaction="ignore"
+        )
+        writer.writeheader()
+        writer.writerows(ours)
+    flags = (f"--runs={table}", f"--out={tmp_path / 'out'}", "--bootstrap=50", "--nofigures")
+    assert "\n50 % sparse: a model of " in call("evaluate", *flags).stdout
+    assert "sparsity_level=0.5: for" in call("evaluate", *flags, "--by=sparsity_level").stdout
+
+
 def test_a_league_table_that_cannot_be_is_one_line(several, tmp_path):
     flags = (f"--runs={several}", f"--out={tmp_path}", "--bootstrap=0", "--nofigures")
     for arguments, words in (

@@ -3,8 +3,8 @@ against each other; each returns what the terminal shows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chinchilla_jax.experiment.errors import UserError
@@ -13,7 +13,7 @@ from chinchilla_jax.scaling.comparison import compare, oppose, rank
 from chinchilla_jax.scaling.laws.further import of_derived_rows
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import comparison, league, write
-from chinchilla_jax.scaling.ruler.panel import BY
+from chinchilla_jax.scaling.ruler.panel import BY, is_panel
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import Condition, conditions
 from chinchilla_jax.scaling.table.runs import Runs
@@ -41,6 +41,18 @@ class Request:
     def derived(self) -> bool:
         """Whether rows that techniques derive from runs are asked for."""
         return self.ranked or of_derived_rows(self.laws)
+
+
+def settled(read: Callable[[bool], Runs], asked: Request) -> tuple[Runs, Request]:
+    """The runs, and what is asked of them: where nothing is, of a panel its league table.
+
+    Args:
+      read: reads them, with the rows that techniques derive from runs or without.
+    """
+    runs = read(asked.derived)
+    if asked.by or asked.ranked or not is_panel(runs):
+        return runs, asked
+    return read(True), replace(asked, by=[BY])
 
 
 def evaluated(runs: Runs, asked: Request, out: Path) -> str:

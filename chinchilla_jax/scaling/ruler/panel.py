@@ -61,6 +61,19 @@ def panel(runs: Runs, by: Sequence[str] = (), baseline: Mapping[str, str] | None
     return Panel(runs, tuple(by), Condition(dense[0].values, dense[0].runs.best()), others)
 
 
+def is_panel(runs: Runs) -> bool:
+    """Whether techniques are all that tells the conditions of a table apart, and one is dense."""
+    off = techniques.dense_columns()
+    by = [name for name in off if name in runs.labels]
+    names = table.distinguishing(runs, by)
+    dense = {name: label(off[name]) for name in names if name in off}
+    return (
+        bool(names)
+        and len(dense) == len(names)
+        and any(dict(one.values) == dense for one in conditions(runs, by))
+    )
+
+
 def _columns(runs: Runs) -> list[str]:
     if BY in runs.labels:
         return [BY]

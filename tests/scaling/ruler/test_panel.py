@@ -7,7 +7,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.ruler.league import league
 from chinchilla_jax.scaling.ruler.measures import charged
 from chinchilla_jax.scaling.ruler.pairs import pairs
-from chinchilla_jax.scaling.ruler.panel import panel
+from chinchilla_jax.scaling.ruler.panel import is_panel, panel
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.ruler.laws import CASES, kumar, panel_of
@@ -60,6 +60,21 @@ def test_runs_that_differ_in_something_else_are_refused():
     rows = [row | {"optimizer": o} for row in [*DENSE, *under("half", 0.5)] for o in ("adamw", "x")]
     with pytest.raises(UserError, match="also differ in column optimizer"):
         panel(read_runs(rows))
+
+
+def test_techniques_and_dense_runs_alone_make_a_panel():
+    def rows(technique, **columns):
+        found = by_columns(under(technique, 0.8)) if technique else by_columns(DENSE)
+        plain = [{k: v for k, v in row.items() if k not in ("sparsity", "bits")} for row in found]
+        return [row | columns for row in plain]
+
+    dense, sparse = rows("", sparsity_level=0.0), rows("sparsity=0.5", sparsity_level=0.5)
+    sparser = rows("sparsity=0.5", sparsity_level=0.75)
+    assert is_panel(read_runs([*dense, *sparse]))
+    assert not is_panel(read_runs(dense))
+    assert not is_panel(read_runs([*sparse, *sparser]))
+    by_optimizer = [row | {"optimizer": o} for row in [*dense, *sparse] for o in ("adamw", "lion")]
+    assert not is_panel(read_runs(by_optimizer))
 
 
 def test_a_stack_stands_beside_the_product_of_its_parts():

@@ -1,13 +1,16 @@
 """Every experiment in configs/: it loads, it plans, and the plan is what its docstring says."""
 
 import ast
+import dataclasses
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from chinchilla_jax import techniques
 from chinchilla_jax.experiment import grid, recipe
+from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.loading import load_experiment
 from chinchilla_jax.scaling.laws.published import law_named
 
@@ -29,7 +32,11 @@ def test_it_plans_and_says_how_to_run_it(name):
     cells = planned(name)
     assert {cell.run.budget for cell in cells} == set(experiment.budgets)
     for cell in cells:
-        assert cell.flops == pytest.approx(cell.run.budget, rel=grid.BUDGET_TOLERANCE)
+        passes = ledger(cell.run).training  # a budget buys those of the trained model
+        flops = passes["forward"] + passes["backward"]
+        if cell.run.flops_convention != "matmul":
+            flops = cell.flops
+        assert flops == pytest.approx(cell.run.budget, rel=grid.BUDGET_TOLERANCE)
 
 
 def by_budget(cells):
@@ -125,3 +132,38 @@ def test_table_a9_keeps_the_proportions_of_the_table():
     assert shapes[0].depth == table[0].depth == 8
     proportions = {(s.depth, s.heads, s.ff_size / s.width) for s in table}
     assert {(s.depth, s.heads, s.ff_size / s.width) for s in shapes} <= proportions
+
+
+@pytest.mark.parametrize(("name", "flops"), [("techniques", 1.02e14), ("techniques_gpu", 3.4e19)])
+class TestPanel:
+    """Settings of techniques beside the dense runs that measure them."""
+
+    def test_every_run_has_a_dense_one_of_its_size_tokens_text_and_seed(self, name, flops):
+        cells = planned(name)
+        plain = {
+            (c.run.model, c.run.batch_size, c.run.steps, c.run.seed, c.run.data)
+            for c in cells
+            if not technique_of(c)
+        }
+        found = {}
+        for cell in cells:
+            run = cell.run
+            if technique_of(cell):
+                found.setdefault(technique_of(cell), []).append(run.seed)
+                assert (run.model, run.batch_size, run.steps, run.seed, run.data) in plain
+        assert len(found) == 7 and all(len(set(seeds)) == 2 for seeds in found.values())
+        assert len({len(seeds) for seeds in found.values()}) == 1
+        stacks = [techniques for techniques in found if len(techniques) > 1]
+        assert len(stacks) == 2
+        assert all((part,) in found for stack in stacks for part in stack)
+
+    def test_the_flops_are_those_of_the_docstring(self, name, flops):
+        assert sum(cell.flops for cell in planned(name)) == pytest.approx(flops, rel=0.01)
+        assert f"{flops:g}".replace("+", "") in (FOLDER / f"{name}.py").read_text()
+
+
+def technique_of(cell):
+    """Its techniques with their settings; what is measured after training is none."""
+    quantisation = dataclasses.replace(cell.run.techniques.quantisation, after=())
+    on = techniques.active(dataclasses.replace(cell.run.techniques, quantisation=quantisation))
+    return tuple((technique.name, config) for technique, config in on)

@@ -1,4 +1,4 @@
-"""What the five programs share: flags, overrides, and errors told in one line."""
+"""What the six programs share: flags, overrides, and errors told in one line."""
 
 import logging
 import math

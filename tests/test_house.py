@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "chinchilla_jax"
-PROGRAMS = ("plan", "sweep", "train", "evaluate", "forecast")
+PROGRAMS = ("plan", "sweep", "train", "measure", "evaluate", "forecast")
 MAY_IMPORT = {
     "experiment": {"techniques"},
     "techniques": {"experiment"},

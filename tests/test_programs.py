@@ -34,6 +34,12 @@ def process(program, *arguments):
         ("plan", (QUICKSTART, "--config.ladder.widths=13"), ("13", "even")),
         ("sweep", (QUICKSTART,), ("--workdir", "required")),
         ("sweep", ("--workdir=/nonexistent/w",), ("--config",)),
+        ("measure", ("--workdir=/nonexistent/w",), ("--config",)),
+        (
+            "measure",
+            ("--workdir=w", QUICKSTART, "--config.techniques.quantisation.after=0"),
+            ("techniques.quantisation.after = 0.0: expected 1 to 8",),
+        ),
         ("sweep", (QUICKSTART, "--workdir="), ("empty", "write .")),
         ("plan", ("--config=configs",), ("is a folder", "quickstart.py")),
         ("train", ("--workdir=w", "--cell=a"), ("error: --cell=a: expected a whole number",)),
@@ -58,7 +64,7 @@ def test_a_mistake_is_one_line_and_status_2(program, arguments, words):
         assert word in done.stderr
 
 
-@pytest.mark.parametrize("program", ["plan", "sweep", "train", "evaluate", "forecast"])
+@pytest.mark.parametrize("program", ["plan", "sweep", "train", "measure", "evaluate", "forecast"])
 def test_help_tells_what_it_does_and_every_flag(program):
     done = process(program, "--help")
     assert f"python -m chinchilla_jax.{program}" in done.stdout

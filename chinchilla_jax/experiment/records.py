@@ -157,6 +157,12 @@ class RunDirectory:
         result = row_of(run) | _finite(measured) | {"status": status, "reason": reason}
         write_text_atomic(self.path / "result.json", _json_text(result))
 
+    def amend(self, measured: Mapping[str, Any]) -> None:
+        """Adds to `result.json` of a run that is over what was measured of it later."""
+        result = self.result()
+        assert result is not None, self.path
+        write_text_atomic(self.path / "result.json", _json_text(result | _finite(measured)))
+
     def fail(self, reason: str) -> None:
         """Notes why an attempt failed; the next one tries again."""
         write_text_atomic(self.path / "failure.json", _json_text({"reason": reason}))

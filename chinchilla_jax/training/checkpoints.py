@@ -16,9 +16,13 @@ from typing import Any, TypedDict, TypeVar
 import jax
 from absl import logging
 
+from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.energy import UNKNOWN, Joules, added
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.fingerprint import fingerprint
+from chinchilla_jax.experiment.version import MODEL_VERSION
 from chinchilla_jax.training import distributed, verified
 from chinchilla_jax.training.transfers import unguarded
 
@@ -34,6 +38,18 @@ class Meta(TypedDict):
     tokenizer: str  # fingerprint
     model_version: int  # `experiment.version.MODEL_VERSION`
     fingerprint: str  # of the configuration
+
+
+def meta(run: RunConfig, corpus: Corpus) -> Meta:
+    """Of a run on its text."""
+    return {
+        "horizon": run.steps,
+        "batch_size": run.batch_size,
+        "data": corpus.data_fingerprint,
+        "tokenizer": corpus.tokenizer_fingerprint,
+        "model_version": MODEL_VERSION,
+        "fingerprint": fingerprint(run),
+    }
 
 
 class Checkpoints:

@@ -1,12 +1,15 @@
 """Loss on the held-out windows of an experiment, with its standard error."""
 
 import math
+from typing import Any
 
 import numpy as np
 from jax.sharding import NamedSharding
 
-from chinchilla_jax.training import sharding, transfers
+from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.training import sharding, techniques, transfers
 from chinchilla_jax.training.compiled import Compiled
+from chinchilla_jax.training.sources import Sources
 from chinchilla_jax.training.step import TrainState
 
 BATCH = 32  # windows at once
@@ -41,3 +44,24 @@ def evaluate(
         "loss_se": float(nats.std(ddof=1) / math.sqrt(len(nats))) if len(nats) > 1 else None,
         "bits_per_byte": loss / math.log(2) * windows[:, 1:].size / predicted_bytes,
     }
+
+
+def at_end(
+    run: RunConfig,
+    compiled: Compiled,
+    state: TrainState,
+    held_out: tuple[np.ndarray, int],
+    sources: Sources,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Columns of a run that has ended: of its own state, and what its techniques measure.
+
+    Args:
+      held_out: what `evaluate` takes.
+    """
+
+    def evaluated(other: TrainState) -> dict[str, float | None]:
+        return evaluate(compiled, other, *held_out)
+
+    outcomes = evaluated(state)
+    known = techniques.Evaluate(evaluated, outcomes, compiled.method, sources)
+    return outcomes, techniques.measured(run, state, known)

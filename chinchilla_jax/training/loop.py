@@ -12,17 +12,15 @@ from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment import energy
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.epochs import unique_tokens
-from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.experiment.records import RunDirectory
-from chinchilla_jax.experiment.version import MODEL_VERSION
 from chinchilla_jax.training import devices, distributed, given, techniques
 from chinchilla_jax.training.announce import announce
 from chinchilla_jax.training.batches import Batches
-from chinchilla_jax.training.checkpoints import Checkpoints, Meta
+from chinchilla_jax.training.checkpoints import Checkpoints, meta
 from chinchilla_jax.training.compiled import Compiled, compiled_for
 from chinchilla_jax.training.energy import Meter, counters
-from chinchilla_jax.training.evaluation import evaluate
+from chinchilla_jax.training.evaluation import at_end
 from chinchilla_jax.training.heartbeat import Heartbeat
 from chinchilla_jax.training.initial import initial_state
 from chinchilla_jax.training.metrics import MetricsWriter, divergence
@@ -72,21 +70,13 @@ def train(
     held_out = corpus.validation_windows(run.measurement.eval_windows, run.sequence_length)
     distributed.on_writer(lambda: directory.start(run))
     started, meter = time.perf_counter(), Meter(counters(compiled.mesh))
-    meta: Meta = {
-        "horizon": run.steps,
-        "batch_size": run.batch_size,
-        "data": corpus.data_fingerprint,
-        "tokenizer": corpus.tokenizer_fingerprint,
-        "model_version": MODEL_VERSION,
-        "fingerprint": fingerprint(run),
-    }
     with (
         guards(),
         jax.set_mesh(compiled.mesh),
         Checkpoints(
             directory.checkpoints,
             run.execution.keep_checkpoints,
-            meta,
+            meta(run, corpus),
             devices.async_checkpoints(run.execution),
         ) as checkpoints,
         Heartbeat(run, directory if distributed.is_writer() else None) as heartbeat,
@@ -117,18 +107,8 @@ def train(
         }
         if not reason:
             heartbeat.doing("evaluating")
-            outcomes = evaluate(compiled, state, *held_out)
-            measured |= outcomes
-            measured |= techniques.measured(
-                run,
-                state,
-                techniques.Evaluate(
-                    lambda other: evaluate(compiled, other, *held_out),
-                    outcomes,
-                    compiled.method,
-                    sources,
-                ),
-            )
+            outcomes, more = at_end(run, compiled, state, held_out, sources)
+            measured |= outcomes | more
             measured["train_loss"] = float(fetch(state.smoothed_loss))
             if run.execution.save_final:
                 checkpoints.save(run.steps, given.without(state), meter.joules())

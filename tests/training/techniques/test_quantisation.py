@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.parameters import PARAMETERS, shape
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.techniques import Techniques, derived
@@ -18,12 +20,11 @@ from chinchilla_jax.techniques.quantisation import (
     levels,
 )
 from chinchilla_jax.techniques.sparsity import Sparsity
-from chinchilla_jax.training import sharding
+from chinchilla_jax.training import sharding, sources, techniques
 from chinchilla_jax.training.compiled import compiled_for
-from chinchilla_jax.training.evaluation import evaluate
+from chinchilla_jax.training.evaluation import at_end
 from chinchilla_jax.training.initial import initial_state
 from chinchilla_jax.training.loop import train
-from chinchilla_jax.training.techniques import measured
 from chinchilla_jax.training.techniques.quantisation import (
     codes_and_scales,
     grids,
@@ -226,9 +227,8 @@ def test_what_is_measured_is_what_training_with_so_many_bits_evaluates(text_corp
         compiled = compiled_for(run)
         with jax.set_mesh(compiled.mesh):
             state = initial_state(compiled.method, compiled.shardings, 0)
-            by_state = functools.partial(evaluate, compiled)
-            found = measured(run, state, lambda other, of=by_state: of(other, *windows))
-            losses.append(found.get("loss_after_b3", by_state(state, *windows)["loss"]))
+            outcomes, found = at_end(run, compiled, state, windows, {})
+            losses.append(found.get("loss_after_b3", outcomes["loss"]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
@@ -248,3 +248,14 @@ def test_sparse_weights_of_few_bits_keep_their_zeros(text_corpus):
     assert np.mean(np.asarray(kept) == 0) == 0.75
     np.testing.assert_array_equal(np.asarray(few) == 0, np.asarray(kept) == 0)
     assert np.any(np.asarray(few) != np.asarray(kept))
+
+
+def test_a_teacher_may_be_measured_in_few_bits_but_not_trained_so(monkeypatch):
+    def needing(run):
+        source = types.SimpleNamespace(run=run, other=types.SimpleNamespace(run="teacher"))
+        monkeypatch.setattr(sources, "opened", lambda *_: {"teacher": source})
+        return techniques.sources_of(small_run(), None, None)
+
+    assert needing(run_with(after=(4,)))["teacher"].run.techniques.quantisation.after == (4,)
+    with pytest.raises(UserError, match=r"computes with other weights .*techniques\.quantisation"):
+        needing(run_with(bits=4))

@@ -1,0 +1,41 @@
+"""Measures finished runs anew, as techniques do at the end of a run; nothing is trained.
+
+    python -m chinchilla_jax.measure --config=configs/quickstart.py --workdir=runs/quickstart \
+        --config.techniques.quantisation.after=8,4,3
+
+What is measured at the end of a run decides no number of it, so a plan may come to ask for it when
+runs are done. A program by itself: it is one process with JAX, and a sweep's leaves the devices to
+its workers.
+
+Exit status: 0 all that is done is measured; 1 some was left out; 2 a mistake in the call.
+"""
+
+import sys
+
+from absl import flags
+
+from chinchilla_jax import program
+from chinchilla_jax.experiment import storage
+from chinchilla_jax.training import sweep
+
+_CONFIG = program.define_config(required=False)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the plan and the runs.", required=True)
+_CELLS = flags.DEFINE_string("cells", "", "Which cells, as sweep takes them. Default: all.")
+
+
+def main(_: list[str]) -> None:
+    workdir = storage.path(_WORKDIR.value)
+    asked = program.experiment_to_plan(_CONFIG.value, workdir)
+    experiment, planned = sweep.opened_plan(asked, workdir)
+    cells = sweep.select(planned, _CELLS.value, experiment.order)
+    from chinchilla_jax.training.measure import measure  # after the mistakes that need no JAX
+
+    left = measure(workdir, cells)
+    for run_id, reason in left.items():
+        print(f"{run_id}: not measured: it {reason}", file=sys.stderr)
+    print(f"results: {workdir / 'results.csv'}")
+    sys.exit(1 if left else 0)
+
+
+if __name__ == "__main__":
+    program.run(main)

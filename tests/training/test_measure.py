@@ -1,0 +1,92 @@
+"""Finished runs measured by their last checkpoint: as at their end, and nothing else of them."""
+
+import dataclasses
+import shutil
+
+import pytest
+
+from chinchilla_jax.data.store import open_corpus
+from chinchilla_jax.experiment.config import (
+    DataConfig,
+    Experiment,
+    LadderConfig,
+    Measurement,
+)
+from chinchilla_jax.experiment.execution import Execution
+from chinchilla_jax.experiment.loading import cache_folder
+from chinchilla_jax.experiment.records import collect, run_directory
+from chinchilla_jax.techniques import Techniques, derived
+from chinchilla_jax.techniques.quantisation import Quantisation
+from chinchilla_jax.training.loop import train
+from chinchilla_jax.training.measure import measure
+from chinchilla_jax.training.sweep import freeze_plan
+from tests.conftest import write_sentences
+from tests.training.test_loop import numbers
+
+AFTER = Techniques(quantisation=Quantisation(after=(8, 3), after_groups=(0, 4)))
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "text").mkdir()
+    write_sentences(folder / "text")
+    return Experiment(
+        name="t",
+        budgets=(2e8,),
+        ladder=LadderConfig(
+            widths=(8, 12, 16), sizes_per_budget=(0,), min_tokens_per_param=0.01, min_steps=1
+        ),
+        data=DataConfig(
+            builder="local_text",
+            path=str(folder / "text"),
+            validation_fraction=0.2,
+            cache=str(folder / "cache"),
+        ),
+        measurement=Measurement(eval_windows=16),
+        execution=Execution(data_parallel=1),
+    )
+
+
+def trained(experiment, workdir, cells):
+    corpus = open_corpus(experiment.data, cache_folder(experiment.data.cache))
+    for cell in cells:
+        train(cell.run, corpus, run_directory(workdir, cell.run.run_id))
+    return {row["run_id"]: row for row in collect(workdir)}
+
+
+def test_a_finished_run_is_measured_as_at_its_end(experiment, tmp_path):
+    """Of three: one measured at its end, one later, one that is not done yet."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    asked = dataclasses.replace(experiment, techniques=AFTER)
+    rows = trained(experiment, before, freeze_plan(experiment, before)[:2])
+    expected = trained(asked, after, freeze_plan(asked, after)[:2])
+    seen = []
+    assert measure(before, freeze_plan(asked, before), seen.append) == {}
+    assert seen == [0, 1, 2, 3]
+    found = {row["run_id"]: row for row in collect(before)}
+    for name, row in expected.items():
+        assert numbers(found[name]) == numbers(row)
+        assert found[name]["wall_seconds"] == rows[name]["wall_seconds"]
+    assert len(derived(found.values())) == 8
+    assert "loss_after_b3g4" in (before / "results.csv").read_text()
+    assert [row["status"] for row in found.values()] == ["done", "done", "missing"]
+
+
+def test_a_run_without_its_last_checkpoint_is_left_out_with_the_reason(experiment, tmp_path):
+    rows = trained(experiment, tmp_path, freeze_plan(experiment, tmp_path)[:1])
+    (name,) = [name for name, row in rows.items() if row["status"] == "done"]
+    shutil.rmtree(run_directory(tmp_path, name).checkpoints)
+    asked = dataclasses.replace(experiment, techniques=AFTER)
+    assert measure(tmp_path, freeze_plan(asked, tmp_path)) == {
+        name: "has no checkpoint of its end (execution.save_final)"
+    }
+    assert not derived(collect(tmp_path))
+
+
+def test_nothing_is_done_where_nothing_is_asked(experiment, tmp_path):
+    cells = freeze_plan(experiment, tmp_path)
+    rows = trained(experiment, tmp_path, cells[:1])
+    shutil.rmtree(run_directory(tmp_path, cells[0].run.run_id).checkpoints)
+    assert measure(tmp_path, cells) == {}
+    assert collect(tmp_path) == list(rows.values())

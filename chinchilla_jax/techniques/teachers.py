@@ -1,4 +1,4 @@
-"""Laws of distillation: the loss of a student from its size, its tokens and the loss of its teacher.
+"""Laws of distillation: a student's loss from its size, its tokens and the loss of its teacher.
 
 Busbridge et al. 2025 (arXiv 2502.08606): a teacher enters only by its loss L_T. A better one helps
 until it is so much better than the student can be that it hurts: the capacity gap, a bend where L_T

@@ -23,14 +23,21 @@ from peers import DISPATCH, windows
 from chinchilla_jax.experiment import config, recipe
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.ledger import ledger
+from chinchilla_jax.experiment.needs import other_run
 from chinchilla_jax.techniques import Techniques
+from chinchilla_jax.techniques.distillation import Distillation
 from chinchilla_jax.techniques.quantisation import Quantisation
 from chinchilla_jax.techniques.sparsity import Sparsity
 from chinchilla_jax.training import techniques
 from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.initial import initial_state
+from chinchilla_jax.training.transfers import place
 
-# By name: the technique of a run, which may have to train something for it first.
+# Teachers by name: how many times as wide as the student. What they say takes the same time before
+# they are trained.
+TEACHERS = {"as large": 1, "twice as wide": 2}
+
+# By name: the technique of a run.
 SETTINGS: dict[str, Callable[[config.RunConfig], Techniques]] = {
     "the same again": lambda run: Techniques(),
     "sparsity .5": lambda run: Techniques(sparsity=Sparsity(level=0.5)),
@@ -41,6 +48,10 @@ SETTINGS: dict[str, Callable[[config.RunConfig], Techniques]] = {
     ),
     "quantisation 4": lambda run: Techniques(quantisation=Quantisation(bits=4.0)),
     "quantisation 1.58": lambda run: Techniques(quantisation=Quantisation(bits=1.58)),
+    "distillation, as large": lambda run: Techniques(distillation=Distillation(teacher="as large")),
+    "distillation, twice as wide": lambda run: Techniques(
+        distillation=Distillation(teacher="twice as wide")
+    ),
 }
 
 
@@ -62,6 +73,27 @@ def run_of(arguments: argparse.Namespace) -> config.RunConfig:
     )
 
 
+def with_teacher(run: config.RunConfig) -> config.RunConfig:
+    """The run, knowing its teacher where it has one."""
+    name = run.techniques.distillation.teacher
+    if not name:
+        return run
+    rules = config.RecipeConfig(definition=run.model.definition)
+    model = recipe.shape_for_width(TEACHERS[name] * run.model.width, rules, 256)
+    teacher = replace(run, model=model, techniques=Techniques())
+    return replace(run, needs=(other_run(name, name, teacher),))
+
+
+class Untrained:
+    """A source whose weights are random."""
+
+    def params(self, like: Any) -> Any:
+        random = np.random.default_rng(0)
+        return jax.tree.map(
+            lambda x: place(0.1 * random.standard_normal(x.shape).astype(x.dtype), x.sharding), like
+        )
+
+
 class Training:
     """A run that is trained a dispatch at a time."""
 
@@ -76,7 +108,9 @@ class Training:
     def _start(self, run: config.RunConfig) -> Any:
         with jax.set_mesh(self._compiled.mesh):
             state = initial_state(self._compiled.method, self._compiled.shardings, run.seed)
-            return techniques.started(run, state, {})  # no other run is needed
+            sources: Any = {other.asked: Untrained() for other in run.needs}
+            state = techniques.started(run, state, sources)
+            return techniques.completed(run, state, self._compiled.abstract_state, sources)
 
     def seconds(self, steps: int) -> tuple[float, float]:
         """Of so many more steps: by the clock, and of processors."""
@@ -122,7 +156,7 @@ def main() -> None:
     for name, setting in SETTINGS.items():
         if not name.startswith(arguments.only):
             continue
-        changed = replace(run, techniques=setting(run))
+        changed = with_teacher(replace(run, techniques=setting(run)))
         turns = compare(run, changed, arguments.dispatch)
         (plain, plain_work), (other, work) = 1000 * turns.sum(axis=0) / run.steps
         low, high = np.quantile(turns[:, 1, 0] / turns[:, 0, 0], (0.25, 0.75))

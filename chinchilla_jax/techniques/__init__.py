@@ -109,6 +109,11 @@ def measured_columns() -> tuple[str, ...]:
     return tuple(name for technique in TECHNIQUES for name in technique.measures)
 
 
+def told(means: Mapping[str, float]) -> tuple[str, ...]:
+    """What the means of measured columns say, a clause of each technique that has something."""
+    return tuple(filter(None, (technique.told(means) for technique in TECHNIQUES)))
+
+
 def derived(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The further rows that finished runs stand for, in the order of theirs."""
     return [more for row in rows for technique in TECHNIQUES for more in technique.derived(row)]

@@ -195,6 +195,10 @@ def _nothing_carried(config: Any, facts: Facts) -> int:
     return 0
 
 
+def _nothing_told(means: Mapping[str, float]) -> str:
+    return ""
+
+
 def _no_rows(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     return ()
 
@@ -221,6 +225,8 @@ class Technique:
       carried: (config, facts of the run) -> bytes that training keeps beside parameters and
         moments, which are split over devices like parameters: masks, a teacher's weights.
       measures: columns that its training measures at the end of a run.
+      told: their means over some runs, by name, as far as they are known -> what they say, in a
+        clause; empty where they say nothing.
       laws: the loss under it, in the forms that have been published.
       words: of those of its fields that differ from a dense run's, as texts by name -> the setting
         in a few words, for tables and figures.
@@ -238,6 +244,7 @@ class Technique:
     text: Callable[[int, Any], int] = _whole_text
     carried: Callable[[Any, Facts], int] = _nothing_carried
     measures: tuple[str, ...] = ()
+    told: Callable[[Mapping[str, float]], str] = _nothing_told
     laws: tuple[Law, ...] = ()
     words: Callable[[Mapping[str, str]], str] | None = None
     derived: Callable[[Mapping[str, Any]], tuple[dict[str, Any], ...]] = _no_rows

@@ -125,6 +125,7 @@ def sentence(one: Standing, league: League) -> str:
         said.append(
             f"a training FLOP is worth {written(compute)} dense ones, {_VERDICT[compute.pays]}"
         )
+    said += one.told
     trend = next((t for m in sizes[:1] for t in m.trends if t.told), None)
     if trend is not None and trend.exponent is not None:
         way = "rises" if trend.exponent > 0 else "falls"

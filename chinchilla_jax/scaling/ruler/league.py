@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
+from chinchilla_jax import techniques
 from chinchilla_jax.scaling.arrays import Floats, known, silent
 from chinchilla_jax.scaling.doubt.diagnosis import surface_refusal
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
@@ -247,7 +248,18 @@ def _standing(
         multipliers=tuple(m.record for m in drawn.values()),
         parts=(),
         stacks=(),
+        told=techniques.told(_means(one.runs)),
     )
+
+
+def _means(runs: Runs) -> dict[str, float]:
+    """The mean of each column that techniques measure, over the runs that have it."""
+    values = {
+        name: [float(text) for text in runs.labels[name] if text]
+        for name in techniques.measured_columns()
+        if name in runs.labels
+    }
+    return {name: float(np.mean(numbers)) for name, numbers in values.items() if numbers}
 
 
 def _change(ruler: Ruler, i: int) -> tuple[float | None, Interval | None]:

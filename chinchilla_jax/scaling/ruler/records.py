@@ -80,6 +80,7 @@ class Standing:
     multipliers: tuple[Multiplier, ...]
     parts: tuple[str, ...]  # labels of the conditions that it is a stack of
     stacks: tuple[Stack, ...]
+    told: tuple[str, ...] = ()  # what else its runs have measured, in clauses
 
 
 @dataclass(frozen=True)

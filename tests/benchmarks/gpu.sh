@@ -32,6 +32,10 @@ if [[ $platform != gpu && $platform != cpu ]]; then
   echo "error: --platform=$platform: gpu or cpu" >&2
   exit 2
 fi
+if [[ $platform == gpu ]] && ! nvidia-smi -L >/dev/null 2>&1; then
+  echo "error: nvidia-smi finds no GPU here; --platform=cpu tries the same in tiny sizes" >&2
+  exit 2
+fi
 results=${RESULTS:-runs/$platform}
 python=${PYTHON:-python3}
 budget=${BUDGET:-480}
@@ -45,6 +49,7 @@ export JAX_COMPILATION_CACHE_DIR=$compiled/jax TORCHINDUCTOR_CACHE_DIR=$compiled
 default=(correctness throughput-30m throughput-1.3b throughput-124m throughput-350m cells techniques)
 # The arguments of each program, by platform; a size is named after its part on a GPU.
 if [[ $platform == gpu ]]; then
+  export JAX_PLATFORMS=cuda,cpu # or an error, and not the CPU in place of the GPU
   device=(--device=gpu --seconds=2 --turns=3)
   cells=(--platform=gpu) patience=1
   techniques=(--width=768 --batch=16 --sequence=2048 --steps=30)

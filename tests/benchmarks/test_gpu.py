@@ -1,9 +1,11 @@
 """The figures from a GPU, as far as they can be had without one: `gpu.sh` and its report."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -29,6 +31,7 @@ PARTS = ("correctness.json", "throughput-tiny.json", "cells.json", "techniques.t
 # Notes its program; writes the file of --out where there is one, and fails where it is told to.
 STAND_IN_PYTHON = """#!/bin/sh
 printf '%s\\n' "$(basename "$1")" >>"$CALLS"
+[ "$(basename "$1")" = "$WAITS" ] && echo $$ >"$CALLS.pid" && exec sleep 100
 for argument; do case $argument in --out=*) echo '{"n": 1}' >"${argument#--out=}" ;; esac; done
 [ "$(basename "$1")" = gpu_report.py ] && echo "the report of $2"
 [ "$(basename "$1")" != "$FAILS" ]
@@ -43,11 +46,18 @@ def call(folder, *arguments, **variables):
     calls.unlink(missing_ok=True)
     environment = {
         "PYTHON": str(python), "RESULTS": str(folder / "results"), "CALLS": str(calls), "FAILS": "",
+        "WAITS": "",
     }  # fmt: skip
-    done = subprocess.run(
-        [SCRIPT, "--platform=cpu", *arguments],
-        env=os.environ | environment | variables, capture_output=True, text=True,
+    script = subprocess.Popen(
+        [SCRIPT, "--platform=cpu", *arguments], env=os.environ | environment | variables,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    if "WAITS" in variables:
+        while not (pid := folder / "calls.pid").exists() or not pid.read_text().strip():
+            time.sleep(0.05)
+        script.terminate()
+    out, err = script.communicate()
+    done = subprocess.CompletedProcess(script.args, script.returncode, out, err)
     return done, calls.read_text().split() if calls.exists() else []
 
 
@@ -77,6 +87,31 @@ def test_a_part_that_fails_stops_no_other_and_is_run_again(tmp_path):
 def test_without_time_left_nothing_is_begun(tmp_path):
     done, calls = call(tmp_path, BUDGET="5")
     assert calls == ["gpu_report.py"] and done.stdout.count("no time left") == 4
+
+
+def test_told_to_stop_it_leaves_no_process_behind(tmp_path):
+    done, calls = call(tmp_path, WAITS="throughput.py")
+    assert done.returncode == 130 and calls == ["gpu_correctness.py", "throughput.py"]
+    assert (tmp_path / "results" / "correctness.json").exists()
+    pid = int((tmp_path / "calls.pid").read_text())
+    for _ in range(200):  # it was told so, and ends
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 0)
+            time.sleep(0.05)
+            continue
+        break
+    else:
+        pytest.fail("still there")
+    assert call(tmp_path)[1][0] == "throughput.py"
+
+
+def test_without_a_gpu_is_one_line(tmp_path):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([SCRIPT], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "--platform=cpu" in done.stderr and not done.stdout
 
 
 def test_an_unknown_part_or_platform_is_one_line(tmp_path):

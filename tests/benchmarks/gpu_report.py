@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chinchilla_jax.experiment.numbers import count
+
 Results = dict[str, Any]  # the content of each part's file, by the part's name
 UNFINISHED = ".part"
 
@@ -119,7 +121,7 @@ def speeds(rows: dict[str, dict[str, Any]]) -> Iterator[list[str]]:
         seconds, memory, plan = row["step_seconds"], row["memory"], row["plan"] or {}
         tokens = {who: row["batch"] * row["sequence"] / value for who, value in seconds.items()}
         yield [
-            f"{name}, {row['params'] / 1e6:.0f}M, {row['batch']} x {row['sequence']}",
+            f"{name}, {count(row['params'])}, {row['batch']} x {row['sequence']}",
             cell(tokens.get("ours"), ",.0f"),
             cell(tokens.get("theirs"), ",.0f"),
             cell(ratio(row), ".2f"),
@@ -135,12 +137,13 @@ def speeds(rows: dict[str, dict[str, Any]]) -> Iterator[list[str]]:
 
 def unmet(results: Results) -> Iterator[str]:
     """A list of the checks that were not met, and the empty line after it."""
-    checks = results.get("correctness", {}).get("checks", ())
-    for check in (check for check in checks if not check["met"]):
+    checks = [c for c in results.get("correctness", {}).get("checks", ()) if not c["met"]]
+    for check in checks:
         found = "not computed" if check["error"] is None else f"{check['error']:.2g}"
         limit = f"at most {check['tolerance']:g}. {check['reason']}"
         yield f"* {check['name']}: {found}, {limit}".strip()
-    yield ""
+    if checks:
+        yield ""
 
 
 def origin(part: dict[str, Any]) -> str:

@@ -182,7 +182,7 @@ def test_the_report_is_made_of_what_is_there(tmp_path):
     assert "| 350m: memory within 10% of the plan | - | not measured |" in report
     unmet = [line for line in report.splitlines() if line.startswith("*")]
     assert unmet == ["* b: 0.02, at most 0.01.", "* c: not computed, at most 0.01. no kernel"]
-    row = next(line for line in report.splitlines() if line.startswith("| 1.3b, 1000M, 8 x 2048"))
+    row = next(line for line in report.splitlines() if line.startswith("| 1.3b, 1B, 8 x 2048"))
     assert row.split(" | ")[1:] == [
         "65,536", "65,536", "1.00", "51.0%", "51.0%", "9.50", "20.00", "10.00", "250.0", "300.0 |"
     ]  # fmt: skip

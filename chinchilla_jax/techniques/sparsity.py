@@ -163,6 +163,10 @@ def _pruned(w: Weights, config: Sparsity, facts: Facts) -> Weights:
     return replace(w.pruned(nonzero, _position_bits(w.stored, nonzero, block)), average=average)
 
 
+def _reduced(config: Sparsity) -> Sparsity:
+    return config if config.level else Sparsity()
+
+
 def _position_bits(stored: int, nonzero: int, block: int) -> int:
     """Bits that say where the non-zeros are: a bitmap, or a place in its block for each."""
     return min(stored, nonzero * (block - 1).bit_length())
@@ -287,6 +291,7 @@ def words(fields: Mapping[str, str]) -> str:
 TECHNIQUE = Technique(
     name="sparsity",
     off=Sparsity(),
+    reduced=_reduced,
     model=possible,
     ledger=counted,
     carried=mask_bytes,

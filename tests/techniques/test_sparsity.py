@@ -11,7 +11,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.ledger import dense, facts, ledger
 from chinchilla_jax.experiment.model import ModelConfig
-from chinchilla_jax.techniques import Techniques
+from chinchilla_jax.techniques import Techniques, carried_bytes
 from chinchilla_jax.techniques.sparsity import (
     AVERAGE_SIZE,
     SPARSITY,
@@ -179,3 +179,26 @@ def test_a_laws_price_is_the_average_of_the_ledger(level):
     dense = AVERAGE_SIZE.completed(columns)
     assert dense["params_average"] == 1e8 and SPARSITY.completed(columns)["nonzero_params"] == 1e8
     assert SPARSITY.price(SPARSITY.completed({})) == 1
+
+
+def test_at_level_zero_a_ramp_or_a_group_makes_no_run_of_its_own():
+    ramps = {"techniques.sparsity.ramp_end": (0.5, 0.75), "techniques.sparsity.group_size": (0, 4)}
+    cells = plan(
+        Experiment(
+            name="t", budgets=(3e11,), ladder=LadderConfig(widths=(32,)),
+            vary={"techniques.sparsity.level": (0.0, 0.5), **ramps},
+        )
+    )  # fmt: skip
+    planned = [cell.run for cell in cells if cell.status == "planned"]
+    assert len(cells) == 8 and len(planned) == 5
+    assert planned[0].techniques == Techniques()
+    assert "is the same run as" in cells[1].reason
+
+
+def test_masks_are_carried_in_a_byte_each():
+    run = dataclasses.replace(
+        small_run(model=vars(MODEL)), techniques=Techniques(sparsity=Sparsity(level=0.5))
+    )
+    assert carried_bytes(run.techniques, facts(run)) == HIDDEN
+    tables = Techniques(sparsity=Sparsity(level=0.5, table_exponent=1.0))
+    assert carried_bytes(tables, facts(run)) == HIDDEN + 2 * 256 * 32

@@ -13,7 +13,7 @@ import pytest
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.experiment.version import MODEL_VERSION
-from chinchilla_jax.training import loop
+from chinchilla_jax.training import checkpoints, loop
 from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.loop import Interrupted, train
 from tests.training.helpers import small_run, with_training
@@ -151,7 +151,7 @@ def test_a_checkpoint_of_another_version_of_the_model_is_refused(
     directory = RunDirectory(tmp_path)
     with pytest.raises(Interrupted):
         train(mesh_run, text_corpus, directory, lambda: True)
-    monkeypatch.setattr(loop, "MODEL_VERSION", MODEL_VERSION + 1)
+    monkeypatch.setattr(checkpoints, "MODEL_VERSION", MODEL_VERSION + 1)
     with pytest.raises(UserError, match=f"model_version = {MODEL_VERSION}, this run"):
         train(mesh_run, text_corpus, directory)
 

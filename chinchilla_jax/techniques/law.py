@@ -63,8 +63,9 @@ class Law:
       ordinary: what a column is in a run without the technique: a number, or as another column.
       choice: what it holds best, where that depends on how long is trained.
       price: columns -> training FLOPs over 6 N D, with N the parameters that `form` counts.
-      outcome: the column that `form` gives, of rows where it is positive: `excess_loss` is the rise
-        of the loss in rows that a technique derives.
+      outcome: the column that `form` gives: `excess_loss` is the rise of the loss in rows that a
+        technique derives.
+      least: of the outcome, under which it is noise and a row is left out.
       apart: columns of its technique that it says nothing of: each value has a fit of its own.
     """
 
@@ -84,6 +85,7 @@ class Law:
     choice: Choice | None = None
     price: Callable[[Values], Array] = _as_dense
     outcome: str = "loss"
+    least: float = 0.0
     apart: tuple[str, ...] = ()
 
     def source_of(self, column: str, names: Collection[str]) -> str:

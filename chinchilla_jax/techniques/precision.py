@@ -28,6 +28,7 @@ CHEN = {
     "w16a4": {"k": 0.1004, "gamma_N": 0.1816, "gamma_D": 0.0331, "gamma_G": 0.9812},
 }
 _DREMOV = 6.7297
+_NOISE = 1e-3  # nats: what 8 bits raise or lower the loss by, and of no use for a power law
 
 
 def kept(bits: Array | float, gamma: Array | float, offset: Array | float) -> Array:
@@ -115,6 +116,7 @@ AFTER = Law(
     natural=power_terms("C_T"),
     aliases={"bits": ("quantisation_bits",)},
     outcome="excess_loss",
+    least=_NOISE,
     apart=("quantisation_group",),
 )
 

@@ -53,7 +53,7 @@ def fit_laws(
     The best settings of each cell are fitted, except that a law in a setting or in the column of a
     condition spans its values. A law of the frontier takes the best run of each budget. Rows with
     an empty cell in a column that the law needs are left out, and the count of runs says so; so
-    are those whose outcome is not positive, where that is not the loss.
+    are those whose outcome is noise.
 
     Args:
       runs: all that was tried, under one condition or those that the laws span.
@@ -107,7 +107,7 @@ def law_rows(law: Law, runs: Runs) -> LawRows:
             f"law {law.name} describes {law.outcome}, which no run of the table has; "
             "techniques measure it of finished runs"
         )
-    keep &= columns[law.outcome] > 0
+    keep &= columns[law.outcome] > law.least
     chosen = {name: column[keep] for name, column in columns.items()}
     return LawRows(table, keep, chosen, chosen[law.outcome])
 

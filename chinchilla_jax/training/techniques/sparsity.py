@@ -1,9 +1,9 @@
 """Gradual magnitude pruning: masks beside the optimizer's state, renewed along the ramp.
 
 Gradients of pruned weights are zero, so that they neither move nor count in a norm, and what was
-set to zero stays zero, as in Zhu & Gupta 2017 (arXiv 1710.01878, section 2) and in what Frantar et
-al. 2023 train with (JaxPruner, arXiv 2304.14082): no gradient goes straight through. So parameters
-themselves are sparse from the first update of the masks on: what is evaluated, saved, quantised.
+set to zero stays zero, as in Zhu & Gupta 2017 (arXiv 1710.01878, section 2): no gradient goes
+straight through. So parameters themselves are sparse from the first update of the masks on: what is
+evaluated, saved, quantised.
 
 Of each matrix, a layer's slice under a scan too, exactly as many weights are pruned as asked: the
 smallest, of equal ones the first. The bits of non-negative floats are ordered like their values, so

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from chinchilla_jax.experiment.energy import totals
 from chinchilla_jax.experiment.estimate import Estimate
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.numbers import (
@@ -126,7 +127,10 @@ def results(rows: Sequence[Mapping[str, Any]]) -> str:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
     summary = ", ".join(f"{count} {status}" for status, count in counts.items())
     why = " (the plan program and results.csv say why)" if "rejected" in counts else ""
-    return f"{table(header, lines)}\n{summary}{why}"
+    spent = [
+        total.text(counts.get("done", 0) + counts.get("diverged", 0)) for total in totals(rows)
+    ]
+    return "\n".join([table(header, lines), f"{summary}{why}", *(f"energy: {t}" for t in spent)])
 
 
 class ProgressBar:

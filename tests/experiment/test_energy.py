@@ -2,7 +2,7 @@
 
 import pytest
 
-from chinchilla_jax.experiment.energy import NOTHING, UNKNOWN, added, columns
+from chinchilla_jax.experiment.energy import NOTHING, UNKNOWN, added, columns, totals
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -61,3 +61,22 @@ def test_the_intensity_decides_no_number_and_is_written_only_where_it_is_stated(
         UserError, match=r"execution\.grams_co2e_per_kwh = -1.*\[0, 5000\] g of CO2"
     ):
         Execution(grams_co2e_per_kwh=-1.0)
+
+
+def test_totals_keep_what_was_measured_from_what_was_estimated():
+    """And say of how many runs each is, and how many of them state what their electricity emits."""
+    rows = [
+        columns({"gpu": 3.6e6, "cpu": 7.2e5}, 1.0, 1, H200, 500.0),
+        columns({"gpu": 1.8e6}, 1.0, 1, H200, None),
+        columns(UNKNOWN, 3600.0, 2, H200, 100.0),
+        {"status": "missing"},
+        {"joules_gpu": float("nan"), "grams_co2e_per_kwh": float("nan")},  # of a table's empty cell
+    ]
+    assert [total.text(4) for total in totals(rows)] == [
+        "accelerators, measured: 1.5 kWh in 2 of 4 runs, 0.5 kg CO2e of 1",
+        "processors, measured: 0.2 kWh in 1 of 4 runs, 0.1 kg CO2e",
+        "accelerators, estimated from stated power: 1.4 kWh in 1 of 4 runs, 0.14 kg CO2e",
+    ]
+    assert totals([{"status": "done"}]) == ()
+    (none,) = totals([columns({"cpu": 0.0}, 1.0, 1, None, None)])
+    assert none.text(1) == "processors, measured: 0 kWh in 1 of 1 runs"

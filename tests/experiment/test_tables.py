@@ -26,6 +26,20 @@ def test_where_cells_are_rejected_the_summary_says_where_the_reason_is(statuses,
     assert tables.results(rows).splitlines()[-1] == summary
 
 
+def test_energy_is_told_below_the_summary_by_kind():
+    source = Experiment(name="t", budgets=(1e11,), ladder=LadderConfig(widths=(8, 16)))
+    done, diverged = (row_of(cell.run) for cell in plan(source))
+    rows = [
+        done | {"status": "done", "joules_gpu": 3.6e6, "grams_co2e_per_kwh": 400.0},
+        diverged | {"status": "diverged", "joules_estimated": 1.8e6},
+    ]
+    assert tables.results(rows).splitlines()[-3:] == [
+        "1 done, 1 diverged",
+        "energy: accelerators, measured: 1 kWh in 1 of 2 runs, 0.4 kg CO2e",
+        "energy: accelerators, estimated from stated power: 0.5 kWh in 1 of 2 runs",
+    ]
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

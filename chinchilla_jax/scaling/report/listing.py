@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chinchilla_jax.experiment import numbers
-from chinchilla_jax.experiment.numbers import count, percent, ratio
+from chinchilla_jax.experiment.energy import TITLES, totals
+from chinchilla_jax.experiment.numbers import coefficient, count, percent, ratio
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.report.summary import Rows, Table
 from chinchilla_jax.scaling.table.conditions import lost_to
@@ -73,6 +74,29 @@ def columns(found: Sequence[Column]) -> Table | None:
     )
     head = ("column", "taken for", "because", "values")
     return Table("Columns", head, rows, note) if rows else None
+
+
+def energy(table: Runs) -> Table | None:
+    """What the runs took, by kind, where anything is known; measured and estimated never as one."""
+    names = [name for name in (*TITLES, "grams_co2e_per_kwh") if name in table.columns]
+    rows = [{name: table.columns[name][i] for name in names} for i in range(len(table))]
+    found = [
+        (
+            total.title, f"{total.runs} of {len(table)}", coefficient(total.kwh, 3),
+            f"{coefficient(total.kg_co2e, 3)}"
+            + f" ({total.emitting} runs)" * (total.emitting < total.runs)
+            if total.emitting else "",
+        )
+        for total in totals(rows)
+    ]  # fmt: skip
+    note = (
+        "Of finished runs. Accelerators are counted by themselves, without their host; a process's "
+        "part of a processor and of memory goes by processor time. An estimate is the power that "
+        "the maker states, for as long as the run took. CO2e where a run states "
+        "execution.grams_co2e_per_kwh."
+    )
+    head = ("", "runs", "kWh", "kg CO2e")
+    return Table("Energy", head, found, note).without_empty_columns() if found else None
 
 
 def kinds_line(found: Sequence[Column]) -> str:

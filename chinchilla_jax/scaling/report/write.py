@@ -93,6 +93,7 @@ def html(
         ),
         published(overlays),
         Section("Columns", (), present(listing.columns(fits.table.columns))),
+        Section("Energy", (), present(listing.energy(arrays.tried))),
         Section("Runs", (), [listing.runs(arrays.tried, arrays.runs, arrays.residual_R)]),
     ]
     return page(_title(fits), _meta(fits), summary.answer(fits), sections)

@@ -179,3 +179,24 @@ def test_runs_at_worse_settings_are_shown_and_say_what_did_better(tmp_path):
         assert (listed.marks.get(i) == "aside") == lost and (row[-2] == "-") == lost
     text = report.html(fits, arrays, {})
     assert "15 at worse settings" in text
+
+
+def test_energy_is_told_by_kind_where_a_table_has_it(tmp_path, made):
+    params, tokens, budget = grid([1e17, 1e18, 1e19], 5, 4.0)
+    rows = [
+        {"params": n, "tokens": d, "flops": c, "loss": TRUE.loss(n, d), "joules_cpu": 0.0,
+         "joules_gpu": 3.6e6 if i < 4 else None, "joules_estimated": None if i < 4 else 7.2e6,
+         "energy_source": "measured" if i < 4 else "estimated",
+         "grams_co2e_per_kwh": 250.0 if i != 0 else None}
+        for i, (n, d, c) in enumerate(zip(params, tokens, budget, strict=True))
+    ]  # fmt: skip
+    runs = read_runs(rows)
+    assert not runs.names("condition")  # how it was known tells no runs apart
+    assert [tuple(row) for row in listing.energy(runs).rows] == [
+        ("accelerators, measured", "4 of 15", "4", "0.75 (3 runs)"),
+        ("processors, measured", "15 of 15", "0", "0 (14 runs)"),
+        ("accelerators, estimated from stated power", "11 of 15", "22", "5.5"),
+    ]
+    fits, arrays = analyse(runs, Settings(bootstrap=0))
+    assert 'id="energy"' in report.html(fits, arrays, {})
+    assert "energy" not in _parsed(made[1]).ids  # where nothing is known, nothing is told

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chinchilla_jax.scaling.arrays import Bools, Floats
+from chinchilla_jax.scaling.arrays import Bools, Floats, Ints
 from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.fitting.surface import Surface, SurfaceFit, fit_surface, refit
 from chinchilla_jax.scaling.laws.further import law_weights
@@ -78,7 +78,7 @@ class Moved:
             self.second_rate,
         )
 
-    def draws(self, index: slice) -> Moved:
+    def draws(self, index: slice | Ints) -> Moved:
         """Some of the draws."""
         return Moved(*(x[index] for x in vars(self).values()))
 

@@ -201,9 +201,17 @@ def test_too_few_dense_runs_are_refused_in_words():
     assert "different runs for 5 parameters" in ranked(rows, 100).refusal
 
 
-def test_an_interval_is_widened_for_few_cells():
-    few, many = (found(panel_of(CASES["kumar"], cells=n), "params", 400)[1] for n in (3, 12))
-    assert math.log(few.high / few.low) > 1.3 * math.log(many.high / many.low)
+def test_an_interval_is_widened_for_few_cells(monkeypatch):
+    """Student's t over the normal's percentile, times sqrt(n / freedom)."""
+    rows = panel_of(CASES["kumar"], cells=6)
+    _, m = found(rows, "params", 400)
+    monkeypatch.setattr(multiplier, "_expansion", lambda cells, unknowns: 1.0)
+    _, plain = found(rows, "params", 400)
+    assert math.log(m.high / m.low) > 1.2 * math.log(plain.high / plain.low)
+    monkeypatch.undo()
+    few = multiplier.Cells(*[np.zeros((1, 6))] * 2, np.ones(6, bool), np.arange(6),
+                           *[np.zeros(6)] * 3, cells=6)  # fmt: skip
+    assert multiplier._expansion(few, 1) == pytest.approx(math.sqrt(6 / 4) * 2.776445 / 1.959964)
 
 
 def test_ends_of_draws_that_are_not_known_are_open():

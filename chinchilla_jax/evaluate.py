@@ -4,8 +4,8 @@
     python -m chinchilla_jax.evaluate --runs=table.csv --columns=params=N,tokens=D --out=report
 
 A table is CSV, TSV, JSONL, JSON or Parquet with the loss and two of parameters, tokens and FLOPs;
-its conditions (optimizers, ...) are compared: see --by and --where. Under --out: fits.json
-(unrounded), figures (PNG and SVG) and report.html, which opens offline.
+its conditions (optimizers, ...) are compared: see --by and --where; --by=technique ranks them,
+--compare opposes two. Under --out: fits.json (unrounded), figures and report.html, for offline.
 """
 
 import functools

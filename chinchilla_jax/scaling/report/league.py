@@ -27,6 +27,7 @@ from chinchilla_jax.scaling.ruler.league import Ruler
 from chinchilla_jax.scaling.ruler.records import League, Multiplier, Stack, Standing, Trend
 from chinchilla_jax.scaling.table.runs import Runs
 
+_TOLD = ("nonzero", "params", "tokens")  # of which it is said how many runs tell it
 _LISTED = 12  # sentences that the terminal shows
 _CHARGED = {
     "student": "of the student alone",
@@ -240,6 +241,12 @@ def doubts(found: Comparison) -> list[str]:
             if m.reason:
                 why.setdefault(m.reason, []).append(titles[m.measure])
         said += [f"{one.label}, {', '.join(names)}: {reason}" for reason, names in why.items()]
+        for m in one.multipliers:
+            if m.measure in _TOLD and m.value is not None and 2 * m.telling < one.runs:
+                said.append(
+                    f"{one.label}, {titles[m.measure]}: {m.telling} of {one.runs} runs tell it; the "
+                    "others would differ by less than their noise with twice as much"
+                )
         if one.multipliers and not one.paired:
             said.append(
                 f"{one.label}: no run has a dense one of its size, tokens and seed: unpaired, it "

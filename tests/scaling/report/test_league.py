@@ -133,3 +133,15 @@ def test_many_conditions_fit_into_a_figure(made):
     with style.styled():
         figure = plot.forest(dataclasses.replace(found.league, standings=tuple(many)))
     assert len(figure.axes[0].get_yticks()) == plot.SHOWN
+
+
+def test_it_is_said_where_few_runs_tell(made):
+    found, _, _ = made
+    one = next(s for s in found.league.standings if s.label == "four")
+    few = [dataclasses.replace(m, telling=2) for m in one.multipliers]
+    league = dataclasses.replace(
+        found.league, standings=(dataclasses.replace(one, multipliers=tuple(few)),)
+    )
+    said = report.doubts(dataclasses.replace(found, league=league))
+    assert sum(f"2 of {one.runs} runs tell it" in text for text in said) == 2
+    assert not any("runs tell it" in text for text in report.doubts(found) if "four" in text)

@@ -169,12 +169,13 @@ def _parquet(file: Path, text_field: str, skipped: Counter[str]) -> Documents:
         if text_field not in schema.names:
             raise _missing_field(str(file), text_field, schema.names)
         kind = schema.field(text_field).type
-        if not any(f(kind) for f in (pa.types.is_string, pa.types.is_large_string)):
+        stored = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if str(stored).removeprefix("large_").removesuffix("_view") not in ("string", "binary"):
             raise UserError(f"data.path: {file}: column {text_field} holds {kind}, not text")
         row = 0
         for batch in table.iter_batches(batch_size=256, columns=[text_field]):
             # As binary: decoding is checked here, where the row can be named.
-            for value in batch.column(0).cast(pa.large_binary()):
+            for value in batch.column(0).cast(stored).cast(pa.large_binary()):
                 text = value.as_py()
                 if text is None:
                     skipped["rows without text (null)"] += 1

@@ -146,6 +146,24 @@ def test_parquet_columns_are_checked(tmp_path):
         read(tmp_path / "b.parquet")
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [pa.string(), pa.large_string(), pa.string_view(), pa.binary(),
+     pa.dictionary(pa.int32(), pa.string())],
+    ids=str,
+)  # fmt: skip
+def test_text_of_every_kind_that_arrow_writes_is_text(tmp_path, kind):
+    texts = ["one", "zwei ü", None, "one"]
+    column = pa.array(texts).cast(kind) if kind != pa.string_view() else pa.array(texts, kind)
+    parquet.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    found, _ = read(tmp_path / "a.parquet")
+    assert found == [text.encode() for text in texts if text]
+    lists = pa.array([["one"]])
+    parquet.write_table(pa.table({"text": lists}), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match=r"column text holds list<.*>, not text"):
+        read(tmp_path / "b.parquet")
+
+
 @pytest.mark.parametrize("name", ["absent.txt", "*.txt", "."])
 def test_nothing_to_read_says_what_would_be(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,6 @@
 """What the data leave open: percentile bootstrap over runs, and influence beside it."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from chinchilla_jax.scaling.fitting.surface import (
     refit_searched,
 )
 
+log = logging.getLogger(__name__)
 _WEIGHTS = 2_000_000  # weights, draws x runs, that are held at a time
 _AUDITED = 50  # draws, at most and at most a tenth, that are searched from a grid too
 _TOLERATED = 0.02  # share of them that may do better there
@@ -59,13 +61,19 @@ def surface_draws(fit: SurfaceFit, draws: int, rng: np.random.Generator) -> Surf
         count = rng.multinomial(len(used), chance, size=min(step, draws - begin))
         weights = np.zeros((len(count), len(fit.weights_R)))
         weights[:, used] = count * fit.weights_R[used]
-        found = refit(fit, weights, thorough=improved > _TOLERATED)
         if begin == 0:
             audited = min(_AUDITED, -(-draws // 10), len(count))
-            searched = refit_searched(fit, weights[:audited], draw_delta(fit, audited)).objective_B
-            improved = float(np.mean(~(found.objective_B[:audited] <= searched * (1 + 1e-6))))
+            few = weights[:audited]
+            searched = refit_searched(fit, few, draw_delta(fit, audited)).objective_B
+            started = refit(fit, few).objective_B
+            improved = float(np.mean(~(started <= searched * (1 + 1e-6))))
             if improved > _TOLERATED:
-                found = refit(fit, weights, thorough=True)
+                log.info(
+                    "loose runs: each of %d resamples is fitted from several starts, which takes "
+                    "a few times as long",
+                    draws,
+                )
+        found = refit(fit, weights, thorough=improved > _TOLERATED)
         parts.append(found)
         noises.append(np.sqrt(count @ squares_U / freedom))
     objective = np.concatenate([part.objective_B for part in parts])

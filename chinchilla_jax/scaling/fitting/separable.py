@@ -30,6 +30,7 @@ LOSSES = {
     "least_absolute": (True, "|ln(predicted) - ln(observed)|"),
 }
 _ABSOLUTE_DELTA = 1e-9  # |r| is the limit of Huber(r) / delta; residuals of losses are above 1e-6
+ITERATIONS = 100  # of Newton, at most
 _CHUNK = 50_000  # problems x rows that stay in a core's cache
 _THREADS = min(4, os.cpu_count() or 1)
 
@@ -104,6 +105,7 @@ def polish(
     tied: bool = False,
     delta_B: Floats | None = None,
     loss_BxR: Floats | None = None,
+    iterations: int = ITERATIONS,
 ) -> Solutions:
     """Damped Newton from every start to a stationary point, in pieces that fit the cache.
 
@@ -121,13 +123,15 @@ def polish(
         piece = slice(begin, begin + step)
         here = target if len(target) == 1 else target[piece]
         theta, last = theta_BxP[piece], last_B[piece]
-        iterations = np.zeros(len(theta), np.int64)
+        taken = np.zeros(len(theta), np.int64)
         delta = np.maximum(last, 1e-3)
         while True:
-            found = _newton(rows, here, weights_BxR[piece], theta, delta, objective.on_logs, tied)
-            theta, iterations = found.theta_BxP, iterations + found.newton_B
+            found = _newton(
+                rows, here, weights_BxR[piece], theta, delta, objective.on_logs, tied, iterations
+            )
+            theta, taken = found.theta_BxP, taken + found.newton_B
             if np.all(delta <= last):
-                return found._replace(newton_B=iterations)
+                return found._replace(newton_B=taken)
             delta = np.maximum(last, delta / 4)
 
     pieces = range(0, problems, step)
@@ -190,7 +194,7 @@ def _newton(
     delta: Floats,
     on_logs: bool,
     tied: bool,
-    iterations: int = 100,
+    iterations: int,
 ) -> Solutions:
     """Levenberg's damping of the exact Hessian; c and E kept >= 0, exponents inside their bounds.
 

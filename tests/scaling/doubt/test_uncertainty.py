@@ -8,8 +8,9 @@ from chinchilla_jax.scaling.fitting.intervals import band, interval, open_ends, 
 from chinchilla_jax.scaling.fitting.isoflop import profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
 from chinchilla_jax.scaling.fitting.noise import Noise, noise_model, run_weights
-from chinchilla_jax.scaling.fitting.separable import Objective
-from chinchilla_jax.scaling.fitting.surface import fit_surface
+from chinchilla_jax.scaling.fitting.separable import Objective, polish
+from chinchilla_jax.scaling.fitting.starts import starts
+from chinchilla_jax.scaling.fitting.surface import fit_surface, refit
 from chinchilla_jax.scaling.table.cells import cell_index, group_flops
 from tests.scaling.known import TRUE, fig4, grid, loose, noisy
 
@@ -48,6 +49,23 @@ def test_influence_of_runs_that_are_off(off):
     ):
         missed = np.abs(variants.surface.alpha / TRUE.alpha - 1)
         assert np.all(missed[without_them] < 1e-6) and np.all(missed[~without_them] > 0.005)
+
+
+def test_draws_of_loose_runs_end_where_all_their_starts_would(caplog):
+    """A few steps from every further start tell which of them may win."""
+    params, tokens, loss = loose(8)
+    fit = fit_surface(params, tokens, loss)
+    counts = np.random.default_rng(0).multinomial(len(loss), [1 / len(loss)] * len(loss), 200)
+    plain, thorough = (refit(fit, counts * 1.0, thorough=way).objective_B for way in (False, True))
+    others = starts(fit.rows, fit.weights_R[None], fit.objective, False, 4, size=8)[0]
+    ends = [polish(fit.rows, counts * 1.0, np.tile(begin, (200, 1)), fit.objective).objective_B
+            for begin in others]  # fmt: skip
+    whole = np.minimum(plain, np.min(ends, axis=0)) * 1.01
+    assert np.all(thorough <= plain)
+    assert np.mean(plain > whole) > 0.15 and np.mean(thorough > whole) < 0.06
+    with caplog.at_level("INFO", logger="chinchilla_jax"):
+        surface_draws(fit, 100, np.random.default_rng(0))
+    assert "loose runs: each of 100 resamples" in caplog.text
 
 
 def test_delta_sweep_on_the_replication():

@@ -67,8 +67,9 @@ def approaches(
         columns = (runs.params, runs.tokens, runs.loss)
         fit = fit_surface(*columns, weights_R, objective, settings.tied)
         draws = surface_draws(fit, settings.draws, streams(0)) if settings.draws else None
+    tried = [*zip(runs.flops.tolist(), runs.params.tolist(), strict=True)]
     minima = {
-        method: fit_minima(method, near, noise, settings.draws, streams(1 + i))
+        method: fit_minima(method, near, noise, settings.draws, streams(1 + i), tried)
         for i, method in enumerate(METHODS)
     }
     return Approaches(

@@ -26,6 +26,7 @@ from chinchilla_jax.scaling.fitting.outlying import allowed_dip, dip
 from chinchilla_jax.scaling.fitting.refusal import (
     LEAST_BUDGETS,
     Refusal,
+    Tried,
     minima_refusal,
     minimum_reason,
 )
@@ -168,8 +169,9 @@ def fit_minima(
     noise: Noise,
     draws: int,
     rng: np.random.Generator,
+    tried: Tried = (),
 ) -> MinimaFit:
-    """Minima of every budget and the laws through them.
+    """Minima of every budget and the laws through them; `tried` are runs not to be asked for.
 
     Budgets weigh by the standard error of their vertex where seeds tell the noise, else equally.
     """
@@ -192,7 +194,7 @@ def fit_minima(
     if noise.source == "seeds" and noise.log_loss > 0:
         weights[good] = 1.0 / errors.log_params_G[good] ** 2
         weights /= weights[good].mean() if good.any() else 1.0
-    refusal = minima_refusal(found, good, method)
+    refusal = minima_refusal(found, good, method, tried)
     laws = loss_law = drawn = None
     if refusal is None:
         flops = np.array([profile.flops for profile in found])[good]

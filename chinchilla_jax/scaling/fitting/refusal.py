@@ -9,6 +9,10 @@ from chinchilla_jax.experiment.numbers import count, flops
 from chinchilla_jax.scaling.arrays import Bools
 from chinchilla_jax.scaling.fitting.isoflop import Minima, Profile
 
+Tried = Sequence[tuple[float, float]]
+"""FLOPs and params of every run of the table."""
+
+_ABOUT = 0.2  # of ln FLOPs or ln params: a run this near was tried
 LEAST_BUDGETS = 3
 LEAST_SIZES = 3
 
@@ -47,8 +51,10 @@ def minimum_reason(method: str, profile: Profile, minimum: Minima | None) -> str
     }[fault]
 
 
-def minima_refusal(found: Sequence[Profile], good_G: Bools, method: str) -> Refusal | None:
-    """Why there are no exponents by approach 2."""
+def minima_refusal(
+    found: Sequence[Profile], good_G: Bools, method: str, tried: Tried = ()
+) -> Refusal | None:
+    """Why there are no exponents by approach 2; no run of those `tried` is asked for again."""
     good = int(good_G.sum()) if len(found) else 0
     if good >= LEAST_BUDGETS:
         return None
@@ -62,22 +68,39 @@ def minima_refusal(found: Sequence[Profile], good_G: Bools, method: str) -> Refu
     return Refusal(
         what,
         f"{good} of {len(found)} budgets have a minimum inside their sizes, three are needed",
-        remedy(found, good_G),
+        remedy(found, good_G, tried),
     )
 
 
-def remedy(found: Sequence[Profile], good_G: Bools) -> str:
+def remedy(found: Sequence[Profile], good_G: Bools, tried: Tried = ()) -> str:
     """Which sizes would give the budgets without a minimum one, or which budgets are missing."""
     wanted = []
     for profile, fine in zip(found, good_G, strict=True):
         if fine:
             continue
         lowest = int(profile.loss_S.argmin())
-        at = np.exp(profile.log_params_S[lowest])
+        at = float(np.exp(profile.log_params_S[lowest]))
         middle = profile.log_params_S[[0, -1]].mean()
-        side = (0.5, 0.25) if profile.log_params_S[lowest] < middle else (2.0, 4.0)
-        sizes = " and ".join(count(at * factor) for factor in side)
-        wanted.append(f"{flops(profile.flops)} FLOPs with {sizes} params")
+        step = 0.5 if profile.log_params_S[lowest] < middle else 2.0
+        sizes: list[str] = []
+        size = at
+        while len(sizes) < 2:
+            size *= step
+            if not _tried(profile.flops, size, tried):
+                sizes.append(count(size))
+        wanted.append(f"{flops(profile.flops)} FLOPs with {' and '.join(sizes)} params")
     if wanted:
         return "train at " + ", at ".join(wanted[:4])
-    return f"add budgets, say {flops(3 * found[-1].flops)} and {flops(10 * found[-1].flops)} FLOPs"
+    largest = found[-1].flops
+    steps = (largest * half * 10.0**decade for decade in range(40) for half in (3, 10))
+    budgets = [flops(budget) for budget in steps if not _tried(budget, None, tried)][:2]
+    return f"add budgets, say {' and '.join(budgets)} FLOPs"
+
+
+def _tried(budget: float, size: float | None, tried: Tried) -> bool:
+    """Whether the table has a run of about these FLOPs, and of about this size."""
+    return any(
+        abs(np.log(spent / budget)) < _ABOUT
+        and (size is None or abs(np.log(params / size)) < _ABOUT)
+        for spent, params in tried
+    )

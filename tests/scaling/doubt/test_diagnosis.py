@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.experiment import numbers
+from chinchilla_jax.experiment.numbers import count
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.doubt import diagnosis
+from chinchilla_jax.scaling.fitting.isoflop import profiles
+from chinchilla_jax.scaling.fitting.refusal import remedy
 from chinchilla_jax.scaling.fitting.surface import LocalOptimum, fit_surface
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cells import group_flops
@@ -181,3 +184,22 @@ def test_expected_bias_and_drift_are_told():
     assert abs(bias.a) > 0.01
     assert any("would miss the exponent" in w for w in fits.warnings)
     assert any("wander" in w for w in fits.warnings)
+
+
+def test_advice_asks_for_no_run_that_the_table_has():
+    """Runs of other budgets, by the table's own count, are runs of the table too."""
+    params, tokens, flops = grid([1e18, 3e18, 1e19], 6, 3.0, shift=1.5)  # all beyond the minimum
+    group = np.repeat([0, 1, 2], 6)
+    found = profiles(group, np.unique(flops), params, tokens, TRUE.loss(params, tokens))
+    none = np.zeros(3, bool)
+    plain = remedy(found, none)
+    assert "1e18 FLOPs with " in plain
+    size = float(params[:6].min())
+    tried = [(1.03e18, size / 2), (0.98e18, 1.1 * size / 4), (3e18, 1e6)]
+    other = remedy(found, none, tried)
+    first, second = (text.split(" params")[0].split(" with ")[1] for text in (plain, other))
+    assert first == f"{count(size / 2)} and {count(size / 4)}"
+    assert second == f"{count(size / 8)} and {count(size / 16)}"
+    fine = np.ones(3, bool)
+    assert remedy(found, fine) == "add budgets, say 3e19 and 1e20 FLOPs"
+    assert remedy(found, fine, [(2.9e19, 1e9)]) == "add budgets, say 1e20 and 3e20 FLOPs"

@@ -58,6 +58,8 @@ def kinds(rows, **asked):
         ("weight_decay", [0.1, 0.2], "setting"),
         ("lr_schedule", ["cosine", "wsd"], "setting"),
         ("adam_beta2", [0.95, 0.99], "setting"),
+        ("optimizer.b2", [0.95, 0.99], "setting"),
+        ("global_bsz", [64, 128], "setting"),
         ("depth", [4, 8], "setting"),  # two shapes of one size
         ("n_steps", [100, 200], "setting"),  # two batches
         ("seed", [0, 1], "seed"),

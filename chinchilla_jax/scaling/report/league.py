@@ -244,8 +244,8 @@ def doubts(found: Comparison) -> list[str]:
         for m in one.multipliers:
             if m.measure in _TOLD and m.value is not None and 2 * m.telling < one.runs:
                 said.append(
-                    f"{one.label}, {titles[m.measure]}: {m.telling} of {one.runs} runs tell it; the "
-                    "others would differ by less than their noise with twice as much"
+                    f"{one.label}, {titles[m.measure]}: {m.telling} of {one.runs} runs tell it, "
+                    "the others would differ by less than their noise with twice as much"
                 )
         if one.multipliers and not one.paired:
             said.append(

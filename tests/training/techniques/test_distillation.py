@@ -12,6 +12,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from chinchilla_jax.data.store import open_corpus
+from chinchilla_jax.experiment.config import DataConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.needs import other_run
@@ -27,7 +29,9 @@ from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.initial import initial_state
 from chinchilla_jax.training.loop import Interrupted, train
 from chinchilla_jax.training.techniques.distillation import token_loss
+from tests.conftest import write_sentences
 from tests.training.helpers import small_run
+from tests.training.test_distributed import Job, resolved
 from tests.training.test_loop import curve, numbers
 from tests.training.test_techniques import train_text
 
@@ -360,3 +364,30 @@ def test_any_checkpoint_of_any_folder_may_teach(workdir, text_corpus, tmp_path):
     run = dataclasses.replace(run, needs=(other_run(asked, asked, teacher_run(), 24),))
     found = techniques.sources_of(run, text_corpus, run_directory(tmp_path / "far", "student"))
     assert found[asked].loss is None and found[asked].record["step"] == 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mesh", [{"data_parallel": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 8}], ids=str
+)
+def test_two_processes_learn_as_one(tmp_path, mesh):
+    """The teacher was trained by one; it starts the student and teaches it."""
+    (tmp_path / "text").mkdir()
+    write_sentences(tmp_path / "text")
+    data = DataConfig(
+        builder="local_text", path=str(tmp_path / "text"), validation_fraction=0.2,
+        cache=str(tmp_path / "cache"),
+    )  # fmt: skip
+    corpus = open_corpus(data, tmp_path / "cache")
+    teacher = dataclasses.replace(teacher_run(), data=data)
+    train(teacher, corpus, run_directory(tmp_path / "work", "teacher"))
+    run = student(teacher, training={"data_parallel": 1} | mesh, start="teacher")
+    run = dataclasses.replace(run, data=data)
+    row, whole = trained(run, corpus, tmp_path / "work", tmp_path / "alone")
+    before = contents(tmp_path / "work" / "runs" / "teacher")
+    argument, directory = resolved(run, tmp_path / "work")
+    with Job(2, tmp_path / "work", tmp_path / "notes", argument) as job:
+        assert [status for status, _, _ in job.end()] == [0, 0]
+    np.testing.assert_allclose(losses(directory), losses(whole), rtol=1e-5)
+    assert directory.result()["loss"] == pytest.approx(row["loss"], rel=1e-5)
+    assert contents(tmp_path / "work" / "runs" / "teacher") == before

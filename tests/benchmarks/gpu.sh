@@ -46,7 +46,7 @@ compiled=$(realpath "$results")/compiled
 export JAX_COMPILATION_CACHE_DIR=$compiled/jax TORCHINDUCTOR_CACHE_DIR=$compiled/torch
 
 # The size with the most bars early, lest no time be left for it.
-default=(correctness throughput-30m throughput-1.3b throughput-124m throughput-350m cells techniques)
+sizes=(throughput-30m throughput-1.3b throughput-124m throughput-350m)
 # The arguments of each program, by platform; a size is named after its part on a GPU.
 if [[ $platform == gpu ]]; then
   export JAX_PLATFORMS=cuda,cpu # or an error, and not the CPU in place of the GPU
@@ -55,11 +55,19 @@ if [[ $platform == gpu ]]; then
   techniques=(--width=768 --batch=16 --sequence=2048 --steps=30)
 else
   export JAX_DISABLE_MOST_OPTIMIZATIONS=1 # compiling is most of it
-  default=(correctness throughput-tiny cells techniques)
+  sizes=(throughput-tiny)
   device=(--device=cpu --threads=1 --seconds=0.2 --turns=1)
   cells=(--platform=cpu --size=tiny --cells 1 2 --seconds=0.2 --turns=1) patience=10
   techniques=(--width=16 --batch=2 --sequence=16 --steps=20)
 fi
+# What is timed of each technique.
+declare -A only=(
+  [sparsity]="sparsity .5"
+  [quantisation]="quantisation 4"
+  [distillation]="distillation, as large"
+)
+default=(correctness "${sizes[@]}" cells)
+default+=(techniques-sparsity techniques-quantisation techniques-distillation)
 
 child=
 trap '[[ -n $child ]] && kill "$child" 2>/dev/null; exit 130' INT TERM
@@ -68,7 +76,8 @@ trap '[[ -n $child ]] && kill "$child" 2>/dev/null; exit 130' INT TERM
 # are more on a CPU), unless RESULT is there. Until it ends well its result is RESULT.part; what it
 # says is in RESULT.log.
 part() {
-  local limit=$(($1 * patience)) result="$results/$2" program=tests/benchmarks/$3 began=$SECONDS status=0
+  local limit=$(($1 * patience)) result="$results/$2" program=tests/benchmarks/$3
+  local began=$SECONDS status=0
   shift 3
   if [[ -e $result ]]; then
     echo "$result: there already"
@@ -103,7 +112,10 @@ for name in "${@:-${default[@]}}"; do
     throughput-1.3b) part 150 "$name.json" throughput.py "${device[@]}" --apart --sizes 1.3b ;;
     throughput-*) part 70 "$name.json" throughput.py "${device[@]}" --sizes "${name#throughput-}" ;;
     cells) part 50 "$name.json" gpu_cells.py "${cells[@]}" ;;
-    techniques) part 50 "$name.txt" techniques_overhead.py "${techniques[@]}" ;;
+    techniques-*)
+      setting=${only[${name#techniques-}]:-${name#techniques-}}
+      part 50 "$name.txt" techniques_overhead.py "${techniques[@]}" --only="$setting"
+      ;;
     profile) part 90 "$name.json" gpu_profile.py --platform="$platform" ;;
     *)
       echo "error: $name: no such part (there are ${default[*]} profile)" >&2

@@ -155,7 +155,7 @@ def origin(part: dict[str, Any]) -> str:
 def lines(results: Results) -> Iterator[str]:
     """The report."""
     if not results:
-        yield "Nothing was measured."
+        yield "No bar was measured."
         return
     origins = {name: origin(part) for name, part in results.items()}
     for found in dict.fromkeys(origins.values()):
@@ -192,10 +192,12 @@ def main() -> None:
     if len(sys.argv) != 2 or not (folder := Path(sys.argv[1])).is_dir():
         sys.exit("usage: python tests/benchmarks/gpu_report.py FOLDER of results")
     print("\n".join(lines(read(folder))))
-    for path in (folder / "techniques.txt", folder / f"techniques.txt{UNFINISHED}"):
-        if path.exists():
-            print("```", path.read_text().strip(), "```", sep="\n")
-            break
+    texts = {}
+    for suffix in (UNFINISHED, ""):
+        for path in sorted(folder.glob(f"techniques-*.txt{suffix}")):
+            texts[path.name.partition(".txt")[0]] = path.read_text().strip()
+    for text in texts.values():
+        print("```", text, "```", "", sep="\n")
 
 
 if __name__ == "__main__":

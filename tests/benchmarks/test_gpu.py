@@ -26,7 +26,14 @@ from chinchilla_jax.training import kernels, sharding
 
 SCRIPT = Path(__file__).with_name("gpu.sh")
 CARD = "NVIDIA H100 80GB HBM3"
-PARTS = ("correctness.json", "throughput-tiny.json", "cells.json", "techniques.txt")
+PARTS = (
+    "correctness.json",
+    "throughput-tiny.json",
+    "cells.json",
+    "techniques-sparsity.txt",
+    "techniques-quantisation.txt",
+    "techniques-distillation.txt",
+)
 
 # Notes its program; writes the file of --out where there is one, and fails where it is told to.
 STAND_IN_PYTHON = """#!/bin/sh
@@ -64,20 +71,20 @@ def call(folder, *arguments, **variables):
 def test_a_part_whose_result_is_there_is_not_run_again(tmp_path):
     done, calls = call(tmp_path)
     assert done.returncode == 0, done.stderr
-    programs = ["gpu_correctness.py", "throughput.py", "gpu_cells.py", "techniques_overhead.py"]
-    assert calls == [*programs, "gpu_report.py"]
+    programs = ["gpu_correctness.py", "throughput.py", "gpu_cells.py"]
+    assert calls == [*programs, *3 * ["techniques_overhead.py"], "gpu_report.py"]
     found = {path.name for path in (tmp_path / "results").iterdir()}
     assert found >= {*PARTS, "report.md"} and not any(name.endswith(".part") for name in found)
     assert (tmp_path / "results" / "report.md").read_text() == f"the report of {tmp_path}/results\n"
     (tmp_path / "results" / "cells.json").unlink()
     done, calls = call(tmp_path)
     assert calls == ["gpu_cells.py", "gpu_report.py"]
-    assert done.stdout.count("there already") == 3
+    assert done.stdout.count("there already") == 5
 
 
 def test_a_part_that_fails_stops_no_other_and_is_run_again(tmp_path):
     done, calls = call(tmp_path, FAILS="throughput.py")
-    assert done.returncode == 0 and len(calls) == 5
+    assert done.returncode == 0 and len(calls) == 7
     assert "throughput-tiny.json: failed with status 1" in done.stdout
     assert (tmp_path / "results" / "throughput-tiny.json.part").exists()  # as far as it came
     assert not (tmp_path / "results" / "throughput-tiny.json").exists()
@@ -86,7 +93,7 @@ def test_a_part_that_fails_stops_no_other_and_is_run_again(tmp_path):
 
 def test_without_time_left_nothing_is_begun(tmp_path):
     done, calls = call(tmp_path, BUDGET="5")
-    assert calls == ["gpu_report.py"] and done.stdout.count("no time left") == 4
+    assert calls == ["gpu_report.py"] and done.stdout.count("no time left") == 6
 
 
 def test_told_to_stop_it_leaves_no_process_behind(tmp_path):
@@ -174,7 +181,7 @@ def test_bars_are_met_not_met_or_not_measured(tmp_path):
 
 def test_the_report_is_made_of_what_is_there(tmp_path):
     folder = made_up(tmp_path / "results")
-    (folder / "techniques.txt.part").write_text("sparsity .5 1.02\n")
+    (folder / "techniques-sparsity.txt.part").write_text("sparsity .5 1.02\n")
     program = [sys.executable, Path(__file__).with_name("gpu_report.py"), folder]
     report = subprocess.run(program, capture_output=True, text=True, check=True).stdout
     assert report.startswith(f"{CARD}, ") and report.count(CARD) == 1
@@ -190,7 +197,7 @@ def test_the_report_is_made_of_what_is_there(tmp_path):
     (folder / "cells.json").write_text((folder / "cells.json").read_text().replace("H100", "H200"))
     origins = [line for line in lines(read(folder)) if line.startswith("NVIDIA")]
     assert origins[0].endswith(": cells") and "H200" in origins[0] and CARD in origins[1]
-    assert list(lines({})) == ["Nothing was measured."]
+    assert list(lines({})) == ["No bar was measured."]
 
 
 def test_a_part_that_did_not_end_counts_as_far_as_it_came(tmp_path):
@@ -301,12 +308,14 @@ def test_all_of_it_on_a_cpu(tmp_path):
     """The script itself, tiny: every check is met, speeds are there."""
     environment = {"PYTHON": sys.executable, "RESULTS": str(tmp_path), "BUDGET": "2000"}
     done = subprocess.run(
-        [SCRIPT, "--platform=cpu", "correctness", "cells", "techniques", "profile"],
+        [SCRIPT, "--platform=cpu", "correctness", "cells", "profile",
+         "techniques-sparsity", "techniques-quantisation", "techniques-distillation"],
         env=os.environ | environment, capture_output=True, text=True,
     )  # fmt: skip
     results = read(tmp_path)
     checks = results["correctness"]["checks"]
     assert len(checks) == 53 and all(check["met"] for check in checks), done.stdout
     assert set(results["cells"]["rates"]) == {"1", "2"}
-    assert "sparsity" in (tmp_path / "techniques.txt").read_text(), done.stdout
+    for name in ("sparsity", "quantisation", "distillation"):
+        assert f"\n{name}" in (tmp_path / f"techniques-{name}.txt").read_text(), done.stdout
     assert results["profile"]["kinds"]["products"] > 0

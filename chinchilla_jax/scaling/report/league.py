@@ -321,7 +321,7 @@ def terminal(found: Comparison, path: Path | str) -> str:
         beside = replace(beside, rows=[row for row in beside.rows if row[1] in first])
     further = conditions.further_laws(found), choices(conditions.law_fits(found))
     for table in (standings(league), beside, *further):
-        if table is not None and table.rows and not league.refusal:
+        if table is not None and table.rows:
             shown = table.without_empty_columns()
             parts.append(tables.table(shown.head, shown.rows))
     said = answer(found)

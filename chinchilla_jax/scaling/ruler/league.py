@@ -83,10 +83,11 @@ def league(
         under(one.runs, settings.params, settings.flops) for one in (found.dense, *found.others)
     )
     spent = tuple(charged(runs, charge) for runs in others)
+    paired = tuple(pairs(runs, dense) for runs in others)
     refusal = surface_refusal(dense, settings.tied)
     label = ", ".join(f"{n}={v or 'none'}" for n, v in found.dense.values.items())
-    ruler = None if refusal else _ruler(dense, others, spent, settings)
-    why = refusal.sentence if refusal else None
+    ruler = None if refusal else _ruler(dense, others, spent, paired, settings)
+    why = f"the dense runs, {label}: {refusal.sentence}" if refusal else None
     if ruler is not None and not ruler.size.law.fit.identified:
         edges = ", ".join(ruler.size.law.fit.at_bound)
         why = f"the law of the dense runs puts {edges} at the edge of what is possible"
@@ -98,7 +99,8 @@ def league(
         if ruler is not None and why is None:
             drawn = _measured(ruler, i, settings, rng)
         log_m.append({name: m.log_m_B for name, m in drawn.items()})
-        standings.append(_standing(found, one, ruler, i, drawn))
+        changed = _change(dense, others[i], paired[i])
+        standings.append(_standing(found, one, paired[i], changed, drawn))
     conditions = [one.values for one in found.others]
     for i, one in enumerate(found.others):
         parts = parts_of(one.values, conditions, found.dense.values)
@@ -118,7 +120,13 @@ def league(
     return record, ruler
 
 
-def _ruler(dense: Runs, others: list[Runs], spent: tuple[Floats, ...], settings: Settings) -> Ruler:
+def _ruler(
+    dense: Runs,
+    others: list[Runs],
+    spent: tuple[Floats, ...],
+    paired: tuple[Pairs, ...],
+    settings: Settings,
+) -> Ruler:
     """The law of the dense runs in every currency, drawn alike in all of them."""
     rng = np.random.default_rng([settings.seed, 10])
     cells = int(dense.cell_R().max()) + 1
@@ -142,7 +150,6 @@ def _ruler(dense: Runs, others: list[Runs], spent: tuple[Floats, ...], settings:
         law = law or yardstick(dense, dense_S, settings, weights)
         counted.append(Counted(currency, dense_S, tuple(amounts), law))
     cost = FlopsModel.of(dense.params, dense.tokens, dense.flops)
-    paired = tuple(pairs(runs, dense) for runs in others)
     return Ruler(dense, tuple(others), cost, tuple(counted), size, spent, paired)
 
 
@@ -228,17 +235,20 @@ def _mean_ratio(over_R: Floats | None, found: Pairs) -> float | None:
 
 
 def _standing(
-    panel: Panel, one: Condition, ruler: Ruler | None, i: int, drawn: Mapping[str, Measured]
+    panel: Panel,
+    one: Condition,
+    found: Pairs,
+    changed: tuple[float | None, Interval | None],
+    drawn: Mapping[str, Measured],
 ) -> Standing:
     first = next(iter(drawn.values()), None)
-    change, interval = _change(ruler, i) if ruler else (None, None)
-    found = ruler.pairs[i] if ruler else None
+    change, interval = changed
     return Standing(
         condition=dict(one.values),
         label=panel.label(one.values),
         runs=len(one.runs),
         cells=len(np.unique(one.runs.cell_R())),
-        paired=int(found.seeded_R.sum()) if found else 0,
+        paired=int(found.seeded_R.sum()),
         params=known(float(np.exp(first.middle[0]))) if first else None,
         tokens=known(float(np.exp(first.middle[1]))) if first else None,
         change=change,
@@ -262,12 +272,11 @@ def _means(runs: Runs) -> dict[str, float]:
     return {name: float(np.mean(numbers)) for name, numbers in values.items() if numbers}
 
 
-def _change(ruler: Ruler, i: int) -> tuple[float | None, Interval | None]:
+def _change(dense: Runs, runs: Runs, found: Pairs) -> tuple[float | None, Interval | None]:
     """Mean of ln(loss / loss of the dense partner), with Student's interval over pairs."""
-    found = ruler.pairs[i]
     if not found.paired_R.any():
         return None, None
-    change_R = np.log(ruler.others[i].loss) - found.share_RxS @ np.log(ruler.dense.loss)
+    change_R = np.log(runs.loss) - found.share_RxS @ np.log(dense.loss)
     change_R = change_R[found.paired_R]
     mean = float(change_R.mean())
     if len(change_R) < 2:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -121,7 +122,8 @@ def test_a_refused_ruler_is_one_sentence():
     found, _, ruler = rank(read_runs(few), Settings(bootstrap=0))
     assert ruler is None
     text = report.terminal(found, "page")
-    assert text.startswith("No multiplier can be stated: The loss surface")
+    assert "No multiplier can be stated: the dense runs, technique=dense: The loss surface" in text
+    assert re.match(r"technique +runs in cells +loss\n-+ .*\nkumar +12 in 6 +\+3\.\d+ % ", text)
     assert "one budget" in plot.forest(found.league)
     assert isinstance(plot.points(found.league, ruler), str)
 

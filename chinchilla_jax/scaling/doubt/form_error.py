@@ -14,6 +14,7 @@ hold on tables of runs, and how wide they are: tests/benchmarks/held_out_interva
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -97,6 +98,7 @@ def _grown(error: HeldOutError, distance: Floats) -> Floats:
     return np.asarray(inside * np.maximum(1.0, distance / error.distance))
 
 
+@functools.cache
 def _normal(count: int, part: int) -> Floats:
     """Standard normal quantiles, evenly taken, in an order of their own that never changes."""
     inverse = NormalDist().inv_cdf

@@ -224,7 +224,8 @@ def _rows_of(data: Any) -> list[dict[str, Any]] | None:
     if len(lists) == len(data) and len({*map(len, lists)}) == 1:
         return [dict(zip(data, row, strict=True)) for row in zip(*lists, strict=True)]
     if not all(isinstance(value, dict) for value in data.values()):
-        return None
+        nested = any(isinstance(value, dict) for value in data.values())
+        return [data] if nested else None  # one thing: its names tell what it is
     inner = dict.fromkeys(key for value in data.values() for key in value)
     if inner and all(key.isdigit() for key in inner):  # a column each, by number of the row
         return [{name: cells.get(key) for name, cells in data.items()} for key in inner]

@@ -21,6 +21,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.parameters import FLOAT32
 from chinchilla_jax.experiment.schema import one_of, positive, require
+from chinchilla_jax.techniques.teachers import STUDENTS
 from chinchilla_jax.techniques.technique import Facts, Ledger, Technique, listed
 
 _WHERE = "techniques.distillation"
@@ -163,4 +164,5 @@ TECHNIQUE = Technique(
     carried=teacher_bytes,
     measures=MEASURES,
     told=told,
+    laws=(STUDENTS,),
 )

@@ -21,6 +21,10 @@ Values = Mapping[str, Array]
 """Arrays by name: a law's parameters, or the columns of a table. They broadcast together."""
 
 
+def _nothing(x: Values) -> Array:
+    return np.zeros(())
+
+
 def _as_dense(x: Values) -> Array:
     return np.ones(())
 
@@ -55,7 +59,8 @@ class Law:
       form: (parameters, columns) -> loss in nats per token.
       ranges: the nonlinear variables and the interval in which a fit starts looking for each.
       linear: (nonlinear variables, columns) -> basis functions phi_k and an outer power p, such
-        that loss = (sum_k c_k phi_k)^p with c_k >= 0.
+        that loss = offset + (sum_k c_k phi_k)^p with c_k >= 0.
+      offset: columns -> the part of the loss that they give themselves, such as a teacher's loss.
       natural: (nonlinear variables, coefficients c_k) -> parameters of `form`.
       frontier: whether it describes only the best run of each budget.
       layout: columns that say how parameters are laid out; with them, N alone has no optimum.
@@ -78,6 +83,7 @@ class Law:
     ranges: Mapping[str, tuple[float, float]]
     linear: Callable[[Values, Values], tuple[Sequence[Array], Array]]
     natural: Callable[[Values, Sequence[Array]], dict[str, Array]]
+    offset: Callable[[Values], Array] = _nothing
     frontier: bool = False
     layout: tuple[str, ...] = ()
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from chinchilla_jax.techniques.teachers import student_loss, supervised_loss
+from chinchilla_jax.scaling.laws.fit import fit
+from chinchilla_jax.techniques.teachers import STUDENT, STUDENTS, student_loss, supervised_loss
 
 SIZES = (198e6, 546e6, 975e6, 1.82e9, 2.72e9, 4.82e9, 7.75e9, 12.6e9)
 
@@ -38,3 +39,30 @@ def test_the_capacity_gap_is_seen_where_the_student_trains_for_long():
 def test_limits():
     assert student_loss(1e40, 1e40, 2.0) == pytest.approx(2.0, abs=1e-9)
     assert student_loss(546e6, 1e10, 50.0) == pytest.approx(50.0, abs=1e-9)
+
+
+def test_the_law_of_students_is_fitted_to_runs():
+    """A plane of students and teachers on both sides of the gap, without noise."""
+    grid = np.meshgrid(SIZES[:4], (20.0, 80.0, 320.0), SIZES[1::2])
+    params, ratio, teachers = (axis.ravel() for axis in grid)
+    columns = {
+        "params": params,
+        "tokens": ratio * params,
+        "teacher_loss": supervised_loss(teachers, 20 * teachers),
+        "dense_loss": supervised_loss(params, ratio * params),
+    }
+    losses = student_loss(params, columns["tokens"], columns["teacher_loss"])
+    np.testing.assert_allclose(STUDENTS.predict(STUDENT, **columns), losses, rtol=1e-12)
+    found = fit(STUDENTS, columns, losses)
+    assert found.rms < 1e-5
+    for name in ("c0", "f1", "d1"):
+        assert found.parameters[name] == pytest.approx(STUDENT[name], rel=0.02), name
+
+
+def test_its_linear_part_is_the_law():
+    x = {"params": np.array([1e8, 1e9]), "tokens": np.array([1e10, 1e11]),
+         "teacher_loss": np.array([2.5, 2.0]), "dense_loss": np.array([2.6, 2.4])}  # fmt: skip
+    p = {name: np.asarray(value) for name, value in STUDENT.items()}
+    basis, power = STUDENTS.linear(p, x)
+    linear = STUDENTS.offset(x) + (p["A"] * basis[0] + p["B"] * basis[1]) ** power
+    np.testing.assert_allclose(linear, STUDENTS.form(p, x), rtol=1e-12)

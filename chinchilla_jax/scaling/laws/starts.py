@@ -21,10 +21,13 @@ def starts(problem: Problem, weights_R: Floats, count: int, searched: int) -> Fl
     theta_SxV = np.exp(low + (high - low) * _spread(searched, len(low)))
     values = dict(zip(law.ranges, theta_SxV.T[:, :, None], strict=True))
     basis, power = law.linear(values, problem.columns)
-    # loss = (basis c)^p: to first order the residual of ln(loss) is p (basis c / loss^(1/p) - 1).
-    target = problem.loss_R ** (1 / power)
+    # loss - offset = (basis c)^p = y: to first order the residual of ln(loss) is
+    # p y/loss (basis c / y^(1/p) - 1).
+    y_R = problem.loss_R - law.offset(problem.columns)
+    target = np.maximum(y_R, 1e-9 * problem.loss_R) ** (1 / power)
     basis_SxRxK = np.stack([np.broadcast_to(phi / target, basis[0].shape) for phi in basis], -1)
-    c_SxK, squares_S = _nonnegative_least_squares(basis_SxRxK, weights_R)
+    share_R = np.maximum(y_R, 0.0) / problem.loss_R
+    c_SxK, squares_S = _nonnegative_least_squares(basis_SxRxK, weights_R * share_R**2)
     squares_S = squares_S * np.broadcast_to(power, (searched, 1))[:, 0] ** 2
     # A term that came out as zero starts small instead, since logs cannot leave zero.
     small_SxK = 1e-3 / np.abs(basis_SxRxK).max(axis=1)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from chinchilla_jax.techniques.teachers import STUDENT
+
 
 def law_runs(seed=0, count=90):
     """Columns for every law, varied independently so that each law can be identified."""
@@ -21,6 +23,8 @@ def law_runs(seed=0, count=90):
         "depth": 2 ** generator.uniform(1, 7, count),
         "bits": generator.choice([2.0, 3.0, 4.0, 6.0, 8.0, 32.0], count),
         "group": generator.choice([32.0, 64.0, 128.0, 256.0], count),
+        "teacher_loss": generator.uniform(1.8, 3.2, count),
+        "dense_loss": generator.uniform(1.9, 2.8, count),
     }
 
 
@@ -31,6 +35,7 @@ TRUTH = {
     "repetition": {
         "E": 1.87, "A": 521.0, "B": 1488.0, "alpha": 0.3527, "R_D": 15.39, "R_N": 5.31
     },
+    "students": STUDENT,
     "over_training": {"E": 1.5, "a": 141.0, "b": 190.0, "eta": 0.121},
     "sparsity": {
         "a_S": 16.8, "b_S": 0.722, "c_S": 45.0, "b_N": 0.245, "a_D": 6.9e8, "b_D": 0.203, "c": 0.651

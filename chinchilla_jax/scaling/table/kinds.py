@@ -56,7 +56,7 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
     ("setting", "hyper-parameters", (
         r"lr|learning rates?|(base|peak|max|min|final) rate|final fraction|base width|warm ?ups?|"
         r"cool ?downs?|decay|anneal|annealing|schedules?|scheduler|horizon|batch|bs|bsz|"
-        r"micro ?batch|accum|accumulation|clip|clipping|beta ?[12]|^b[12]$|betas|eta|eps|epsilon|"
+        r"micro ?batch|accum|accumulation|clip|clipping|beta ?[12]|(?<!after )b[12]|betas|eta|eps|epsilon|"
         r"momentum|nesterov|dropout|wd|init std|init scale|initiali[sz]er|ema|z ?loss|"
         r"label smoothing"
     )),

@@ -56,9 +56,9 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
     ("setting", "hyper-parameters", (
         r"lr|learning rates?|(base|peak|max|min|final) rate|final fraction|base width|warm ?ups?|"
         r"cool ?downs?|decay|anneal|annealing|schedules?|scheduler|horizon|batch|bs|bsz|"
-        r"micro ?batch|accum|accumulation|clip|clipping|beta ?[12]|(?<!after )b[12]|betas|eta|eps|epsilon|"
-        r"momentum|nesterov|dropout|wd|init std|init scale|initiali[sz]er|ema|z ?loss|"
-        r"label smoothing"
+        r"micro ?batch|accum|accumulation|clip|clipping|beta ?[12]|(?<!after )b[12]|betas|"
+        r"eta|eps|epsilon|momentum|nesterov|dropout|wd|init std|init scale|initiali[sz]er|ema|"
+        r"z ?loss|label smoothing"
     )),
     ("outcome", "measurements", (
         r"loss|losses|nll|cross entropy|ppl|perplexity|bpb|bpc|bits per (byte|char|character)|"

@@ -1,6 +1,7 @@
 """Students of a finished run: taught by its distributions, begun from its layers, and both.
 
     python -m chinchilla_jax.sweep --config=configs/distillation.py --workdir=runs/distillation
+    python -m chinchilla_jax.evaluate --runs=runs/distillation --by=technique
 
 The teacher is the one run at the larger budget, four layers of width 48; each student has the size,
 the tokens and the order of the text of a dense run. Width 48 may begin from every second layer of

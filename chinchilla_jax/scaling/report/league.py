@@ -260,7 +260,8 @@ def answer(found: Comparison) -> list[str]:
     league = found.league
     assert league is not None
     if league.refusal:
-        return [f"No multiplier can be stated: {league.refusal}"]
+        measured = [f"{one.label}: {clause}." for one in league.ordered() for clause in one.told]
+        return [f"No multiplier can be stated: {league.refusal}", *measured]
     return [sentence(one, league) for one in league.ordered()]
 
 

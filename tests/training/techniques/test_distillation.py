@@ -264,14 +264,12 @@ def of_checkpoint(there, name, layers):
     return np.stack([there[f"params.layers_{i}.{rest}"] for i in layers])
 
 
-def test_the_teacher_is_held_in_the_precision_of_products(workdir, text_corpus, tmp_path):
+def test_the_teacher_is_held_in_the_precision_of_products():
     run = student(training={"dtype": "bfloat16", "data_parallel": 1})
-    row, directory = trained(run, text_corpus, workdir, tmp_path)
     held = given.of(compiled_for(run).abstract_state.techniques, "distillation")
     kinds = {name: leaf.dtype for name, leaf in verified.flatten(held).items()}
     assert kinds["layers_0.attention.query"] == kinds["readout"] == jnp.bfloat16
     assert kinds["embedding"] == kinds["final_norm.scale"] == jnp.float32
-    assert row["status"] == "done" and losses(directory)[-1] < losses(directory)[0]
 
 
 def test_a_student_may_be_sparse_and_of_few_bits(workdir, text_corpus, tmp_path):

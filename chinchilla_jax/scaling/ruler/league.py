@@ -33,7 +33,7 @@ from chinchilla_jax.scaling.ruler.multiplier import (
 from chinchilla_jax.scaling.ruler.pairs import Pairs, clusters, pairs
 from chinchilla_jax.scaling.ruler.panel import Panel, parts_of
 from chinchilla_jax.scaling.ruler.records import League, Measure, Stack, Standing
-from chinchilla_jax.scaling.ruler.yardstick import Yardstick, cell_draws, yardstick
+from chinchilla_jax.scaling.ruler.yardstick import Yardstick, cell_weights, yardstick
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import Condition
 from chinchilla_jax.scaling.table.conventions import under
@@ -130,7 +130,7 @@ def _ruler(
     """The law of the dense runs in every currency, drawn alike in all of them."""
     rng = np.random.default_rng([settings.seed, 10])
     cells = int(dense.cell_R().max()) + 1
-    weights = cell_draws(cells, min(settings.draws, DRAWS), rng)
+    weights = cell_weights(cells, min(settings.draws, DRAWS), rng)
     size = Counted(
         Currency("size", "parameters", "size"),
         dense.params,
@@ -193,7 +193,7 @@ def _measured(
     runs, found = ruler.others[i], ruler.pairs[i]
     cluster_R = clusters(found.cell_R, LEAST_CELLS)
     size = int(cluster_R.max()) + 1
-    weights = cell_draws(size, len(ruler.size.law.known_B) - 1, rng)[:, cluster_R]
+    weights = cell_weights(size, len(ruler.size.law.known_B) - 1, rng)[:, cluster_R]
     result = {}
     jobs: list[tuple[Currency, Counted, Floats, Floats | None]]
     jobs = [(c.currency, c, c.others[i], c.others[i] / (found.share_RxS @ c.dense_S))

@@ -5,10 +5,10 @@ the law moved by u_i = ln m (`yardstick`); u is fitted by least squares over all
 regression on the partners' misses, drawn towards 1 as by `_PRIOR` more pairs: then only what a
 technique changes of its dense partner counts.
 
-Interval: percentiles over draws that resample the cells of the dense runs and, by themselves, the
-cells of the technique (runs, where there are few cells). Resamples of few things scatter too
-little: the part of a draw that is due to the technique's own is widened to Student's t, as in
-Hesterberg 2015, arXiv 1411.5279, section 4.3 (expanded percentile intervals).
+Interval: percentiles over draws that weigh the cells of the dense runs anew and, by themselves, the
+cells of the technique (runs, where there are few cells). Draws of few things scatter too little:
+the part of a draw that is due to the technique's own is widened to Student's t, as in Hesterberg
+2015, arXiv 1411.5279, section 4.3 (expanded percentile intervals).
 
 Array suffixes: B draws, the first the fit to all runs; R rows; K unknowns.
 """
@@ -146,11 +146,16 @@ def _draws(
 
 
 def _expansion(cells: Cells, unknowns: int) -> float:
-    """From the scatter of resamples of so few things to Student's t; rho is an unknown, too."""
+    """From the scatter of draws of so few things to Student's t; rho is an unknown, too.
+
+    A Dirichlet's weights scatter a mean by the variance over n + 1, not over the freedom.
+    """
     clusters = cells.clusters
     freedom = max(1, clusters - unknowns - bool(cells.paired_R.any()))
     normal = stats.norm.ppf((1 + LEVEL) / 2)
-    return float(math.sqrt(clusters / freedom) * stats.t.ppf((1 + LEVEL) / 2, freedom) / normal)
+    return float(
+        math.sqrt((clusters + 1) / freedom) * stats.t.ppf((1 + LEVEL) / 2, freedom) / normal
+    )
 
 
 def ends(draws_B: Floats, level: float = LEVEL) -> tuple[float, float]:

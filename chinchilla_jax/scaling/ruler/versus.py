@@ -24,7 +24,7 @@ from chinchilla_jax.scaling.ruler.league import DRAWS
 from chinchilla_jax.scaling.ruler.multiplier import LEAST_CELLS, Cells, ends, measured, times
 from chinchilla_jax.scaling.ruler.pairs import clusters, pairs
 from chinchilla_jax.scaling.ruler.records import Fitness, Multiplier, SpeedUp, Versus
-from chinchilla_jax.scaling.ruler.yardstick import Yardstick, cell_draws, yardstick
+from chinchilla_jax.scaling.ruler.yardstick import Yardstick, cell_draws, cell_weights, yardstick
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cells import cell_index
 from chinchilla_jax.scaling.table.conditions import Condition
@@ -134,7 +134,7 @@ def _overall(
     """The one s of all runs of the second side, by the law of the first."""
     found = pairs(b, a)
     cluster_R = clusters(found.cell_R, LEAST_CELLS)
-    weights = cell_draws(int(cluster_R.max()) + 1, len(law.known_B) - 1, rng)[:, cluster_R]
+    weights = cell_weights(int(cluster_R.max()) + 1, len(law.known_B) - 1, rng)[:, cluster_R]
     cost = FlopsModel.of(a.params, a.tokens, a.flops)
     dense_law = law.moved("size", a.params, a.tokens, cost)
     ratio_R = b.flops / found.flops_R

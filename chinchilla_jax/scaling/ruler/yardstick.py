@@ -104,7 +104,20 @@ def yardstick(dense: Runs, amount_R: Floats, settings: Settings, weights_BxC: Fl
     return Yardstick(unit, fit, Surface(*columns), np.array(known))
 
 
+def cell_weights(cells: int, draws: int, rng: np.random.Generator) -> Floats:
+    """[1 + draws, cells]: how much each counts in a draw; 1 in the first row.
+
+    The Bayesian bootstrap (Rubin 1981, Annals of Statistics 9): weights of a flat Dirichlet's. Of
+    pairs, draws that leave cells out scatter more than tables do, through the law's slopes.
+    """
+    drawn = cells * rng.dirichlet(np.ones(cells), size=draws)
+    return np.concatenate([np.ones((1, cells)), drawn])
+
+
 def cell_draws(cells: int, draws: int, rng: np.random.Generator) -> Floats:
-    """[1 + draws, cells]: how often each was drawn; all once in the first row."""
+    """[1 + draws, cells]: how often each was drawn, with replacement; once in the first row.
+
+    For laws that stand by themselves, whose interval needs all of that scatter.
+    """
     drawn = rng.multinomial(cells, np.full(cells, 1.0 / cells), size=draws)
     return np.concatenate([np.ones((1, cells)), drawn.astype(float)])

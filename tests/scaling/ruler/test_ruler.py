@@ -202,7 +202,7 @@ def test_too_few_dense_runs_are_refused_in_words():
 
 
 def test_an_interval_is_widened_for_few_cells(monkeypatch):
-    """Student's t over the normal's percentile, times sqrt(n / freedom)."""
+    """Student's t over the normal's percentile, times sqrt((n + 1) / freedom)."""
     rows = panel_of(CASES["kumar"], cells=6)
     _, m = found(rows, "params", 400)
     monkeypatch.setattr(multiplier, "_expansion", lambda cells, unknowns: 1.0)
@@ -211,7 +211,7 @@ def test_an_interval_is_widened_for_few_cells(monkeypatch):
     monkeypatch.undo()
     few = multiplier.Cells(*[np.zeros((1, 6))] * 2, np.ones(6, bool), np.arange(6),
                            *[np.zeros(6)] * 3, cells=6)  # fmt: skip
-    assert multiplier._expansion(few, 1) == pytest.approx(math.sqrt(6 / 4) * 2.776445 / 1.959964)
+    assert multiplier._expansion(few, 1) == pytest.approx(math.sqrt(7 / 4) * 2.776445 / 1.959964)
 
 
 def test_ends_of_draws_that_are_not_known_are_open():

@@ -113,18 +113,27 @@ def quantised(params: Any, grids: Mapping[str, Grid], group: int) -> Any:
     Args:
       grids: by kind of parameter; others are left as they are. group: as in `grouped`.
     """
+    leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+    found = [w for _, w in leaves]
+    places: dict[str, list[int]] = {}
+    for i, (path, _) in enumerate(leaves):
+        places.setdefault(parameter(path_name(path)).name, []).append(i)
+    for name, of in places.items():
+        p = parameter(name)
+        if p.kind in grids:
+            # Layers that are not scanned, as one array: few large kernels, not many small ones.
+            few = _few_bits(jnp.stack([found[i] for i in of]), p, grids[p.kind], group)
+            for i, w in zip(of, few, strict=True):
+                found[i] = w
+    return jax.tree.unflatten(tree, found)
 
-    def one(path: tuple[Any, ...], w: jax.Array) -> jax.Array:
-        p = parameter(path_name(path))
-        if p.kind not in grids:
-            return w
-        if (grid := grids[p.kind]) is None:
-            return w.astype(jnp.bfloat16).astype(w.dtype)
-        split, axes = grouped(w, p, group)
-        codes, scales = codes_and_scales(split, *grid, axes)
-        return (codes * scales).reshape(w.shape).astype(w.dtype)
 
-    return jax.tree_util.tree_map_with_path(one, params)
+def _few_bits(w: jax.Array, p: Parameter, grid: Grid, group: int) -> jax.Array:
+    if grid is None:
+        return w.astype(jnp.bfloat16).astype(w.dtype)
+    split, axes = grouped(w, p, group)
+    codes, scales = codes_and_scales(split, *grid, axes)
+    return (codes * scales).reshape(w.shape).astype(w.dtype)
 
 
 def _first_step(config: Quantisation, facts: Facts) -> int:

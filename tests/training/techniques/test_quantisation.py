@@ -32,6 +32,7 @@ from chinchilla_jax.training.techniques.quantisation import (
 )
 from chinchilla_jax.training.transfers import place
 from tests.training.helpers import small_run
+from tests.training.test_distributed import Job, corpus, data, resolved  # noqa: F401
 from tests.training.test_loop import curve, numbers, train_with_interruptions
 from tests.training.test_techniques import alone, train_text, two_steps
 
@@ -259,3 +260,21 @@ def test_a_teacher_may_be_measured_in_few_bits_but_not_trained_so(monkeypatch):
     assert needing(run_with(after=(4,)))["teacher"].run.techniques.quantisation.after == (4,)
     with pytest.raises(UserError, match=r"computes with other weights .*techniques\.quantisation"):
         needing(run_with(bits=4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values", [{"after": (4, 2)}, {"bits": 3, "start": 0.5}], ids=str)
+def test_two_processes_train_and_measure_as_one(values, data, corpus, tmp_path):  # noqa: F811
+    mesh = {"data_parallel": 4, "fsdp": 2, "tensor": 1}
+    run = dataclasses.replace(run_with(mesh, **values), data=data)
+    row = train(run, corpus, RunDirectory(tmp_path / "alone"))
+    argument, directory = resolved(run, tmp_path / "work")
+    with Job(2, tmp_path / "work", tmp_path / "notes", argument) as job:
+        ends = job.end()
+    assert [status for status, _, _ in ends] == [0, 0], ends
+    found = directory.result()
+    measured = [name for name in row if name.startswith(("loss", "bytes"))]
+    assert "loss_after_b2" in measured or "after" not in values
+    for name in measured:
+        # Of a weight between two levels the last digit says which it is.
+        assert found[name] == pytest.approx(row[name], rel=5e-4), name

@@ -73,11 +73,22 @@ def test_a_finished_run_is_measured_as_at_its_end(experiment, tmp_path):
     assert [row["status"] for row in found.values()] == ["done", "done", "missing"]
 
 
-def test_a_run_without_its_last_checkpoint_is_left_out_with_the_reason(experiment, tmp_path):
-    rows = trained(experiment, tmp_path, freeze_plan(experiment, tmp_path)[:1])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_run_without_its_last_checkpoint_is_left_out_with_the_reason(
+    experiment, tmp_path, earlier
+):
+    """Without any, and with one of the way."""
+    execution = Execution(
+        data_parallel=1, checkpoint_seconds=1e-3, save_final=False, steps_per_dispatch=2
+    )
+    planned = dataclasses.replace(experiment, execution=execution)
+    rows = trained(planned, tmp_path, freeze_plan(planned, tmp_path)[:1])
     (name,) = [name for name, row in rows.items() if row["status"] == "done"]
-    shutil.rmtree(run_directory(tmp_path, name).checkpoints)
-    asked = dataclasses.replace(experiment, techniques=AFTER)
+    folder = run_directory(tmp_path, name).checkpoints
+    assert any(folder.iterdir())
+    if not earlier:
+        shutil.rmtree(folder)
+    asked = dataclasses.replace(planned, techniques=AFTER)
     assert measure(tmp_path, freeze_plan(asked, tmp_path)) == {
         name: "has no checkpoint of its end (execution.save_final)"
     }

@@ -31,7 +31,7 @@ def get_config() -> Experiment:
             widths=(16, 24, 32, 48, 64), sizes_per_budget=(0,), min_tokens_per_param=0.5
         ),
         vary={"seed": (0, 1)},
-        techniques=Techniques(quantisation=Quantisation(after=(8.0, 6.0, 5.0, 4.0, 3.0, 2.0))),
+        techniques=Techniques(quantisation=Quantisation(after=(16.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.0))),
         panel={
             "sparse_50": _setting({_LEVEL: 0.5, **_AFTER}),
             "sparse_75": _setting({_LEVEL: 0.75, **_AFTER}),

@@ -44,7 +44,7 @@ def get_config() -> Experiment:
             warmup_fraction=0.1,
         ),
         data=DataConfig(builder="local_text", path="/data/shards/*.jsonl.zst"),
-        techniques=Techniques(quantisation=Quantisation(after=(8.0, 6.0, 5.0, 4.0, 3.0, 2.0))),
+        techniques=Techniques(quantisation=Quantisation(after=(16.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.0))),
         panel={
             "sparse_50": _setting({_LEVEL: 0.5, **_AFTER}),
             "sparse_75": _setting({_LEVEL: 0.75, **_AFTER}),

@@ -11,7 +11,7 @@ What a notebook needs, without JAX (`chinchilla_jax.scaling.notebook` has the de
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # The fits are thousands of small products shared out over our own threads; BLAS threads would only
 # spin beside them, a third of the time of `evaluate`, and change last digits. Heeded where NumPy is

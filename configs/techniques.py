@@ -16,6 +16,7 @@ from chinchilla_jax.techniques.quantisation import Quantisation
 
 _LEVEL, _BITS = "techniques.sparsity.level", "techniques.quantisation.bits"
 _TEACHER = {"techniques.distillation.teacher": "3e12-48x3"}
+_WIDTHS = (16.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.0)  # bits of dense runs after training
 _AFTER = {"techniques.quantisation.after": (4.0,)}
 
 
@@ -31,7 +32,7 @@ def get_config() -> Experiment:
             widths=(16, 24, 32, 48, 64), sizes_per_budget=(0,), min_tokens_per_param=0.5
         ),
         vary={"seed": (0, 1)},
-        techniques=Techniques(quantisation=Quantisation(after=(16.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.0))),
+        techniques=Techniques(quantisation=Quantisation(after=_WIDTHS)),
         panel={
             "sparse_50": _setting({_LEVEL: 0.5, **_AFTER}),
             "sparse_75": _setting({_LEVEL: 0.75, **_AFTER}),

@@ -21,6 +21,7 @@ from chinchilla_jax.techniques.quantisation import Quantisation
 
 _LEVEL, _BITS = "techniques.sparsity.level", "techniques.quantisation.bits"
 _TEACHER = {"techniques.distillation.teacher": "1e18-768x13"}
+_WIDTHS = (16.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.0)  # bits of dense runs after training
 _AFTER = {"techniques.quantisation.after": (4.0,)}
 
 
@@ -44,7 +45,7 @@ def get_config() -> Experiment:
             warmup_fraction=0.1,
         ),
         data=DataConfig(builder="local_text", path="/data/shards/*.jsonl.zst"),
-        techniques=Techniques(quantisation=Quantisation(after=(16.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.0))),
+        techniques=Techniques(quantisation=Quantisation(after=_WIDTHS)),
         panel={
             "sparse_50": _setting({_LEVEL: 0.5, **_AFTER}),
             "sparse_75": _setting({_LEVEL: 0.75, **_AFTER}),

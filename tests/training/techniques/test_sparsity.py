@@ -30,6 +30,7 @@ from chinchilla_jax.training.techniques.sparsity import kept, pruning
 from chinchilla_jax.training.transfers import place
 from tests.jaxprs import inner_equations
 from tests.training.helpers import small_run
+from tests.training.test_distributed import Job, corpus, data, resolved  # noqa: F401
 from tests.training.test_loop import curve, numbers, train_with_interruptions
 
 MESH = {"data_parallel": 2, "fsdp": 2, "tensor": 2, "steps_per_dispatch": 2}
@@ -310,3 +311,23 @@ def test_masks_are_searched_for_in_a_branch_only_and_nothing_is_sorted():
     inside = {e.primitive.name for e in inner_equations(jaxpr.jaxpr)}
     assert "cond" in outside and "bitcast_convert_type" in inside
     assert not outside & {"bitcast_convert_type", "while", "scan"} and "sort" not in inside
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [HALF, Sparsity(level=0.5, group_size=4, updates=2)], ids=str)
+def test_two_processes_prune_as_one(config, data, corpus, tmp_path):  # noqa: F811
+    mesh = {"data_parallel": 2, "fsdp": 2, "tensor": 2}
+    run = dataclasses.replace(sparse(small_run(training=mesh), config), data=data)
+    row = train(run, corpus, RunDirectory(tmp_path / "alone"))
+    argument, directory = resolved(run, tmp_path / "work")
+    with Job(2, tmp_path / "work", tmp_path / "notes", argument) as job:
+        ends = job.end()
+    assert [status for status, _, _ in ends] == [0, 0], ends
+    found = directory.result()
+    assert found["params_nonzero"] == row["params_nonzero"]
+    assert found["loss"] == pytest.approx(row["loss"], rel=1e-5)
+    ours, alone = (
+        [line["loss"] for line in folder.metrics()]
+        for folder in (directory, RunDirectory(tmp_path / "alone"))
+    )
+    np.testing.assert_allclose(ours, alone, rtol=1e-5)

@@ -21,7 +21,7 @@ from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import Choices, Fits
 from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.laws.fit import LawFit
-from chinchilla_jax.scaling.laws.further import fit_laws, spanned
+from chinchilla_jax.scaling.laws.further import completed, fit_laws, spanned
 from chinchilla_jax.scaling.ruler.league import Ruler, league
 from chinchilla_jax.scaling.ruler.panel import panel
 from chinchilla_jax.scaling.ruler.records import League, Versus
@@ -209,7 +209,8 @@ def _laws(
     found = []
     for law in laws:
         fitted = []
-        for one in _apart_from(spanned(law, runs), runs, by):
+        whole = completed(law, runs)  # before the partners of its runs are told apart from them
+        for one in _apart_from(spanned(law, whole), whole, by):
             counted = _counted(one.runs, settings)
             try:
                 (fit,) = fit_laws([law], counted, objective, settings.draws, settings.seed)

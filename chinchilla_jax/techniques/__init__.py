@@ -119,16 +119,20 @@ def derived(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [more for row in rows for technique in TECHNIQUES for more in technique.derived(row)]
 
 
+def without(law: str) -> dict[str, Any]:
+    """The columns of the technique that has the law of this name, as in a run without it."""
+    return {
+        name: value
+        for technique in TECHNIQUES
+        if any(its.name == law for its in technique.laws)
+        for name, value in technique.columns(technique.off).items()
+    }
+
+
 def explained(law: str) -> tuple[str, ...]:
     """The columns that the law of this name explains, of its technique; none of other laws."""
-    return tuple(
-        name
-        for technique in TECHNIQUES
-        for its in technique.laws
-        if its.name == law
-        for name in technique.columns(technique.off)
-        if name not in its.apart
-    )
+    apart = {name for its in laws() if its.name == law for name in its.apart}
+    return tuple(name for name in without(law) if name not in apart)
 
 
 def laws() -> tuple[Law, ...]:

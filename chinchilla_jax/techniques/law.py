@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from chinchilla_jax.experiment.errors import UserError
 
+DENSE_LOSS = "dense_loss"  # column: the loss of the same run without the technique
 Array = NDArray[np.float64]
 Values = Mapping[str, Array]
 """Arrays by name: a law's parameters, or the columns of a table. They broadcast together."""
@@ -72,6 +73,8 @@ class Law:
         technique derives.
       least: of the outcome, under which it is noise and a row is left out.
       apart: columns of its technique that it says nothing of: each value has a fit of its own.
+      gap: a column and a parameter: the law bends where the column is the parameter times the
+        dense loss.
     """
 
     name: str
@@ -93,6 +96,7 @@ class Law:
     outcome: str = "loss"
     least: float = 0.0
     apart: tuple[str, ...] = ()
+    gap: tuple[str, str] | None = None
 
     def source_of(self, column: str, names: Collection[str]) -> str:
         """Which of `names` holds a column: itself or the first of its aliases, else itself."""

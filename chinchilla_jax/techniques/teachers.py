@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from chinchilla_jax.techniques.law import Array, Law, Values, power_terms
+from chinchilla_jax.techniques.law import DENSE_LOSS, Array, Law, Values, power_terms
 
 # Published constants: supervised training (equation 1, 73 runs), students (equation 8, 697 runs).
 SUPERVISED = {
@@ -67,7 +67,7 @@ STUDENTS = Law(
     formula="L = T + T^-c0 [1 + (T/(d1 L0))^(1/f1)]^(-c1 f1) (A/N^alpha + B/D^beta)^gamma, T the "
     "teacher's loss, L0 that of the same run without it",
     source="Busbridge et al. 2025, arXiv 2502.08606, equation 8",
-    columns=("params", "tokens", "teacher_loss", "dense_loss"),
+    columns=("params", "tokens", "teacher_loss", DENSE_LOSS),
     parameters=tuple(STUDENT),
     form=_form,
     ranges={
@@ -78,4 +78,6 @@ STUDENTS = Law(
     natural=power_terms("A", "B"),
     offset=lambda x: x["teacher_loss"],
     aliases={"teacher_loss": ("distillation_teacher_loss",)},
+    apart=("distillation_weight", "distillation_temperature", "distillation_start"),
+    gap=("teacher_loss", "d1"),
 )  # fmt: skip

@@ -17,9 +17,12 @@ from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.draws import law_draws, with_choices, with_intervals
 from chinchilla_jax.scaling.laws.fit import LawFit, fit
+from chinchilla_jax.scaling.table.columns import label
+from chinchilla_jax.scaling.table.conditions import written
 from chinchilla_jax.scaling.table.kinds import joint
+from chinchilla_jax.scaling.table.partners import with_dense_loss
 from chinchilla_jax.scaling.table.runs import Runs
-from chinchilla_jax.techniques.law import Law
+from chinchilla_jax.techniques.law import DENSE_LOSS, Law
 
 DRAWS = 400  # percentiles of 95 % stand on the tenth of these from either end
 
@@ -91,6 +94,7 @@ class LawRows:
 
 def law_rows(law: Law, runs: Runs) -> LawRows:
     """The rows of `fit_laws`; UserError where the table lacks the law's outcome."""
+    runs = completed(law, runs)
     table = runs.select(runs.best_R(spanned(law, runs)))
     columns = {
         **table.columns, "params": table.params, "tokens": table.tokens, "flops": table.flops,
@@ -110,6 +114,25 @@ def law_rows(law: Law, runs: Runs) -> LawRows:
     keep &= columns[law.outcome] > law.least
     chosen = {name: column[keep] for name, column in columns.items()}
     return LawRows(table, keep, chosen, chosen[law.outcome])
+
+
+def completed(law: Law, runs: Runs) -> Runs:
+    """With the column `dense_loss` where the law needs it; a table that has it keeps its own.
+
+    Raises:
+      UserError: no run of the law's technique has a dense partner.
+    """
+    if DENSE_LOSS not in law.columns or law.source_of(DENSE_LOSS, runs.columns) in runs.columns:
+        return runs
+    off = techniques.without(law.name)
+    found = with_dense_loss(runs, off)
+    if not np.isfinite(found.columns[DENSE_LOSS]).any():
+        dense = written({name: label(value) for name, value in off.items()})
+        raise UserError(
+            f"law {law.name} needs the column {DENSE_LOSS}, the loss of the same run without the "
+            f"technique; runs of the same size and tokens with {dense} beside it would give it"
+        )
+    return found
 
 
 def of_derived_rows(laws: Sequence[Law]) -> bool:

@@ -13,15 +13,17 @@ from chinchilla_jax.scaling import comparison as record
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.comparison import Comparison
+from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.fit import LawFit
+from chinchilla_jax.scaling.laws.further import completed
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import listing, summary, versus
-from chinchilla_jax.scaling.report.drawing import draw
+from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.laws import LAW_HEAD, choices, law_row
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.report.summary import Rows, Table, estimate
 from chinchilla_jax.scaling.report.write import name_of, published
-from chinchilla_jax.scaling.table.conditions import written
+from chinchilla_jax.scaling.table.conditions import where, written
 from chinchilla_jax.scaling.table.conventions import under
 from chinchilla_jax.scaling.table.kinds import OTHER_LOSS
 from chinchilla_jax.scaling.table.runs import Runs
@@ -69,11 +71,16 @@ def write(
 
 
 def law_figures(found: Comparison, runs: Runs) -> dict[str, Callable[[], Figure | str]]:
-    """Those of further laws, by name."""
+    """Those of further laws, by name, with the runs that each was fitted to."""
     from chinchilla_jax.scaling.report.plots import of_laws  # brings Matplotlib
 
     counted = under(runs, found.settings.params, found.settings.flops)
-    return of_laws(law_fits(found), counted)
+    drawers: dict[str, Callable[[], Figure | str]] = {}
+    for one in found.laws:
+        if one.fit is not None:
+            fitted = where(completed(LAWS[one.law], counted), one.condition)
+            drawers = of_laws([one.fit], fitted) | drawers  # of several conditions the first
+    return drawers
 
 
 def law_fits(found: Comparison) -> list[LawFit]:
@@ -170,7 +177,7 @@ def further_laws(found: Comparison) -> Table | None:
     for one in found.laws:
         title = written(one.condition) or "all"
         if one.fit is None:
-            rows.append((title, one.law, *[""] * 4, one.reason or ""))
+            rows.append((title, one.law, *[""] * (len(LAW_HEAD) - 2), one.reason or ""))
         else:
             rows.append((title, *law_row(one.fit)))
     head = ("conditions", *LAW_HEAD)
@@ -231,7 +238,7 @@ def html(
             "Further laws",
             (),
             present(further_laws(found), choices(law_fits(found))),
-            [*some("layout"), *some("choice"), *some("excess")],
+            [part for name in OF_LAWS for part in some(name)],
         ),
         published(overlays),
         Section(

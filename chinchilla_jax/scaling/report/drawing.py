@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Drawn = dict[str, Picture | Absence]
 
+OF_LAWS = ("layout", "choice", "excess", "gap")  # figures of further laws
 CAPTIONS = {
     "isoflop": "Iso-FLOP profiles. Loss against model size at equal training FLOPs, a colour per "
     "budget. Diamonds mark the minimum of each profile, grey bars its 95 % interval under the "
@@ -61,6 +62,9 @@ CAPTIONS = {
     "excess": "Rise of the loss. What a technique adds to the loss of a finished run against how "
     "long that was trained, by the law (lines, at the middle size); dots are runs, at the line and "
     "what the law misses of them.",
+    "gap": "Capacity gap. A student's loss over that of the same run without its teacher, against "
+    "the teacher's loss over it: better teachers on the left, a curve per size by the law, dots "
+    "are runs, at the curve and what the law misses of them. Under 0 the teacher helps.",
     "conventions": "Counting. The exponent from the same runs when parameters and FLOPs are "
     "counted in other ways; bold is the one used on this page.",
 }

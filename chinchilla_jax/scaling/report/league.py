@@ -17,7 +17,7 @@ from chinchilla_jax.scaling.comparison import Comparison
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import comparison as conditions
 from chinchilla_jax.scaling.report import listing
-from chinchilla_jax.scaling.report.drawing import draw
+from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.laws import choices
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.report.summary import Rows, Table
@@ -297,7 +297,7 @@ def html(
             "Further laws",
             (),
             present(conditions.further_laws(found), choices(conditions.law_fits(found))),
-            [*some("layout"), *some("choice"), *some("excess")],
+            [part for name in OF_LAWS for part in some(name)],
         ),
         published(overlays),
         Section("Columns", (), present(listing.columns(found.columns))),

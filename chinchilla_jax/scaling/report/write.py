@@ -13,7 +13,7 @@ from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.fits import write as write_fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import laws, listing, summary
-from chinchilla_jax.scaling.report.drawing import draw
+from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.table.conditions import written
 from chinchilla_jax.scaling.table.conventions import in_print
@@ -89,7 +89,7 @@ def html(
             "Further laws",
             (),
             present(laws.further_laws(fits.laws), laws.choices(fits.laws)),
-            some("layout", "choice", "excess"),
+            some(*OF_LAWS),
         ),
         published(overlays),
         Section("Columns", (), present(listing.columns(fits.table.columns))),

@@ -1,4 +1,4 @@
-"""Which dense run belongs to a run of a technique: of the same size, tokens, seed and text.
+"""Runs of a technique beside their dense partners, and what is resampled of them.
 
 Runs that share seed and order of the text share most of their noise, and runs of one cell what the
 law misses of it. So of the miss of a run of a technique that of its dense partner is taken off,
@@ -17,11 +17,8 @@ from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.table.cells import cell_index
 from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.kinds import Codes
+from chinchilla_jax.scaling.table.partners import partners
 from chinchilla_jax.scaling.table.runs import Runs
-
-APART = float(np.log(1.1))  # sizes nearer than this are one: shapes of equal parameters
-_SAME = 1e-3  # of ln tokens
-_SIZES = ("params_total", "params_active")  # of which one is the planned size
 
 
 @dataclass(frozen=True)
@@ -44,21 +41,9 @@ class Pairs:
 
 
 def pairs(rows: Runs, dense: Runs) -> Pairs:
-    """Finds them by budget and tokens, then the nearest size, then the seed."""
-    same = np.abs(np.log(rows.tokens)[:, None] - np.log(dense.tokens)) < _SAME
-    if "budget" in rows.columns and "budget" in dense.columns:
-        one, other = rows.columns["budget"], dense.columns["budget"]
-        same &= np.isclose(one[:, None], other, equal_nan=True)
-    apart = np.min([_apart(rows, dense, name) for name in ("", *_SIZES)], axis=0)
-    apart = np.where(same, apart, np.inf)
-    nearest_R = apart.min(axis=1)
-    in_cell = (nearest_R < APART)[:, None] & (apart <= nearest_R[:, None] + _SAME)
-    seeded = in_cell & _same_seed(rows, dense)
-    seeded_R = seeded.any(axis=1)
-    chosen = np.where(seeded_R[:, None], seeded, in_cell).astype(float)
-    count_R = chosen.sum(axis=1)
-    share = chosen / np.maximum(count_R, 1)[:, None]
-    found_R = count_R > 0
+    """Those of `table.partners`, with the size and the cost of the dense run."""
+    share, seeded_R = partners(rows, dense)
+    found_R = share.any(axis=1)
     params_R = np.where(found_R, share @ dense.params, _own_size(rows))
     own_flops = _predicted_flops(dense, params_R, rows.tokens)
     return Pairs(
@@ -70,14 +55,6 @@ def pairs(rows: Runs, dense: Runs) -> Pairs:
     )
 
 
-def _apart(rows: Runs, dense: Runs, name: str) -> Floats:
-    """|ln| between sizes of rows and dense runs, [R, S]; `name` "" is what is fitted."""
-    if name and (name not in rows.columns or name not in dense.columns):
-        return np.full((len(rows), len(dense)), np.inf)
-    own, other = (runs.columns[name] if name else runs.params for runs in (rows, dense))
-    return np.asarray(np.nan_to_num(np.abs(np.log(own)[:, None] - np.log(other)), nan=np.inf))
-
-
 def _own_size(rows: Runs) -> Floats:
     active = rows.columns.get("params_active")
     return np.asarray(rows.params if active is None else np.where(active > 0, active, rows.params))
@@ -86,13 +63,6 @@ def _own_size(rows: Runs) -> Floats:
 def _predicted_flops(dense: Runs, params_R: Floats, tokens_R: Floats) -> Floats:
     cost = FlopsModel.of(dense.params, dense.tokens, dense.flops)
     return np.asarray(cost.flops(params_R, tokens_R))
-
-
-def _same_seed(rows: Runs, dense: Runs) -> Bools:
-    """Whether all columns of seeds are equal, [R, S]; False where there is none."""
-    names = dense.names("seed") or [dense.title[n] for n in ("seed",) if n in dense.title]
-    equal = [rows.labels[name][:, None] == dense.labels[name] for name in names]
-    return np.asarray(np.all(equal, axis=0) & bool(equal)) & np.ones((len(rows), len(dense)), bool)
 
 
 def clusters(cell_R: Codes, least: int) -> Codes:

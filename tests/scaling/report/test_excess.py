@@ -9,7 +9,7 @@ from chinchilla_jax.scaling.comparison import compare
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.report import comparison
 from chinchilla_jax.scaling.report.plots import style
-from chinchilla_jax.scaling.report.plots.excess import drawers, excess
+from chinchilla_jax.scaling.report.plots.excess import drawers
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.techniques.quantisation import Quantisation, columns_after
@@ -62,7 +62,7 @@ def test_its_parameters_are_found_again_for_each_group(compared):
 def test_it_is_drawn_against_tokens_per_parameter(compared, tmp_path):
     found, arrays, runs = compared
     with style.styled():
-        figure = excess(found.laws[0].fit, runs)
+        figure = comparison.law_figures(found, runs)["excess"]()
     (ax,) = figure.axes
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
         "4 bits", "5 bits", "6 bits",

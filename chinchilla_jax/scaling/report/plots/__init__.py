@@ -15,6 +15,7 @@ from chinchilla_jax.scaling.report.plots import (
     doubts,
     excess,
     frontier,
+    gap,
     layout,
     profiles,
 )
@@ -38,6 +39,6 @@ def of_laws(fits: Sequence[LawFit], runs: Runs) -> dict[str, Callable[[], Figure
     """The figures of further laws that were fitted to `runs`, by name."""
     return {
         name: drawer
-        for each in (layout, choice, excess)
+        for each in (layout, choice, excess, gap)
         for name, drawer in each.drawers(fits, runs).items()
     }

@@ -28,12 +28,9 @@ def excess(fit: LawFit, runs: Runs) -> Figure:
     """A curve for each value of the law's own column, at the middle size; dots are runs.
 
     They lie at their tokens per parameter, off the curve by what the law misses of them (partial
-    residuals), since runs differ in size too. Of what the law says nothing of, the first value.
+    residuals), since runs differ in size too.
     """
     law = LAWS[fit.law]
-    for name in law.apart:
-        if name in runs.columns:
-            runs = runs.select(runs.columns[name] == np.nanmin(runs.columns[name]))
     rows = law_rows(law, runs)
     columns = {name: rows.columns[name] for name in law.columns}
     ratio = columns["tokens"] / columns["params"]

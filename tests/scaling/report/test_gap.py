@@ -1,5 +1,7 @@
 """The law of students on runs and their dense partners: fitted for each kind, and its figure."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,9 @@ from chinchilla_jax.scaling.comparison import compare
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.report import comparison
 from chinchilla_jax.scaling.report.plots import style
-from chinchilla_jax.scaling.report.plots.gap import drawers
+from chinchilla_jax.scaling.report.plots.gap import drawers, gap
 from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.conditions import where
 from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.techniques import without
 from chinchilla_jax.techniques.teachers import student_loss, supervised_loss
@@ -84,6 +87,9 @@ def test_students_are_drawn_against_their_teachers(compared, tmp_path):
     assert np.std(missed) == pytest.approx(100 * fit.rms, rel=0.2)
     (bend,) = (line for line in ax.lines if str(line.get_label()).startswith("bend at d1"))
     assert bend.get_xdata()[0] == fit.parameters["d1"]
+    with style.styled():
+        unknown = gap(replace(fit, interval={"d1": None}), where(runs, found.laws[0].condition))
+    assert len(unknown.axes[0].lines) == len(ax.lines) - 1
     page = comparison.write(tmp_path, found, arrays, runs).read_text()
     assert 'id="gap"' in page and (tmp_path / "gap.png").exists()
     assert drawers([], runs) == {}

@@ -31,7 +31,7 @@ def gap(fit: LawFit, runs: Runs) -> Figure:
 
     A curve is at the middle tokens and dense loss of its size. Dots are runs: the curve at their
     ratio and what the law misses of them (partial residuals), since runs differ in these too. The
-    bend is dotted where it lies in the frame and the runs determine it.
+    bend is dotted where it lies in the frame, unless the runs leave it open.
     """
     law = LAWS[fit.law]
     assert law.gap is not None
@@ -59,7 +59,8 @@ def gap(fit: LawFit, runs: Runs) -> Figure:
         heights += [100 * (line - 1), 100 * (dots - 1)]
     ax.axhline(0, color=style.SOFT, linewidth=0.9)
     at = fit.parameters[bend]
-    if low < at < high and bend not in fit.undetermined:
+    known = bend not in fit.undetermined and fit.interval.get(bend, at) is not None
+    if known and low < at < high:
         ax.axvline(at, color=style.SOFT, linestyle=":", label=f"bend at {bend} = {at:.2g}")
     ax.set_xlim(low, high)
     ax.set_ylim(*style.limits(np.concatenate([*heights, [0.0]])))

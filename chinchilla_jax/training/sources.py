@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from chinchilla_jax.data.store import Corpus
-from chinchilla_jax.experiment import needs
+from chinchilla_jax.experiment import needs, storage
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -100,7 +100,8 @@ def opened(run: RunConfig, corpus: Corpus, directory: RunDirectory) -> dict[str,
 
 
 def _opened(run: RunConfig, other: OtherRun, corpus: Corpus, directory: RunDirectory) -> Source:
-    there = RunDirectory(needs.place(other, directory.path.parent))
+    # Absolute, as Orbax wants a path to be.
+    there = RunDirectory(storage.absolute(needs.place(other, directory.path.parent)))
     where = f"{run.run_id} needs {other.run}, which"
 
     def checked() -> tuple[Any, dict[str, Any]]:

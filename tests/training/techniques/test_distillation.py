@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -136,9 +137,12 @@ def losses(directory):
     return np.array([line["loss"] for line in directory.metrics()])
 
 
-def test_a_student_learns_from_its_teacher(workdir, text_corpus, tmp_path):
+def test_a_student_learns_from_its_teacher(workdir, text_corpus, tmp_path, monkeypatch):
     run = student()
-    row, directory = trained(run, text_corpus, workdir, tmp_path)
+    # As in a folder that is named from where the program was started.
+    monkeypatch.chdir(folder_beside(workdir, tmp_path))
+    directory = run_directory(Path(), run.run_id)
+    row = train(run, text_corpus, directory)
     plain = run_directory(tmp_path, "dense")
     dense = train(dense_of(run), text_corpus, plain)
     assert row["flops"] == row["flops_forward"] + row["flops_backward"] + row["flops_teacher"]

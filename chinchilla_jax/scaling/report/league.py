@@ -30,13 +30,17 @@ from chinchilla_jax.scaling.table.runs import Runs
 _TOLD = ("nonzero", "params", "tokens")  # of which it is said how many runs tell it
 _LISTED = 12  # sentences that the terminal shows
 _CHARGED = {
-    "student": "of the student alone",
-    "teacher_forward": "with the teacher's forward passes",
-    "teacher_all": "with the teacher's forward passes and its training",
+    "student": "without any teacher's",
+    "teacher_forward": "with the forward passes of a teacher, where there is one",
+    "teacher_all": "with the forward passes and the training of a teacher, where there is one",
 }
 
 
-_VERDICT = {True: "it pays", False: "it does not pay", None: "which these runs do not tell from 1"}
+_VERDICT = {
+    True: "in training FLOPs it pays",
+    False: "in training FLOPs it does not pay",
+    None: "which these runs do not tell from 1",
+}
 
 
 @silent()
@@ -103,13 +107,17 @@ def note(league: League) -> str:
     size = next((m for m in league.measures if m.name == "bytes" and m.dense_per_param), None)
     parts = [
         f"How many times as much of it dense runs ({league.label}, {league.dense_runs} runs) need "
-        "for the same loss: over 1 the technique pays, under 1 it costs. At equal tokens; training "
-        f"FLOPs {_CHARGED[league.charge]}, both sides scaled along the frontier; tokens at equal "
-        "dense parameters. Brackets are 95 % intervals, by bootstrap over cells of paired runs",
+        "for the same loss: over 1 the technique pays, under 1 it costs",
+        "loss: its change against the dense run of equal size, tokens and seed, and half of its "
+        "95 % interval over such pairs",
+        "sizes and FLOPs of inference at equal tokens; active parameters count zeros, products "
+        f"skip them; training FLOPs {_CHARGED[league.charge]}, both sides scaled along the "
+        "compute-optimal frontier; training tokens at equal dense parameters",
+        "brackets are 95 % intervals, by bootstrap over cells of paired runs",
         *same,
     ]
     if size is not None:
-        parts.append(f"a dense parameter is kept in {ratio(size.dense_per_param)} bytes")
+        parts.append(f"a dense parameter is kept in {ratio(size.dense_per_param)} bytes at rest")
     return ". ".join(part[:1].upper() + part[1:] for part in parts) + "."
 
 
@@ -121,7 +129,7 @@ def sentence(one: Standing, league: League) -> str:
     said = [_size(sizes, {m.name: m.title for m in league.measures})]
     tokens, compute = by_name.get("tokens"), by_name.get("training")
     if tokens is not None and tokens.value is not None:
-        said.append(f"at its size dense runs need {written(tokens)} times the tokens")
+        said.append(f"dense runs of its size reach it with {written(tokens)} times the tokens")
     if compute is not None and compute.value is not None:
         said.append(
             f"a training FLOP is worth {written(compute)} dense ones, {_VERDICT[compute.pays]}"

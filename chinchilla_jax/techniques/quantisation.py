@@ -46,7 +46,7 @@ TABLE_BITS = 8.0
 class Quantisation:
     """How many bits a weight has, in training and as measured after it.
 
-    Without `bits` the other fields of training say nothing, and are what they are in a dense run.
+    Without `bits` the other fields of training say nothing: a run has those of a dense one then.
     """
 
     bits: float = field(default=FLOAT32, metadata={"short": "b"})  # of hidden matrices
@@ -73,9 +73,6 @@ class Quantisation:
             values = getattr(self, name)
             require(len(set(values)) == len(values), f"{_WHERE}.{name}", values, "has one twice")
         require(0 <= self.start < 1, f"{_WHERE}.start", self.start, "must lie in [0, 1)")
-        if self.bits == FLOAT32:
-            for name, default in (("table_bits", TABLE_BITS), ("group", 0), ("start", 0.0)):
-                object.__setattr__(self, name, default)
 
     def bits_of(self, p: Parameter) -> float:
         """Bits of a parameter; gains and biases are never quantised."""
@@ -94,6 +91,12 @@ def _known(name: str, bits: float, known: tuple[float, ...] = BITS) -> None:
     float32 = " or 32 (float32)" if FLOAT32 in known else ""
     rule = f"expected 1 to 8, 1.58 (three levels), 16 (bfloat16){float32}"
     require(bits in known, f"{_WHERE}.{name}", bits, rule)
+
+
+def _reduced(config: Quantisation) -> Quantisation:
+    if config.bits != FLOAT32:
+        return config
+    return Quantisation(after=config.after, after_groups=config.after_groups)
 
 
 def levels(bits: float) -> int:
@@ -244,6 +247,7 @@ def words(fields: Mapping[str, str]) -> str:
 TECHNIQUE = Technique(
     name="quantisation",
     off=Quantisation(),
+    reduced=_reduced,
     model=checked,
     ledger=stored,
     laws=(precision.TRAINING, precision.AFTER, precision.GROUP),

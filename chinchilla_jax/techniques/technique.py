@@ -213,7 +213,7 @@ class Technique:
       name: of its field in `Techniques`, of its hooks in `training/techniques` and of its part of
         a train state; its columns of a result row begin with it.
       off: the configuration under which a run is the dense run, to the bit.
-      reduced: config -> `off` where it has no effect, though some field says otherwise.
+      reduced: config -> without the fields that have no effect: `off` where none has any.
       model: (planned shape, config) -> the shape that is trained. UserError for one that cannot be.
       needs: config -> the other runs whose weights it takes, by the field that asks for each, as
         `experiment/needs.py` reads them.

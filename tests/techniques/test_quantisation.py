@@ -11,6 +11,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.ledger import ledger
+from chinchilla_jax.experiment.panel import Setting
 from chinchilla_jax.experiment.rows import row_of
 from chinchilla_jax.scaling.table.kinds import _by_name
 from chinchilla_jax.techniques import Techniques
@@ -89,12 +90,26 @@ def test_a_group_that_divides_no_matrix_is_refused_before_anything_is_planned(co
 
 
 def test_without_bits_a_run_is_the_dense_run_whatever_else_is_set():
-    assert Quantisation(group=8, start=0.5, table_bits=4) == Quantisation()
+    without = experiment(techniques=on(Quantisation(group=8, start=0.5, table_bits=4)))
+    assert plan(without) == plan(experiment())
     vary = {"techniques.quantisation.bits": (32, 4), "techniques.quantisation.group": (0, 8)}
     cells = plan(experiment(vary=vary))
     assert [cell.status for cell in cells[:4]] == ["planned", "rejected", "planned", "planned"]
     assert cells[1].reason == f"is the same run as {cells[0].run.run_id}"
     assert cells[3].run.run_id.endswith("-b4-g8-s0")
+
+
+def test_what_is_set_of_the_experiment_holds_for_the_bits_of_a_panel_and_of_what_varies():
+    fields = {"group": 4, "start": 0.5, "table_bits": 4.0, "after": (3.0,)}
+    base = on(Quantisation(**fields))
+    bits = {"techniques.quantisation.bits": 4}
+    for changes in (
+        {"panel": {"few": Setting(values=bits)}},
+        {"vary": {path: (32, value) for path, value in bits.items()}},
+    ):
+        runs = [cell.run for cell in plan(experiment(techniques=base, **changes))]
+        found = {run.techniques.quantisation for run in runs}
+        assert found == {Quantisation(bits=4.0, **fields), Quantisation(after=(3.0,))}
 
 
 def test_what_is_measured_afterwards_changes_no_run():

@@ -101,8 +101,12 @@ def read_runs(
         return _runs_of(named(_whole(in_memory(source), derived), columns or {}), kinds, rows)
     path = storage.path(source)
     if path.is_dir():
-        runs = _runs(named(_whole(_sweep(path), derived), columns or {}), kinds)
-        curves, said = curves_of_sweep(path, runs.run_id_R, runs.params)
+        raw = _sweep(path)
+        runs = _runs(named(_whole(raw, derived), columns or {}), kinds)
+        trained = set(raw.columns.get("run_id", ()))  # derived rows have no curves
+        here = [i for i, name in enumerate(runs.run_id_R) if name in trained]
+        names = tuple(runs.run_id_R[i] for i in here)
+        curves, said = curves_of_sweep(path, names, runs.params[here])
         return replace(runs, curves=curves, notes=runs.notes + said)
     return _runs_of(named(_whole(read_raw(path), derived), columns or {}), kinds, rows)
 

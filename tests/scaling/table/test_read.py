@@ -342,3 +342,17 @@ def test_a_name_in_results_leads_to_no_file_outside_the_sweep(tmp_path):
 def test_every_column_of_a_law_can_be_named():
     for law in LAWS.values():
         read_runs(ROWS, {name: "loss" for name in law.columns if name not in ROWS[0]})
+
+
+def test_derived_rows_lack_no_curves(tmp_path):
+    write_sweep(tmp_path)
+    with (tmp_path / "results.csv").open() as file:
+        rows = [row | {"loss_after_b8": row["loss"]} for row in csv.DictReader(file)]
+    with (tmp_path / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    plain, both = read_runs(tmp_path), read_runs(tmp_path, derived=True)
+    assert len(both) == 2 * len(plain)
+    assert not any("metrics.jsonl" in note for note in both.notes)
+    assert len(both.curves) == len(plain.curves) == len(plain)

@@ -21,7 +21,7 @@ from chinchilla_jax.scaling.laws.further import laws_named
 from chinchilla_jax.scaling.laws.published import laws_to_show
 from chinchilla_jax.scaling.report import write as report
 from chinchilla_jax.scaling.report.evaluation import Request, evaluated, opposed, settled
-from chinchilla_jax.scaling.ruler.measures import CHARGES
+from chinchilla_jax.scaling.ruler.measures import CHARGES, PAID
 from chinchilla_jax.scaling.ruler.panel import BY
 from chinchilla_jax.scaling.ruler.sides import sides
 from chinchilla_jax.scaling.table.conditions import where
@@ -49,7 +49,7 @@ _COMPARE = flags.DEFINE_list(
 _BASELINE = flags.DEFINE_list(
     "baseline", [], "The condition of --by that measures the others in a league table: bits=16."
 )
-_CHARGE = flags.DEFINE_enum("charge", CHARGES[1], CHARGES, "What of a teacher training FLOPs hold.")
+_CHARGE = flags.DEFINE_enum("charge", PAID, CHARGES, "What of a teacher training FLOPs hold.")
 _KINDS = flags.DEFINE_list(
     "kinds", [], f"What a column is, where it was taken for something else: batch=condition,... "
     f"({', '.join(CHOICES)})."

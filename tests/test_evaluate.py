@@ -252,6 +252,7 @@ def test_compare_opposes_two_conditions_or_two_tables(several, techniques, tmp_p
     assert done.returncode == 0 and "it is slower" in done.stdout, done.stderr
     for arguments, words in (
         ((pair, "--by=bits"), "--compare and --by ask for two reports"),
+        ((pair, "--charge=student"), "--charge=student: --compare takes training FLOPs as the"),
         (("--compare=adamw,muon",), "--runs: is required"),
         ((), "--runs: is required; see --help"),
     ):

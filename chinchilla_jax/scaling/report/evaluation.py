@@ -13,6 +13,7 @@ from chinchilla_jax.scaling.comparison import compare, oppose, rank
 from chinchilla_jax.scaling.laws.further import of_derived_rows
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import comparison, league, write
+from chinchilla_jax.scaling.ruler.measures import PAID
 from chinchilla_jax.scaling.ruler.panel import BY, is_panel
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import Condition, conditions
@@ -29,7 +30,7 @@ class Request:
     overlays: Sequence[PublishedLaw] = ()
     by: Sequence[str] = ()
     baseline: Mapping[str, str] | None = None
-    charge: str = "teacher_forward"
+    charge: str = PAID
     figures: bool = True
 
     @property
@@ -79,11 +80,17 @@ def opposed(sides: tuple[Condition, Condition], asked: Request, out: Path) -> st
     """Fits two sides and writes their report under `out`.
 
     Raises:
-      UserError: another report is asked for besides, or losses or FLOPs are not of one unit.
+      UserError: another report or charge is asked for besides, or losses or FLOPs are not of one
+        unit.
     """
     for flag, given in (("by", asked.by), ("baseline", asked.baseline), ("laws", asked.laws)):
         if given:
             raise UserError(f"--compare and --{flag} ask for two reports: leave out one of them")
+    if asked.charge != PAID:
+        raise UserError(
+            f"--charge={asked.charge}: --compare takes training FLOPs as the tables have them, "
+            f"with a teacher's forward passes; leave out --charge, or compare with --by={BY}"
+        )
     found, drawn = oppose(*sides, asked.settings)
     page = comparison.write(out, found, drawn, sides[0].runs, asked.overlays, asked.figures)
     return comparison.terminal(found, page)

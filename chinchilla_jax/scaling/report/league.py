@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -90,13 +91,17 @@ def standings(league: League) -> Table:
     for one in league.ordered():
         by_name = {m.measure: m for m in one.multipliers}
         cells = [written(by_name[name]) if name in by_name else MISSING for name in titles]
-        change = percent(one.change)
-        if one.change_interval is not None:
-            half = 50 * (one.change_interval[1] - one.change_interval[0])
-            change += f" \N{PLUS-MINUS SIGN}{half:.2f}"
-        rows.append((one.label, f"{one.runs} in {one.cells}", change, *cells))
+        rows.append((one.label, f"{one.runs} in {one.cells}", _change(one), *cells))
     head = ("technique", "runs in cells", "loss", *titles.values())
     return Table("League table", head, rows, note(league))
+
+
+def _change(one: Standing) -> str:
+    """Of the loss against the dense partner's, in percent: `+5.13% ±0.40`."""
+    if one.change is None or one.change_interval is None:
+        return percent(None if one.change is None else math.expm1(one.change))
+    low, high = map(math.expm1, one.change_interval)
+    return f"{percent(math.expm1(one.change))} \N{PLUS-MINUS SIGN}{50 * (high - low):.2f}"
 
 
 def note(league: League) -> str:

@@ -13,6 +13,7 @@ from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.table.runs import Runs
 
 CHARGES = ("student", "teacher_forward", "teacher_all")
+PAID = "teacher_forward"  # what a run's training FLOPs hold
 TEACHER_FORWARD = "flops_teacher"  # a term of a run's training FLOPs
 TEACHER_TRAINING = "needs_flops"  # what the teacher's own run cost, in no run's FLOPs
 

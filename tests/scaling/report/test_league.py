@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import re
 
 import pytest
@@ -69,6 +70,15 @@ def test_a_plain_sentence_for_each(made):
     assert "at 60% of its size and 61% of its time per token" in four
     assert "teacher" not in said["<b>longer"]
     assert "no dense model of up to" in said["<b>longer"]
+
+
+def test_the_loss_is_in_percent_and_not_in_logarithms(made):
+    league = made[0].league
+    five = dataclasses.replace(
+        league.standings[0], change=math.log(1.5), change_interval=(math.log(1.2), math.log(1.8))
+    )
+    table = report.standings(dataclasses.replace(league, standings=(five,)))
+    assert table.rows[0][2] == "+50.00 % \N{PLUS-MINUS SIGN}30.00"
 
 
 def test_the_terminal_has_the_table_first_and_every_doubt(made):

@@ -15,7 +15,7 @@ from absl import logging as absl_logging
 
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.loading import load_experiment, split_overrides
+from chinchilla_jax.experiment.loading import OVERRIDE, load_experiment, split_overrides
 from chinchilla_jax.experiment.records import has_plan
 
 if TYPE_CHECKING:
@@ -143,6 +143,11 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         raise UserError(_explained(str(error).splitlines()[-1])) from None
     if len(rest) > 1:
         raise UserError(f"{rest[1]}: unexpected; flags are written --name=value")
+    known = "config" in flags.FLAGS
+    if overrides and not (known and flags.FLAGS["config"].value):
+        changes = "changes a field of --config=FILE"
+        why = f"{changes}; give that too" if known else f"{changes}, which this program has not"
+        raise UserError(f"{OVERRIDE}{overrides[0][0]}: {why}")
     return rest
 
 

@@ -54,6 +54,12 @@ def process(program, *arguments):
         ("sweep", ("--workdir=w", "--workers=-1"), ("workers",)),
         ("train", ("--workdir=/nonexistent/w",), ("--cell", "--run")),
         ("train", ("--workdir=w", "--run=/nonexistent.json"), ("/nonexistent.json",)),
+        ("train", ("--workdir=w", "--cell=0", "--config.a.b=1"), ("--config.a.b: ", "give that")),
+        ("sweep", ("--workdir=w", "--config.seed=1"), ("--config.seed: ", "--config=FILE; give")),
+        ("sweep", ("--workdir=w", "--config.a", "1", "--status"), ("--config.a: ", "give that")),
+        ("measure", ("--workdir=w", "--config.a.b=1"), ("--config.a.b: ", "give that too")),
+        ("evaluate", ("--runs=w", "--config.a.b=1"), ("--config.a.b: ", "this program has not")),
+        ("forecast", ("--config.a.b=1",), ("--config.a.b: ", "give that too")),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(program, arguments, words):

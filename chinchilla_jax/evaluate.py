@@ -47,7 +47,7 @@ _COMPARE = flags.DEFINE_list(
     "a training FLOP of the second is worth under the first."
 )  # fmt: skip
 _BASELINE = flags.DEFINE_list(
-    "baseline", [], "The condition of --by that measures the others in a league table: bits=16."
+    "baseline", [], "The condition of --by that measures the others: optimizer=adamw."
 )
 _CHARGE = flags.DEFINE_enum("charge", PAID, CHARGES, "What of a teacher training FLOPs hold.")
 _KINDS = flags.DEFINE_list(

@@ -51,6 +51,7 @@ from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.report import summary, write
 from chinchilla_jax.scaling.report.ranked import Ranked
 from chinchilla_jax.scaling.ruler.league import league as rank_by_ruler
+from chinchilla_jax.scaling.ruler.measures import CHARGES
 from chinchilla_jax.scaling.ruler.panel import panel
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table import conditions
@@ -283,8 +284,8 @@ def league(
 
     Args:
       by: columns that make the conditions; by default those of our techniques, or `technique`.
-      baseline: the values of the condition that measures the others, {"bits": 16}; by default that
-        of runs without a technique.
+      baseline: the values in columns `by` of the condition that measures the others, {"optimizer":
+        "adamw"}; by default those of runs without a technique.
       charge: what of a teacher training FLOPs hold: student, teacher_forward or teacher_all.
       settings: as in `fit`.
     Raises:
@@ -303,6 +304,7 @@ def league(
     0.5
     """
     _mapping("baseline", baseline)
+    require(isinstance(charge, str), "charge", charge, f"one of {', '.join(CHARGES)} is needed")
     runs = table if isinstance(table, Runs) else read_runs(table, derived=True)
     dense = {name: str(value) for name, value in (baseline or {}).items()}
     found = panel(runs, _names(by), dense)

@@ -220,6 +220,8 @@ def test_a_league_table_in_one_call():
     assert other["dense"]["params"].value == pytest.approx(1 / m.value, rel=0.02)
     with pytest.raises(cj.UserError, match="a dict is needed"):
         cj.league(rows, baseline="dense")
+    with pytest.raises(cj.UserError, match="charge = None: one of student, teacher_forward"):
+        cj.league(rows, charge=None)
     refused = cj.league(panel_of(CASES["kumar"], budgets=1, sizes=8), bootstrap=0)
     assert repr(refused).startswith("No multiplier can be stated")
     with pytest.raises(cj.UserError, match=r"nothing to draw: .*one budget"):

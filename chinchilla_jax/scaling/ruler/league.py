@@ -115,7 +115,7 @@ def league(
         refusal=why,
         measures=_measures(ruler, dense, others),
         standings=tuple(standings),
-        warnings=(),
+        warnings=found.warnings,
     )
     return record, ruler
 

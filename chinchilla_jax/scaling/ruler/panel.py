@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from chinchilla_jax import techniques
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.scaling.ruler.confounds import confounds, incomparable, searched
 from chinchilla_jax.scaling.table import conditions as table
 from chinchilla_jax.scaling.table.columns import label
 from chinchilla_jax.scaling.table.conditions import Condition, conditions, written
@@ -24,6 +26,7 @@ class Panel:
     by: tuple[str, ...]
     dense: Condition
     others: tuple[Condition, ...]
+    warnings: tuple[str, ...] = ()  # of what besides a technique may be in its multiplier
 
     def label(self, condition: Mapping[str, str]) -> str:
         """What sets a condition off from the dense one: `sparsity level 0.5, quantisation bits 4`.
@@ -43,12 +46,15 @@ def panel(runs: Runs, by: Sequence[str] = (), baseline: Mapping[str, str] | None
         any technique.
 
     Raises:
-      UserError: no technique in the table, no dense runs, or runs that differ in something else.
+      UserError: no technique in the table, no dense runs, runs that differ in something else, or
+        losses that are not of one unit.
     """
     known = techniques.dense_columns()
     by = [name for name in by if name != BY or BY in runs.labels] or _columns(runs)
+    _none_picked(runs, by, baseline or {})
     runs = table.by(runs, by)
-    wanted = {name: _dense(name, runs, known, baseline or {}) for name in by}
+    baseline = _checked(baseline or {}, by, runs)
+    wanted = {name: _dense(name, runs, known, baseline) for name in by}
     every = conditions(runs, by)
     dense = [one for one in every if all(v in wanted[name] for name, v in one.values.items())]
     if len(dense) != 1:
@@ -57,21 +63,34 @@ def panel(runs: Runs, by: Sequence[str] = (), baseline: Mapping[str, str] | None
             f"{runs.source}: none of its {len(every)} conditions is the dense one to measure by; "
             f"name it with --baseline={example}"
         )
-    others = tuple(Condition(o.values, o.runs.best()) for o in every if o is not dense[0])
-    return Panel(runs, tuple(by), Condition(dense[0].values, dense[0].runs.best()), others)
+    measure = dense[0]
+    others = [one for one in every if one is not measure]
+    for one in others:
+        if why := incomparable(one, measure, by):
+            raise UserError(f"{runs.source}: {why}")
+    said = [
+        f"{written_as(one.values, measure.values)}: {doubt}"
+        for one in others
+        for doubt in (confounds(one, measure, by), searched(one, measure))
+        if doubt
+    ]
+    best, *rest = (Condition(one.values, one.runs.best()) for one in (measure, *others))
+    return Panel(runs, tuple(by), best, tuple(rest), tuple(said))
 
 
 def is_panel(runs: Runs) -> bool:
-    """Whether techniques are all that tells the conditions of a table apart, and one is dense."""
+    """Whether techniques are all that tells the conditions of a table apart, one is dense, and
+    the losses are of one unit.
+    """
     off = techniques.dense_columns()
     by = [name for name in off if name in runs.labels]
     names = table.distinguishing(runs, by)
     dense = {name: label(off[name]) for name in names if name in off}
-    return (
-        bool(names)
-        and len(dense) == len(names)
-        and any(dict(one.values) == dense for one in conditions(runs, by))
-    )
+    if not names or len(dense) != len(names):
+        return False
+    every = conditions(runs, by)
+    measure = next((one for one in every if dict(one.values) == dense), None)
+    return measure is not None and not any(incomparable(one, measure, by) for one in every)
 
 
 def _columns(runs: Runs) -> list[str]:
@@ -79,10 +98,43 @@ def _columns(runs: Runs) -> list[str]:
         return [BY]
     found = [name for name in techniques.dense_columns() if len(set(runs.labels.get(name, ()))) > 1]
     if not found:
+        _none_picked(runs, (), {})
         raise UserError(
             f"--by={BY}: no run of {runs.source} has a technique on; of a column of another table "
             "say --by=COLUMN --baseline=COLUMN=VALUE"
         )
+    return found
+
+
+def _none_picked(runs: Runs, by: Sequence[str], baseline: Mapping[str, str]) -> None:
+    """Raises UserError where --where left no dense run."""
+    off = {name: (label(value),) for name, value in techniques.dense_columns().items()}
+    left = {
+        name: value
+        for name, value in runs.picked.items()
+        if name in (by or off) and name not in baseline
+        if value.lower() not in off.get(name, DENSE)
+    }
+    if left:
+        raise UserError(
+            f"--where={written(left, ',')}: no dense run is left to measure the others by; "
+            f"--by={BY} needs both"
+        )
+
+
+def _checked(baseline: Mapping[str, str], by: Sequence[str], runs: Runs) -> dict[str, str]:
+    """`baseline` by columns of `by`, each with a value that runs have."""
+    found = table.by_column(baseline, by)
+    for name, value in found.items():
+        if name not in by:
+            raise UserError(
+                f"--baseline={name}={value}: '{name}' is no column of --by"
+                f"{nearest(name, list(by))} (there are {', '.join(by)})"
+            )
+        if not {label(value), "" if value == "none" else value} & {*map(str, runs.labels[name])}:
+            raise UserError(
+                f"--baseline={name}={value}: no run has it; {name} is {table.listed(runs, name)}"
+            )
     return found
 
 

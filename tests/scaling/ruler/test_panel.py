@@ -9,6 +9,7 @@ from chinchilla_jax.scaling.ruler.measures import charged
 from chinchilla_jax.scaling.ruler.pairs import pairs
 from chinchilla_jax.scaling.ruler.panel import is_panel, panel
 from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.conditions import where
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.ruler.laws import CASES, kumar, panel_of
 from tests.techniques.toy import toy  # noqa: F401
@@ -75,6 +76,69 @@ def test_techniques_and_dense_runs_alone_make_a_panel():
     assert not is_panel(read_runs([*sparse, *sparser]))
     by_optimizer = [row | {"optimizer": o} for row in [*dense, *sparse] for o in ("adamw", "lion")]
     assert not is_panel(read_runs(by_optimizer))
+
+
+def sparse(**columns):
+    """Dense rows, and sparse ones that have other values in `columns`."""
+    rows = [row | {"sparsity_level": 0.0} for row in DENSE]
+    rows += under("sparsity=0.5", 0.8, sparsity_level=0.5)
+    for row in rows:
+        del row["technique"]
+        row |= {name: of[row["sparsity_level"] > 0] for name, of in columns.items()}
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("tokenizer_fingerprint", ("ab1", "cd2")), ("data_vocab_size", (256, 512)),
+     ("measurement_eval_windows", (256, 512))],
+)  # fmt: skip
+def test_losses_that_are_not_of_one_unit_are_refused(name, values):
+    runs = read_runs(sparse(**{name: values}))
+    assert not is_panel(runs)
+    with pytest.raises(UserError, match=rf"{name} is {values[1]} in .*=0.5 and {values[0]} in the"):
+        panel(runs)
+    assert is_panel(read_runs(sparse(**{name: values[:1] * 2})))
+
+
+def test_what_differs_with_a_technique_is_in_the_doubts_of_its_league():
+    found = {"data_path": ("a", "b"), "optimizer": ("adamw", "lion"), "definition": ("x", "y"),
+             "optimizer_schedule": ("linear", "cosine")}  # fmt: skip
+    for name, (dense, other) in found.items():
+        made = panel(read_runs(sparse(**{name: (dense, other)})))
+        (said,) = league(made, Settings(bootstrap=0))[0].warnings
+        assert "sparse" in said and f"{name} ({other}, dense {dense})" in said
+    assert not panel(read_runs(sparse(sparsity_ramp_end=(0.5, 0.75)))).warnings
+
+
+def test_the_best_of_several_rates_against_one_is_in_the_doubts():
+    rates = sparse(learning_rate=(1.0, 1.0))
+    tried = [row | {"learning_rate": 2.0, "loss": 1.01 * row["loss"]} for row in rates]
+    level = [row for row in tried if row["sparsity_level"] > 0]
+    (said,) = panel(read_runs([*rates, *level])).warnings
+    assert "best of 2 settings" in said and "of 1 in the dense one" in said
+    assert not panel(read_runs([*rates, *tried])).warnings
+    assert not panel(read_runs(rates)).warnings
+
+
+def test_a_baseline_is_a_value_of_a_column_of_by():
+    runs = read_runs([*DENSE, *under("half", 0.5)])
+    for name, value in (("bits", "16"), ("seed", "1")):
+        with pytest.raises(UserError, match=f"--baseline={name}={value}: .*there are technique"):
+            panel(runs, baseline={name: value})
+    with pytest.raises(UserError, match="did you mean technique"):
+        panel(runs, baseline={"techniqe": "half"})
+    with pytest.raises(UserError, match="=full: no run has it; technique is dense, half"):
+        panel(runs, baseline={"technique": "full"})
+
+
+def test_runs_picked_without_the_dense_ones_are_refused():
+    picked = where(read_runs(sparse()), {"sparsity_level": "0.5"})
+    with pytest.raises(UserError, match=r"--where=sparsity_level=0\.5: no dense run is left"):
+        panel(picked, ["technique"])
+    picked = where(read_runs([*DENSE, *under("half", 0.5)]), {"technique": "half"})
+    with pytest.raises(UserError, match="no dense run is left"):
+        panel(picked, ["technique"])
 
 
 def test_a_stack_stands_beside_the_product_of_its_parts():

@@ -16,6 +16,7 @@ from absl import flags
 
 from chinchilla_jax import program
 from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.records import read_plan
 from chinchilla_jax.training import sweep
 
 _CONFIG = program.define_config(required=False)
@@ -26,15 +27,17 @@ _CELLS = flags.DEFINE_string("cells", "", "Which cells, as sweep takes them. Def
 def main(_: list[str]) -> None:
     workdir = storage.path(_WORKDIR.value)
     asked = program.experiment_to_plan(_CONFIG.value, workdir)
+    read_plan(workdir)  # nothing is begun in a folder that has none
     experiment, planned = sweep.opened_plan(asked, workdir)
     cells = sweep.select(planned, _CELLS.value, experiment.order)
     from chinchilla_jax.training.measure import measure  # after the mistakes that need no JAX
 
-    left = measure(workdir, cells)
-    for run_id, reason in left.items():
-        print(f"{run_id}: not measured: it {reason}", file=sys.stderr)
+    found = measure(workdir, cells)
+    for run_id, reason in found.left.items():
+        print(f"{run_id}: not measured: {reason}", file=sys.stderr)
+    print(f"measured {found.measured} of {len(cells)} runs, {found.not_done} not done")
     print(f"results: {workdir / 'results.csv'}")
-    sys.exit(1 if left else 0)
+    sys.exit(1 if found.left else 0)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,19 @@ def test_overrides_reach_the_plan():
     assert "24 of 40 cells planned" in done.stdout  # half the budgets, twice the seeds
 
 
+def test_measure_begins_no_folder(tmp_path):
+    done = call("measure", QUICKSTART, f"--workdir={tmp_path / 'typo'}")
+    assert done.returncode == 2 and "typo: holds no plan.json" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_measure_says_how_many_are_not_done(tmp_path):
+    source = load_experiment("configs/quickstart.py")
+    records.write_plan(tmp_path, source, grid.plan(source), {})
+    done = call("measure", f"--workdir={tmp_path}", "--cells=3,4")
+    assert done.returncode == 0 and "measured 0 of 2 runs, 2 not done\n" in done.stdout
+
+
 @pytest.mark.parametrize("program,flag", [("train", "cell"), ("sweep", "cells")])
 def test_a_cell_that_is_not_there_is_named_with_the_flag_given(tmp_path, program, flag):
     source = load_experiment("configs/quickstart.py")

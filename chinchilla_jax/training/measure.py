@@ -4,7 +4,8 @@ A plan may come to ask for it after runs are done, since it decides no number of
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 
 from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.records import RunDirectory, run_directory, write_results
@@ -25,40 +27,64 @@ from chinchilla_jax.training.worker import Corpora, locked, open_planned_corpus,
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of the runs that were to be measured."""
+
+    measured: int
+    not_done: int
+    left: Mapping[str, str]  # why a run that is done was left out, by its id
+
+
 def measure(
     workdir: Path, cells: Sequence[Cell], on_progress: Callable[[int], None] = lambda done: None
-) -> dict[str, str]:
+) -> Outcome:
     """Measures those of `cells` that are done, and rebuilds `results.csv`.
+
+    A run that cannot be measured, since it, its text, its checkpoint or a run that it needs is gone
+    or another one than it was, is left out, and the others go on.
 
     Args:
       on_progress: told how many were looked at.
-    Returns:
-      why a run that is done was left out, by its id.
     Raises:
-      UserError: a run, its text or its checkpoint is another one than it was.
+      UserError: the results cannot be rebuilt.
     """
     left: dict[str, str] = {}
+    done = measured = 0
     corpora: Corpora = {}
     for number, run in enumerate(cell.run for cell in cells):
         directory = run_directory(workdir, run.run_id)
         on_progress(number)
-        if (directory.result() or {}).get("status") != "done" or not techniques.hooked(run):
-            continue
-        prepare_jax(cache_folder(run.data.cache))
-        if run.data not in corpora:
-            corpora[run.data] = open_planned_corpus(workdir, run)
-        with locked(directory, patient=False) as lock:
-            if lock is None:
-                left[run.run_id] = f"is being run by {directory.owner()}"
+        try:
+            if (directory.result() or {}).get("status") != "done":
                 continue
-            measured = _measured(run, corpora[run.data], directory)
-            if measured is None:
-                left[run.run_id] = "has no checkpoint of its end (execution.save_final)"
-            else:
-                directory.amend(measured)
+            done += 1
+            if techniques.hooked(run):
+                measured += _amended(workdir, run, directory, corpora)
+        except UserError as error:
+            left[run.run_id] = str(error)
     on_progress(len(cells))
     write_results(workdir)
-    return left
+    return Outcome(measured=measured, not_done=len(cells) - done, left=left)
+
+
+def _amended(workdir: Path, run: RunConfig, directory: RunDirectory, corpora: Corpora) -> bool:
+    """Measures a run and notes it; whether there was something to measure.
+
+    Raises:
+      UserError: it cannot be measured.
+    """
+    prepare_jax(cache_folder(run.data.cache))
+    if run.data not in corpora:
+        corpora[run.data] = open_planned_corpus(workdir, run)
+    with locked(directory, patient=False) as lock:
+        if lock is None:
+            raise UserError(f"it is being run by {directory.owner()}")
+        found = _measured(run, corpora[run.data], directory)
+        if found is None:
+            raise UserError("it has no checkpoint of its end (execution.save_final)")
+        directory.amend(found)
+    return bool(found)
 
 
 def _measured(run: RunConfig, corpus: Corpus, directory: RunDirectory) -> dict[str, Any] | None:

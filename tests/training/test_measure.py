@@ -1,6 +1,7 @@
 """Finished runs measured by their last checkpoint: as at their end, and nothing else of them."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -14,11 +15,12 @@ from chinchilla_jax.experiment.config import (
 )
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.loading import cache_folder
+from chinchilla_jax.experiment.panel import Setting
 from chinchilla_jax.experiment.records import collect, run_directory
 from chinchilla_jax.techniques import Techniques, derived
 from chinchilla_jax.techniques.quantisation import Quantisation
 from chinchilla_jax.training.loop import train
-from chinchilla_jax.training.measure import measure
+from chinchilla_jax.training.measure import Outcome, measure
 from chinchilla_jax.training.sweep import freeze_plan
 from tests.conftest import write_sentences
 from tests.training.test_loop import numbers
@@ -62,7 +64,8 @@ def test_a_finished_run_is_measured_as_at_its_end(experiment, tmp_path):
     rows = trained(experiment, before, freeze_plan(experiment, before)[:2])
     expected = trained(asked, after, freeze_plan(asked, after)[:2])
     seen = []
-    assert measure(before, freeze_plan(asked, before), seen.append) == {}
+    outcome = measure(before, freeze_plan(asked, before), seen.append)
+    assert outcome == Outcome(measured=2, not_done=1, left={})
     assert seen == [0, 1, 2, 3]
     found = {row["run_id"]: row for row in collect(before)}
     for name, row in expected.items():
@@ -89,9 +92,9 @@ def test_a_run_without_its_last_checkpoint_is_left_out_with_the_reason(
     if not earlier:
         shutil.rmtree(folder)
     asked = dataclasses.replace(planned, techniques=AFTER)
-    assert measure(tmp_path, freeze_plan(asked, tmp_path)) == {
-        name: "has no checkpoint of its end (execution.save_final)"
-    }
+    left = {name: "it has no checkpoint of its end (execution.save_final)"}
+    outcome = measure(tmp_path, freeze_plan(asked, tmp_path))
+    assert outcome == Outcome(measured=0, not_done=2, left=left)
     assert not derived(collect(tmp_path))
 
 
@@ -99,5 +102,30 @@ def test_nothing_is_done_where_nothing_is_asked(experiment, tmp_path):
     cells = freeze_plan(experiment, tmp_path)
     rows = trained(experiment, tmp_path, cells[:1])
     shutil.rmtree(run_directory(tmp_path, cells[0].run.run_id).checkpoints)
-    assert measure(tmp_path, cells) == {}
+    assert measure(tmp_path, cells) == Outcome(measured=0, not_done=2, left={})
     assert collect(tmp_path) == list(rows.values())
+
+
+def test_a_run_that_cannot_be_measured_leaves_the_others_to_be(experiment, tmp_path):
+    """A student whose teacher is gone, before a plain run and after it."""
+    students = {
+        f"student{i}": Setting(values={"techniques.distillation.teacher": "2e08-16x2"}, widths=(w,))
+        for i, w in enumerate((8, 12))
+    }
+    asked = dataclasses.replace(experiment, techniques=AFTER, panel=students)
+    cells = sorted(freeze_plan(asked, tmp_path), key=lambda cell: len(cell.run.needs))
+    rows = trained(asked, tmp_path, cells)
+    assert {row["status"] for row in rows.values()} == {"done"}
+    first, *rest = (cell for cell in cells if cell.run.needs)
+    for cell in cells:
+        result = run_directory(tmp_path, cell.run.run_id).path / "result.json"
+        row = json.loads(result.read_text())
+        kept = {name: value for name, value in row.items() if "_after_" not in name}
+        result.write_text(json.dumps(kept))
+    (teacher,) = {cell.run.needs[0].run for cell in (first, *rest)}
+    shutil.rmtree(run_directory(tmp_path, teacher).checkpoints)
+    (tmp_path / "results.csv").unlink(missing_ok=True)
+    outcome = measure(tmp_path, [first, *(c for c in cells if c is not first)])
+    assert set(outcome.left) == {first.run.run_id, *(c.run.run_id for c in rest), teacher}
+    assert outcome.measured == len(cells) - len(outcome.left) > 0
+    assert "loss_after_b3g4" in (tmp_path / "results.csv").read_text()

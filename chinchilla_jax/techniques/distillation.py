@@ -9,7 +9,7 @@ distributions (Sanh et al. 2019, DistilBERT, arXiv 1910.01108, section 3: every 
 
 What the teacher costs is told in parts, to be charged as asked (Busbridge et al., equation 9):
 `flops_teacher` is its forward pass on the student's tokens, `needs_flops` and `needs_tokens` its
-own training.
+own training. Both FLOPs are counted by `matmul`, whatever the convention of the student's own.
 """
 
 import math

@@ -83,7 +83,9 @@ class Ledger:
     """What a run holds and costs: exact counts, each a column of its result row.
 
     Training FLOPs are those of the whole run, by term, under the `matmul` convention of
-    `experiment/counting.py`; the other two conventions are totals. Inference FLOPs are per token,
+    `experiment/counting.py`; the other two conventions are totals. What a technique adds is counted
+    by `matmul` in all three, and so are the runs that it needs: a total less its terms is the dense
+    run's. Inference FLOPs are per token,
     under the same convention (full attention, no causal discount): `prefill` a token of a prompt
     as long as the context, with logits at each, `decode` the next token after a context whose
     keys, values and projected distances are kept.
@@ -131,8 +133,12 @@ class Ledger:
 
     def add(self, term: str, flops: int) -> Ledger:
         """With another term of training FLOPs, or more of one: `ledger.add("teacher", flops)`."""
-        training = {**self.training, term: self.training.get(term, 0) + flops}
-        return dataclasses.replace(self, training=training)
+        return dataclasses.replace(
+            self,
+            training={**self.training, term: self.training.get(term, 0) + flops},
+            flops_chinchilla=self.flops_chinchilla + flops,
+            flops_six_nd=self.flops_six_nd + flops,
+        )
 
     def columns(self) -> dict[str, int | float | str]:
         """Its columns of a result row, by name: parameters, bytes, FLOPs."""
@@ -160,7 +166,7 @@ class Ledger:
         }
 
     def _needed(self) -> dict[str, int]:
-        """Training FLOPs and tokens of the runs that it takes weights from."""
+        """Training FLOPs (matmul) and tokens of the runs that it takes weights from."""
         return {
             "needs_flops": sum(other.flops for other in self.needs),
             "needs_tokens": sum(other.tokens for other in self.needs),

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from chinchilla_jax.experiment import needs
-from chinchilla_jax.experiment.config import Experiment, LadderConfig, RunConfig
+from chinchilla_jax.experiment.config import CONVENTIONS, Experiment, LadderConfig, RunConfig
 from chinchilla_jax.experiment.counting import forward_flops
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
@@ -89,6 +89,17 @@ def test_it_is_charged_in_parts():
     assert row["needs_tokens"] == teacher.tokens
     assert row["needs"] == "3e10-32x3-s0"
     assert not {"needs", "needs_flops", "flops_teacher"} & set(plain)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_its_teacher_is_in_its_flops_by_every_convention(convention):
+    cells = by_id(plan(experiment(TAUGHT, flops_convention=convention)))
+    taught = next(cell.run for cell in cells.values() if cell.run.needs)
+    row = row_of(taught)
+    dense = row_of(cells[taught.run_id.replace("-taught", "")].run)
+    for name in ("flops", *(f"flops_{c}" for c in CONVENTIONS)):
+        assert row[name] - row["flops_teacher"] == dense[name], name
+    assert row["flops"] == cells[taught.run_id].flops
 
 
 def test_what_a_teacher_needs_is_charged_with_it():

@@ -10,11 +10,11 @@ import numpy as np
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import one_of
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.table.cost import of_teacher
 from chinchilla_jax.scaling.table.runs import Runs
 
 CHARGES = ("student", "teacher_forward", "teacher_all")
 PAID = "teacher_forward"  # what a run's training FLOPs hold
-TEACHER_FORWARD = "flops_teacher"  # a term of a run's training FLOPs
 TEACHER_TRAINING = "needs_flops"  # what the teacher's own run cost, in no run's FLOPs
 
 
@@ -66,29 +66,27 @@ def available(parts: Sequence[Runs], params: str) -> list[tuple[Currency, list[F
 
 
 def charged(runs: Runs, charge: str) -> Floats:
-    """Training FLOPs [R], with what is charged of the teacher.
+    """Training FLOPs [R] in the convention of the runs, with what is charged of the teacher.
+
+    The teacher's are counted by matmul in all of them, as the ledger of a run has them.
 
     Raises:
       UserError: no such charge, or nothing says what the teacher's training cost.
     """
     one_of("--charge", charge, CHARGES)
-    forward = _known(runs, TEACHER_FORWARD)
+    forward = of_teacher(runs.columns, len(runs))
     if charge == "student":
         return runs.flops - forward
     if charge == "teacher_forward":
         return runs.flops
-    training = _known(runs, TEACHER_TRAINING)
+    column = runs.columns.get(TEACHER_TRAINING)
+    training = np.zeros(len(runs)) if column is None else np.nan_to_num(column)
     if np.any((forward > 0) & (training <= 0)):
         raise UserError(
             f"--charge=teacher_all: {runs.source} has runs with a teacher and no column "
             f"{TEACHER_TRAINING} that says what its training cost"
         )
     return runs.flops + training
-
-
-def _known(runs: Runs, name: str) -> Floats:
-    column = runs.columns.get(name)
-    return np.zeros(len(runs)) if column is None else np.nan_to_num(column)
 
 
 def proportional(some: Sequence[Floats], others: Sequence[Floats]) -> bool:

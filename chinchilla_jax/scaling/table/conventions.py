@@ -12,7 +12,7 @@ import numpy as np
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.table.cells import group_flops
-from chinchilla_jax.scaling.table.cost import SIX_ND
+from chinchilla_jax.scaling.table.cost import SIX_ND, of_teacher
 from chinchilla_jax.scaling.table.curves import Curve
 from chinchilla_jax.scaling.table.runs import Runs
 
@@ -48,13 +48,31 @@ def params_of(runs: Runs, convention: str) -> Floats | None:
 
 
 def flops_of(runs: Runs, convention: str, params: Floats) -> Floats | None:
-    """FLOPs of the runs; six_nd is 6 x the chosen params x tokens, as Kaplan et al. count."""
+    """FLOPs of the runs; six_nd is 6 x the chosen params x tokens, as Kaplan et al. count.
+
+    A teacher's are added to it, as they are counted; so a student has them in every convention.
+    """
     if convention in (runs.flops_convention, "as_given"):
         return runs.flops
     if convention == "six_nd":
-        return SIX_ND.flops(params, runs.tokens)
+        return SIX_ND.flops(params, runs.tokens) + of_teacher(runs.columns, len(runs))
     column = runs.columns.get(f"flops_{convention}")
-    return None if column is None or np.any(np.isnan(column)) else column
+    if column is None or np.any(np.isnan(column)):
+        return None
+    return column if convention == "matmul" else column + _lacking(runs)
+
+
+def _lacking(runs: Runs) -> Floats:
+    """FLOPs of a teacher that the totals of a row lack.
+
+    Where only flops_matmul has them, as in results of early versions, flops_six_nd is 6 N D.
+    """
+    teacher = of_teacher(runs.columns, len(runs))
+    total, active = (runs.columns.get(name) for name in ("flops_six_nd", "params_active"))
+    if total is None or active is None:
+        return np.zeros(len(runs))
+    own = SIX_ND.flops(active, runs.tokens)
+    return np.where(np.abs(total - own) < 0.5 * teacher, teacher, 0.0)
 
 
 def under(runs: Runs, params: str, flops: str) -> Runs:

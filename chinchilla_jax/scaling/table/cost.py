@@ -1,5 +1,6 @@
 """What a run costs: its training FLOPs by parameters and tokens."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,14 +48,21 @@ class FlopsModel:
 
 
 SIX_ND = FlopsModel()
+TEACHER = "flops_teacher"  # the term of a run's training FLOPs that distillation adds, by matmul
 
 
-def complete(core: dict[str, Floats]) -> dict[str, Floats]:
-    """Fills the third of params, tokens, flops by C = 6ND."""
+def of_teacher(columns: Mapping[str, Floats], runs: int) -> Floats:
+    """FLOPs of a teacher's forward passes, 0 for runs without one."""
+    column = columns.get(TEACHER)
+    return np.zeros(runs) if column is None else np.nan_to_num(column)
+
+
+def complete(core: dict[str, Floats], teacher: Floats | float = 0.0) -> dict[str, Floats]:
+    """Fills the third of params, tokens, flops by C = 6ND, and a teacher's FLOPs besides."""
     if "params" not in core:
-        core = {**core, "params": SIX_ND.params(core["flops"], core["tokens"])}
+        core = {**core, "params": SIX_ND.params(core["flops"] - teacher, core["tokens"])}
     if "tokens" not in core:
-        core = {**core, "tokens": SIX_ND.tokens(core["flops"], core["params"])}
+        core = {**core, "tokens": SIX_ND.tokens(core["flops"] - teacher, core["params"])}
     if "flops" not in core:
-        core = {**core, "flops": SIX_ND.flops(core["params"], core["tokens"])}
+        core = {**core, "flops": SIX_ND.flops(core["params"], core["tokens"]) + teacher}
     return core

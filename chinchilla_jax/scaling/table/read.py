@@ -35,7 +35,7 @@ from chinchilla_jax.scaling.table.columns import (
 )
 from chinchilla_jax.scaling.table.conditions import by_column
 from chinchilla_jax.scaling.table.conventions import PARAMS
-from chinchilla_jax.scaling.table.cost import complete
+from chinchilla_jax.scaling.table.cost import complete, of_teacher
 from chinchilla_jax.scaling.table.curves import curves_of_sweep
 from chinchilla_jax.scaling.table.derived import DONE, with_derived
 from chinchilla_jax.scaling.table.kinds import Column, Labels, Sizes, kinds_of
@@ -169,7 +169,8 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
     _must_be_positive(table, core | columns, kept)
 
     index = np.array(kept)
-    core = {name: values[index] for name, values in complete(core).items()}
+    whole = complete(core, of_teacher(columns, len(ids)))
+    core = {name: values[index] for name, values in whole.items()}
     columns = {name: values[index] for name, values in columns.items()}
     given = tuple(name for name in _FITTED if name in table.cells)
     sizes = Sizes(*(core[name] for name in _FITTED))

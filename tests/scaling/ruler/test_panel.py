@@ -10,6 +10,7 @@ from chinchilla_jax.scaling.ruler.pairs import pairs
 from chinchilla_jax.scaling.ruler.panel import is_panel, panel
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import where
+from chinchilla_jax.scaling.table.conventions import under as under_convention
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.ruler.laws import CASES, kumar, panel_of
 from tests.techniques.toy import toy  # noqa: F401
@@ -220,6 +221,33 @@ def test_charges_add_and_take_off_the_teacher():
         charged(panel(read_runs(rows)).others[0].runs, "teacher_all")
     with pytest.raises(UserError, match="did you mean teacher_all"):
         charged(runs, "teacher_al")
+
+
+@pytest.mark.parametrize("convention", ["as_given", "matmul", "chinchilla", "six_nd"])
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_teacher_is_charged_in_every_convention(convention, complete):
+    """By totals that have it, and by those of results in which only flops_matmul has it."""
+    rows = [dict(row) for row in (*DENSE, *under("taught", 1.5))]
+    for row in rows:
+        own = 6 * row["params"] * row["tokens"]
+        taught = 0.5 * own * (row["technique"] == "taught")
+        row |= {
+            "params_active": row["params"], "flops": own + taught, "flops_matmul": own + taught,
+            "flops_teacher": taught or None, "needs_flops": 2 * taught or None,
+        }  # fmt: skip
+        row |= dict.fromkeys(("flops_chinchilla", "flops_six_nd"), own + taught * complete)
+    made = panel(read_runs(rows))
+    runs, dense = (under_convention(one.runs, "total", convention)
+                   for one in (made.others[0], made.dense))  # fmt: skip
+    own = 6 * runs.params * runs.tokens
+    assert charged(dense, "teacher_all") == pytest.approx(6 * dense.params * dense.tokens)
+    assert charged(runs, "student") == pytest.approx(own)
+    assert charged(runs, "teacher_forward") == pytest.approx(1.5 * own)
+    assert charged(runs, "teacher_all") == pytest.approx(2.5 * own)
+    bare = [{k: v for k, v in row.items() if not k.startswith("flops")} | {
+        "flops_teacher": row["flops_teacher"]} for row in rows]  # fmt: skip
+    runs = panel(read_runs(bare)).others[0].runs
+    assert charged(runs, "student") == pytest.approx(6 * runs.params * runs.tokens)
 
 
 def test_currencies_that_count_alike_are_shown_once():

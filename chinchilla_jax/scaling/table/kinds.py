@@ -103,6 +103,12 @@ _OURS = {
 }
 _TECHNIQUES = frozenset(techniques.dense_columns())  # columns of our own rows
 _MEASURED = frozenset(techniques.measured_columns())
+# What a run of ours holds and costs tells no conditions apart; all parameters beside active ones,
+# of tables that name no technique, may (`_settled`).
+_LEDGER = re.compile(
+    r"^(bytes_at_rest(_.+)?|flops_.+|inference_.+|params_(embedding|readout|attention|feed_forward|"
+    r"norms|positions|non_embedding|matmul|nonzero|average|.+_non_embedding)(_.+)?)$"
+)
 _UNIQUE = re.compile(r"\bunique tokens\b|\btokens unique\b")
 _PARAMS = re.compile(r"\b(params?|parameters?|n ne)\b")
 _ONCE = "once"  # the label of a run that sees every token once
@@ -171,6 +177,8 @@ def kinds_of(
             found[name] = Column(name, "condition", "a technique's", values)
         elif name in _MEASURED:
             found[name] = Column(name, "outcome", "measured of a technique", values)
+        elif _LEDGER.search(name) and is_numeric(label_R):
+            found[name] = Column(name, "count", "of our ledger", values)
         elif _UNIQUE.search(words(name)):
             found[name] = _repetition(name, label_R, sizes)
         else:
@@ -234,15 +242,21 @@ def _by_name(name: str, label_R: Labels) -> Column | None:
 
 
 def _repetition(name: str, label_R: Labels, sizes: Sizes) -> Column:
-    """Unique tokens make a condition where one corpus does not explain them."""
+    """Unique tokens make a condition where one corpus does not explain them, nor one number of
+    epochs."""
     unique_R = np.minimum(_numbers(label_R, sizes.tokens), sizes.tokens)
     values = len(set(label_R))
     if np.all(np.abs(unique_R / np.minimum(sizes.tokens, unique_R.max()) - 1) < _SAME):
         return Column(name, "count", "one corpus, as far as the tokens go", values)
+    per_token_R = unique_R / sizes.tokens
+    if per_token_R.max() < (1 + _SAME) * per_token_R.min():
+        return Column(name, "count", "follows tokens", values)
     return Column(name, "condition", "repetition: corpora of different sizes", values)
 
 
 def _amount(column: Column, label_R: Labels, cell_R: Codes, beside_R: Codes) -> Column:
+    known_R = label_R != ""  # an empty cell is no other amount
+    label_R, cell_R, beside_R = label_R[known_R], cell_R[known_R], beside_R[known_R]
     value_R = codes(label_R)
     if is_numeric(label_R):
         value_R = near(np.abs(_numbers(label_R, np.zeros(len(label_R)))))

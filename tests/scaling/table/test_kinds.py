@@ -126,6 +126,22 @@ def test_what_a_run_holds_and_costs_makes_no_condition():
     }
 
 
+@pytest.mark.parametrize("name", ["bytes_at_rest", "params_nonzero", "inference_flops_decode"])
+def test_a_ledger_with_an_empty_or_an_odd_cell_makes_no_condition(name):
+    for odd in (None, 7.0):
+        rows = [row | {name: 4 * row["params"]} for row in table(seed=[0, 1])]
+        rows[3][name] = odd
+        assert kinds(rows)[name] == "count"
+    rows = [row | {"params_active": row["params"] / 2} for row in table(seed=[0, 1])]
+    rows[3]["params_active"] = None
+    assert kinds(rows)["params_active"] == "count"
+
+
+def test_tokens_of_one_number_of_epochs_make_no_condition():
+    rows = [row | {"unique_tokens": row["tokens"] / 2} for row in table(seed=[0, 1])]
+    assert kinds(rows)["unique_tokens"] == "count"
+
+
 def test_an_outcome_that_was_rounded_is_no_condition():
     """An accuracy of two digits under a name that says nothing recurs in many runs."""
     rows = [row | {"arc": round(RNG.uniform(0.2, 0.8), 2)} for row in table(seed=list(range(20)))]

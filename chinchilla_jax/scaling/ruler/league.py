@@ -20,6 +20,7 @@ from chinchilla_jax.scaling.ruler.measures import (
     Currency,
     available,
     charged,
+    left_out,
     proportional,
 )
 from chinchilla_jax.scaling.ruler.multiplier import (
@@ -115,7 +116,7 @@ def league(
         refusal=why,
         measures=_measures(ruler, dense, others),
         standings=tuple(standings),
-        warnings=found.warnings,
+        warnings=(*found.warnings, *left_out([dense, *others], settings.params)),
     )
     return record, ruler
 

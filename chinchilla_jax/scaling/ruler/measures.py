@@ -49,7 +49,6 @@ def available(parts: Sequence[Runs], params: str) -> list[tuple[Currency, list[F
       params: the convention of counting; without embeddings, so are non-zero and active ones.
     """
     found: list[tuple[Currency, list[Floats]]] = []
-    outside = "_non_embedding" if params.endswith("non_embedding") else ""
     for currency in CURRENCIES:
         if currency.axis != "size":
             continue
@@ -57,12 +56,31 @@ def available(parts: Sequence[Runs], params: str) -> list[tuple[Currency, list[F
             if not any(c.name in ("nonzero", "active") for c, _ in found):
                 found.append((currency, [part.params for part in parts]))
             continue
-        column = currency.column + outside * currency.column.startswith("params")
-        amounts = [part.columns.get(column) for part in parts]
+        amounts = [part.columns.get(_column(currency, params)) for part in parts]
         known = [x for x in amounts if x is not None and np.all(np.isfinite(x) & (x > 0))]
         if len(known) == len(parts):
             found.append((currency, known))
     return found
+
+
+def left_out(parts: Sequence[Runs], params: str) -> list[str]:
+    """What each currency lacks that only a part of the runs have."""
+    total, kept, said = sum(map(len, parts)), {c.name for c, _ in available(parts, params)}, []
+    for currency in CURRENCIES:
+        if currency.column is None or currency.name in kept:
+            continue
+        amounts = [part.columns.get(_column(currency, params), np.zeros(0)) for part in parts]
+        has = sum(int(np.sum(np.isfinite(x) & (x > 0))) for x in amounts)
+        if has:
+            said.append(f"{currency.title}: left out, missing in {total - has} of {total} runs")
+    return said
+
+
+def _column(currency: Currency, params: str) -> str:
+    """Of a currency with a column, that of the convention of counting."""
+    column = currency.column or ""
+    outside = params.endswith("non_embedding") and column.startswith("params")
+    return column + "_non_embedding" * outside
 
 
 def charged(runs: Runs, charge: str) -> Floats:

@@ -265,3 +265,13 @@ def test_currencies_that_count_alike_are_shown_once():
     assert by_name["nonzero"] == pytest.approx(0.5, rel=1e-4)
     assert by_name["bytes"] == pytest.approx(2.0, rel=1e-4)
     assert table.measures[1].dense_per_param == pytest.approx(4.0)
+
+
+def test_a_currency_that_one_run_lacks_is_left_out_in_words():
+    rows = [row | {"bytes_at_rest": 4 * row["params"]} for row in [*DENSE, *under("half", 0.5)]]
+    rows[-1]["bytes_at_rest"] = None
+    table, _ = league(panel(read_runs(rows)), Settings(bootstrap=0))
+    assert [m.name for m in table.measures] == ["params", "training", "tokens"]
+    assert table.warnings == (f"bytes at rest: left out, missing in 1 of {len(rows)} runs",)
+    del rows[-1]
+    assert not league(panel(read_runs(rows)), Settings(bootstrap=0))[0].warnings

@@ -5,14 +5,15 @@ found, arrays = league(panel(read_runs("runs/techniques")), Settings())
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from chinchilla_jax import techniques
-from chinchilla_jax.scaling.arrays import Floats, known, silent
+from chinchilla_jax.scaling.arrays import Bools, Floats, known, silent
 from chinchilla_jax.scaling.doubt.diagnosis import surface_refusal
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
 from chinchilla_jax.scaling.ruler.measures import (
@@ -31,7 +32,7 @@ from chinchilla_jax.scaling.ruler.multiplier import (
     measured,
     times,
 )
-from chinchilla_jax.scaling.ruler.pairs import Pairs, clusters, pairs
+from chinchilla_jax.scaling.ruler.pairs import Pairs, cells_apart, clusters, pairs, places
 from chinchilla_jax.scaling.ruler.panel import Panel, parts_of
 from chinchilla_jax.scaling.ruler.records import League, Measure, Stack, Standing
 from chinchilla_jax.scaling.ruler.yardstick import Yardstick, cell_weights, yardstick
@@ -106,7 +107,8 @@ def league(
     for i, one in enumerate(found.others):
         parts = parts_of(one.values, conditions, found.dense.values)
         if parts:
-            standings[i] = _stacked(standings, log_m, i, parts)
+            over = _in_cells(ruler, [i, *parts], log_m, settings) if log_m[i] and ruler else log_m
+            standings[i] = _stacked(standings, over, i, parts)
     record = League(
         dense=dict(found.dense.values),
         label=label,
@@ -116,7 +118,11 @@ def league(
         refusal=why,
         measures=_measures(ruler, dense, others),
         standings=tuple(standings),
-        warnings=(*found.warnings, *left_out([dense, *others], settings.params)),
+        warnings=(
+            *found.warnings,
+            *cells_apart([one.label for one in standings], paired, others),
+            *left_out([dense, *others], settings.params),
+        ),
     )
     return record, ruler
 
@@ -228,6 +234,41 @@ def _measured(
     return result
 
 
+def _in_cells(
+    ruler: Ruler, members: Sequence[int], log_m: list[dict[str, Floats]], settings: Settings
+) -> list[dict[str, Floats]]:
+    """The draws of a stack and its parts over the cells that all of them have; none, no draws."""
+    place_R = {i: places(ruler.pairs[i], ruler.others[i]) for i in members}
+    common = set.intersection(*(set(places) for places in place_R.values()))
+    over = list(log_m)
+    for i in members:
+        keep_R = np.array([place in common for place in place_R[i]])
+        if keep_R.all():
+            continue
+        rng = np.random.default_rng([settings.seed, 13, i])
+        drawn = _measured(_picked(ruler, i, keep_R), i, settings, rng) if common else {}
+        over[i] = {name: m.log_m_B for name, m in drawn.items()}
+    return over
+
+
+def _picked(ruler: Ruler, i: int, keep_R: Bools) -> Ruler:
+    """The ruler with some of the runs of one condition."""
+
+    def kept(each: tuple[Any, ...], one: Any) -> tuple[Any, ...]:
+        return (*each[:i], one, *each[i + 1 :])
+
+    counted = tuple(replace(c, others=kept(c.others, c.others[i][keep_R])) for c in ruler.counted)
+    found = ruler.pairs[i]
+    rows = {name: column[keep_R] for name, column in vars(found).items()}
+    return replace(
+        ruler,
+        counted=counted,
+        others=kept(ruler.others, ruler.others[i].select(keep_R)),
+        spent=kept(ruler.spent, ruler.spent[i][keep_R]),
+        pairs=kept(ruler.pairs, replace(found, **rows)),
+    )
+
+
 def _mean_ratio(over_R: Floats | None, found: Pairs) -> float | None:
     """Geometric mean over the runs that have a partner."""
     if over_R is None or not found.paired_R.any():
@@ -290,7 +331,7 @@ def _change(dense: Runs, runs: Runs, found: Pairs) -> tuple[float | None, Interv
 def _stacked(
     standings: list[Standing], log_m: list[dict[str, Floats]], i: int, parts: list[int]
 ) -> Standing:
-    """A stack with the product of its parts: draws of one dense law, so they multiply."""
+    """A stack with the product of its parts in its cells: draws of one dense law multiply."""
     stacks = []
     for name, whole_B in log_m[i].items():
         if any(name not in log_m[part] for part in parts):

@@ -9,6 +9,7 @@ Array suffixes: R rows of the technique, S dense rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +64,25 @@ def _own_size(rows: Runs) -> Floats:
 def _predicted_flops(dense: Runs, params_R: Floats, tokens_R: Floats) -> Floats:
     cost = FlopsModel.of(dense.params, dense.tokens, dense.flops)
     return np.asarray(cost.flops(params_R, tokens_R))
+
+
+def places(found: Pairs, rows: Runs) -> list[tuple[float, float]]:
+    """The dense size and the tokens of each row, equal in one cell of whatever technique."""
+    return [(float(f"{n:.6g}"), float(d)) for n, d in zip(found.params_R, rows.tokens, strict=True)]
+
+
+def cells_apart(
+    labels: Sequence[str], found: Sequence[Pairs], rows: Sequence[Runs]
+) -> tuple[str, ...]:
+    """A sentence where techniques stand on different cells, and none where they do not."""
+    cells = [{*places(*each)} for each in zip(found, rows, strict=True)]
+    if all(one == cells[0] for one in cells):
+        return ()
+    each = ", ".join(f"{name} {len(own)}" for name, own in zip(labels, cells, strict=True))
+    return (
+        f"techniques stand on different cells, of {len(set.union(*cells))} in all: {each}; their "
+        "multipliers compare where a trend over N and D is excluded",
+    )
 
 
 def clusters(cell_R: Codes, least: int) -> Codes:

@@ -51,13 +51,14 @@ class Multiplier:
 
 @dataclass(frozen=True)
 class Stack:
-    """Several techniques at once beside each of them alone; in one measure."""
+    """Several techniques at once beside each of them alone, in one measure, over the cells that
+    all of them have."""
 
     measure: str
     product: float | None  # of the parts' multipliers
     low: float | None
     high: float | None
-    excess: float | None  # the stack's multiplier over the product
+    excess: float | None  # the stack's multiplier in those cells over the product
     excess_low: float | None
     excess_high: float | None
 

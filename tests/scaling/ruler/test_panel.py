@@ -155,6 +155,32 @@ def test_a_stack_stands_beside_the_product_of_its_parts():
     assert product.low - 1e-6 <= product.product <= product.high + 1e-6
 
 
+def test_a_stack_is_measured_in_the_cells_that_its_parts_have():
+    """Sparsity is worth less in large models, where the stack alone was run."""
+
+    def sparse(part, bits):
+        return [row | {"technique": f"sparsity=0.5{bits}",
+                       "loss": kumar((0.8 if row["params"] < 6e7 else 0.4) * factor
+                                     * row["params"], row["tokens"])}
+                for row in part for factor in (0.7 if bits else 1.0,)]  # fmt: skip
+
+    large = [row for row in DENSE[2:30] if row["params"] >= 6e7]
+    assert 4 < len(large) < 24
+    rows = [*DENSE, *sparse(DENSE[2:30], ""), *under("bits=4", 0.7), *sparse(large, "+bits=4")]
+    made = panel(read_runs(by_columns(rows)), ["sparsity", "bits"], {"sparsity": "0", "bits": "16"})
+    table, _ = league(made, Settings(bootstrap=100))
+    found = {one.label: one for one in table.standings}
+    stack = next(s for s in found["sparsity 0.5 + bits 4"].stacks if s.measure == "params")
+    assert stack.product == pytest.approx(0.28, rel=1e-3)
+    assert stack.excess == pytest.approx(1.0, rel=1e-3)
+    alone = next(m for m in found["sparsity 0.5"].multipliers if m.measure == "params")
+    assert alone.value > 0.45
+    (said,) = table.warnings
+    assert "different cells, of 14 in all" in said and "bits 4 14," in said.replace(";", ",")
+    same = panel(read_runs(STACKED), ["sparsity", "bits"], {"sparsity": "0", "bits": "16"})
+    assert not league(same, Settings(bootstrap=0))[0].warnings
+
+
 def test_our_columns_are_read_as_techniques_and_derived_rows_with_them(toy):  # noqa: F811
     rows = [
         {**{k: v for k, v in row.items() if k != "technique"}, "toy_level": 0.0, "status": "done",

@@ -86,7 +86,8 @@ def _run(workdir: Path, several: bool) -> int:
 
             rows = sweep.run(workdir, chosen, show, *division)
     if distributed.is_writer():
-        print(f"{tables.results(rows)}\nresults: {workdir / 'results.csv'}")
+        lacking = sweep.unmeasured(workdir, chosen, rows)
+        print(f"{tables.results(rows)}\nresults: {workdir / 'results.csv'}{lacking}")
     names = {cell.run.run_id for cell in chosen}
     left = [r for r in rows if r["run_id"] in names and r["status"] not in ("done", "diverged")]
     for row in left if distributed.is_writer() else []:

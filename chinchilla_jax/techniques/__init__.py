@@ -109,6 +109,13 @@ def measured_columns() -> tuple[str, ...]:
     return tuple(name for technique in TECHNIQUES for name in technique.measures)
 
 
+def asked(techniques: Techniques) -> tuple[str, ...]:
+    """The columns that are to be measured at the end of a run."""
+    return tuple(
+        name for technique, config in active(techniques) for name in technique.asked(config)
+    )
+
+
 def told(means: Mapping[str, float]) -> tuple[str, ...]:
     """What the means of measured columns say, a clause of each technique that has something."""
     return tuple(filter(None, (technique.told(means) for technique in TECHNIQUES)))

@@ -207,6 +207,11 @@ def columns_after(measured: Quantisation, outcomes: Mapping[str, Any]) -> dict[s
     return {f"{name}_after_{ending(measured)}": outcomes[name] for name in _OUTCOMES}
 
 
+def asked(config: Quantisation) -> tuple[str, ...]:
+    """The losses of all measurements."""
+    return tuple(f"loss_after_{ending(measured)}" for measured in config.measured())
+
+
 def derived(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """A row for each width that a run was measured at: of its own loss and bytes.
 
@@ -252,5 +257,6 @@ TECHNIQUE = Technique(
     ledger=stored,
     laws=(precision.TRAINING, precision.AFTER, precision.GROUP),
     words=words,
+    asked=asked,
     derived=derived,
 )

@@ -201,6 +201,10 @@ def _nothing_carried(config: Any, facts: Facts) -> int:
     return 0
 
 
+def _nothing_asked(config: Any) -> tuple[str, ...]:
+    return ()
+
+
 def _nothing_told(means: Mapping[str, float]) -> str:
     return ""
 
@@ -230,6 +234,8 @@ class Technique:
         them; as `Hooks.corpus` does when they are trained.
       carried: (config, facts of the run) -> bytes that training keeps beside parameters and
         moments, which are split over devices like parameters: masks, a teacher's weights.
+      asked: config -> the columns that it asks to be measured at the end of a run, which decide no
+        number of it, so that a run may be over without them.
       measures: columns that its training measures at the end of a run.
       told: their means over some runs, by name, as far as they are known -> what they say, in a
         clause; empty where they say nothing.
@@ -249,6 +255,7 @@ class Technique:
     ledger: Callable[[Ledger, Any, Facts], Ledger] = _same_ledger
     text: Callable[[int, Any], int] = _whole_text
     carried: Callable[[Any, Facts], int] = _nothing_carried
+    asked: Callable[[Any], tuple[str, ...]] = _nothing_asked
     measures: tuple[str, ...] = ()
     told: Callable[[Mapping[str, float]], str] = _nothing_told
     laws: tuple[Law, ...] = ()

@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from chinchilla_jax import techniques
 from chinchilla_jax.data.store import Corpus, open_corpus
 from chinchilla_jax.experiment import estimate, grid, lock, needs, storage, vary
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
@@ -198,6 +199,16 @@ def progress(workdir: Path, cells: Sequence[Cell]) -> Progress:
         else:
             flops += directory.last_flops()
     return Progress(flops, float(sum(cell.flops for cell in cells)), over, len(cells))
+
+
+def unmeasured(workdir: Path, cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line where cells are done without all that the plan asks to be measured at their end."""
+    done = {row["run_id"]: row for row in rows if row["status"] == "done"}
+    asked = [(done.get(c.run.run_id), techniques.asked(c.run.techniques)) for c in cells]
+    if not (count := sum(row is not None and not row.keys() >= {*names} for row, names in asked)):
+        return ""
+    command = f"python -m chinchilla_jax.measure --workdir={workdir}"
+    return f"\n{count} runs lack measurements that the plan asks for: run {command}"
 
 
 def run(

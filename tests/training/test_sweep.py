@@ -21,10 +21,10 @@ from chinchilla_jax.experiment.config import (
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.grid import plan
-from chinchilla_jax.experiment.records import read_plan, run_directory
+from chinchilla_jax.experiment.records import collect, read_plan, run_directory
 from chinchilla_jax.training import worker
 from chinchilla_jax.training.placement import mesh_devices
-from chinchilla_jax.training.sweep import _blame, freeze_plan, select
+from chinchilla_jax.training.sweep import _blame, freeze_plan, select, unmeasured
 from tests.command import call
 from tests.conftest import QUICK_TO_COMPILE, write_sentences
 
@@ -196,6 +196,19 @@ def test_a_sweep_runs_every_cell_and_shows_progress(whole):
     assert len(results(workdir)) == 4
     assert "4 done" in out and str(workdir / "results.csv") in out
     assert "100%" in err and "4 of 4 cells" in err
+
+
+def test_runs_that_are_done_without_a_measurement_are_told(place, whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "w")
+    asked = f"--config={place / 'config.py'}", "--config.techniques.quantisation.after=4"
+    hint = "runs lack measurements that the plan asks for: run python -m chinchilla_jax.measure"
+    status, out, err = finish(start(place, tmp_path / "w", *asked))
+    assert status == 0 and f"4 {hint} --workdir={tmp_path / 'w'}\n" in out, err
+    assert "lack measurements" not in whole[1]
+    cells = read_plan(tmp_path / "w")[1]
+    directory = run_directory(tmp_path / "w", cells[0].run.run_id)
+    directory.amend({"loss_after_b4": 3.0})
+    assert "\n3 runs lack" in unmeasured(tmp_path, cells, collect(tmp_path / "w"))
 
 
 def test_run_again_it_does_nothing_twice(place, whole):

@@ -216,26 +216,45 @@ def derived(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """A row for each width that a run was measured at: of its own loss and bytes.
 
     `excess_loss` is what the loss rose by.
+
+    Raises:
+      UserError: a measurement at a width that there is not, or a loss that is no number.
     """
     found: dict[str, dict[str, Any]] = {}
     for match in filter(None, map(_MEASURED.fullmatch, row)):
         outcome, name, bits, group = match.groups()
-        measured = Quantisation(
-            bits=float(bits), table_bits=max(float(bits), TABLE_BITS), group=int(group or 0)
-        )
-        condition = TECHNIQUE.columns(measured) | {"quantisation_start": 1.0}
-        found.setdefault(name, condition)[outcome] = row[match[0]]
+        if row[match[0]] not in (None, ""):
+            condition = TECHNIQUE.columns(_width(match[0], bits, group))
+            at_width = found.setdefault(name, condition | {"quantisation_start": 1.0})
+            at_width[outcome] = row[match[0]]
     kept = {name: value for name, value in row.items() if not _MEASURED.fullmatch(name)}
     return tuple(
         {
             **kept,
             **values,
             "run_id": f"{row['run_id']}-{name}",
-            "excess_loss": float(values["loss"]) - float(row["loss"]),
+            "excess_loss": _loss(f"loss_after_{name}", values["loss"]) - _loss("loss", row["loss"]),
         }
         for name, values in found.items()
-        if values.get("loss") not in (None, "") and row.get("loss") not in (None, "")
+        if "loss" in values and row.get("loss") not in (None, "")
     )
+
+
+def _width(column: str, bits: str, group: str | None) -> Quantisation:
+    """What a column was measured at."""
+    known = {f"{width:g}": width for width in BITS[:-1]}
+    if bits not in known:
+        raise UserError(f"column '{column}': there are no {bits} bits; one of {', '.join(known)}")
+    return Quantisation(
+        bits=known[bits], table_bits=max(known[bits], TABLE_BITS), group=int(group or 0)
+    )
+
+
+def _loss(column: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"column '{column}': {value!r:.60} is not a number") from None
 
 
 def words(fields: Mapping[str, str]) -> str:

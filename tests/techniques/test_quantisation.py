@@ -13,7 +13,9 @@ from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.panel import Setting
 from chinchilla_jax.experiment.rows import row_of
+from chinchilla_jax.scaling.table.derived import with_derived
 from chinchilla_jax.scaling.table.kinds import _by_name
+from chinchilla_jax.scaling.table.readers import Raw
 from chinchilla_jax.techniques import Techniques
 from chinchilla_jax.techniques.quantisation import (
     Quantisation,
@@ -200,6 +202,23 @@ def test_a_measurement_that_is_missing_is_no_row():
     assert techniques.derived([row(**empty), row(**dict.fromkeys(empty, ""))]) == []
     as_text = {name: str(value) for name, value in row(**measured_columns()).items()}
     assert techniques.derived([as_text])[0]["excess_loss"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "column,value,message",
+    [
+        ("loss_after_b4", "2.x", r"'loss_after_b4': '2.x' is not a number"),
+        ("loss_after_b4", [2], r"'loss_after_b4': \[2\] is not a number"),
+        ("loss_after_b...", 2.1, r"'loss_after_b...': there are no ... bits; one of 1, 1.58, 2"),
+        ("loss_after_b9", 2.1, r"'loss_after_b9': there are no 9 bits"),
+        ("loss_after_b32", 2.1, r"'loss_after_b32': there are no 32 bits"),
+    ],
+)
+def test_a_damaged_measurement_is_one_line_with_its_row(column, value, message):
+    columns = {name: [cell, cell] for name, cell in row().items()} | {column: [None, value]}
+    with pytest.raises(UserError, match=rf"^runs.csv, row 3, column {message}"):
+        with_derived(Raw("runs.csv", columns, [2, 3]))
+    with_derived(Raw("runs.csv", columns | {column: [None, ""]}, [2, 3]))
 
 
 def test_measurements_make_no_condition():

@@ -128,7 +128,7 @@ def value_of(cell: Cell) -> Cell:
     """A cell as what it reads as: None where it is empty, a number, or the text."""
     try:
         value = _number(cell)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, TypeError):  # the last of a damaged result.json
         return cell
     if math.isnan(value):
         return None

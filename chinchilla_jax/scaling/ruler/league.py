@@ -5,7 +5,7 @@ found, arrays = league(panel(read_runs("runs/techniques")), Settings())
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +18,13 @@ from chinchilla_jax.scaling.doubt.diagnosis import surface_refusal
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
 from chinchilla_jax.scaling.ruler.measures import (
     CURRENCIES,
+    UNPRICED,
     Currency,
     available,
     charged,
     left_out,
     proportional,
+    unpriced,
 )
 from chinchilla_jax.scaling.ruler.multiplier import (
     LEAST_CELLS,
@@ -34,12 +36,12 @@ from chinchilla_jax.scaling.ruler.multiplier import (
 )
 from chinchilla_jax.scaling.ruler.pairs import Pairs, cells_apart, clusters, pairs, places
 from chinchilla_jax.scaling.ruler.panel import Panel, parts_of
-from chinchilla_jax.scaling.ruler.records import League, Measure, Stack, Standing
+from chinchilla_jax.scaling.ruler.records import League, Measure, Multiplier, Stack, Standing, Trend
 from chinchilla_jax.scaling.ruler.yardstick import Yardstick, cell_weights, yardstick
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import Condition
-from chinchilla_jax.scaling.table.conventions import under
-from chinchilla_jax.scaling.table.cost import FlopsModel
+from chinchilla_jax.scaling.table.conventions import in_print, under
+from chinchilla_jax.scaling.table.cost import FlopsModel, of_teacher
 from chinchilla_jax.scaling.table.runs import Runs
 
 DRAWS = 1000  # at most: a percentile of 95 % stands on the 25 draws beyond it
@@ -64,7 +66,7 @@ class Ruler:
     cost: FlopsModel
     counted: tuple[Counted, ...]  # currencies of size
     size: Counted  # parameters as chosen
-    spent: tuple[Floats, ...]  # training FLOPs as charged, of each of the others
+    spent: tuple[Floats, ...]  # training FLOPs as charged, of each of the others; NaN: not told
     pairs: tuple[Pairs, ...]
 
 
@@ -84,7 +86,13 @@ def league(
     dense, *others = (
         under(one.runs, settings.params, settings.flops) for one in (found.dense, *found.others)
     )
-    spent = tuple(charged(runs, charge) for runs in others)
+    changed = [[n for n, v in one.values.items() if v != found.dense.values[n]]
+               for one in found.others]  # fmt: skip
+    free = [unpriced(*both, settings.flops) for both in zip(others, changed, strict=True)]
+    spent = tuple(
+        np.full(len(runs), np.nan) if no else charged(runs, charge)
+        for runs, no in zip(others, free, strict=True)
+    )
     paired = tuple(pairs(runs, dense) for runs in others)
     refusal = surface_refusal(dense, settings.tied)
     label = ", ".join(f"{n}={v or 'none'}" for n, v in found.dense.values.items())
@@ -101,8 +109,8 @@ def league(
         if ruler is not None and why is None:
             drawn = _measured(ruler, i, settings, rng)
         log_m.append({name: m.log_m_B for name, m in drawn.items()})
-        changed = _change(dense, others[i], paired[i])
-        standings.append(_standing(found, one, paired[i], changed, drawn))
+        change = _change(dense, others[i], paired[i])
+        standings.append(_standing(found, one, paired[i], change, drawn))
     conditions = [one.values for one in found.others]
     for i, one in enumerate(found.others):
         parts = parts_of(one.values, conditions, found.dense.values)
@@ -122,9 +130,20 @@ def league(
             *found.warnings,
             *cells_apart([one.label for one in standings], paired, others),
             *left_out([dense, *others], settings.params),
+            *_costs(dense, others),
         ),
     )
     return record, ruler
+
+
+def _costs(dense: Runs, others: list[Runs]) -> Iterator[str]:
+    """Of training FLOPs that are counted in two ways."""
+    taught = any(np.any(of_teacher(runs.columns, len(runs)) > 0) for runs in others)
+    if taught and dense.flops_convention in ("chinchilla", "six_nd"):
+        yield (
+            f"training FLOPs are counted as {in_print(dense.flops_convention)}, those of teachers "
+            "by matmul"
+        )
 
 
 def _ruler(
@@ -201,7 +220,7 @@ def _measured(
     cluster_R = clusters(found.cell_R, LEAST_CELLS)
     size = int(cluster_R.max()) + 1
     weights = cell_weights(size, len(ruler.size.law.known_B) - 1, rng)[:, cluster_R]
-    result = {}
+    result: dict[str, Measured] = {}
     jobs: list[tuple[Currency, Counted, Floats, Floats | None]]
     jobs = [(c.currency, c, c.others[i], c.others[i] / (found.share_RxS @ c.dense_S))
             for c, _ in _distinct(ruler)]  # fmt: skip
@@ -213,6 +232,9 @@ def _measured(
     ]
     for currency, counted, amount_R, over_R in jobs:
         law = counted.law
+        if currency.axis == "compute" and np.isnan(ratio_R).any():
+            result[currency.name] = _untold(currency.name, next(iter(result.values())))
+            continue
         moved = law.moved(currency.axis, amount_R, runs.tokens, ruler.cost)
         if currency.axis == "compute" and over_R is not None:
             moved = moved.shifted(np.log(over_R))
@@ -267,6 +289,15 @@ def _picked(ruler: Ruler, i: int, keep_R: Bools) -> Ruler:
         spent=kept(ruler.spent, ruler.spent[i][keep_R]),
         pairs=kept(ruler.pairs, replace(found, **rows)),
     )
+
+
+def _untold(measure: str, other: Measured) -> Measured:
+    """No multiplier of training FLOPs; `other` is that of another measure."""
+    trends = tuple(
+        Trend(t.over, None, None, None, False, "no multiplier") for t in other.record.trends
+    )
+    record = Multiplier(measure, None, None, None, UNPRICED, None, 0, trends)
+    return replace(other, record=record, log_m_B=np.full_like(other.log_m_B, np.nan))
 
 
 def _mean_ratio(over_R: Floats | None, found: Pairs) -> float | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,12 @@ from chinchilla_jax.scaling.table.runs import Runs
 CHARGES = ("student", "teacher_forward", "teacher_all")
 PAID = "teacher_forward"  # what a run's training FLOPs hold
 TEACHER_TRAINING = "needs_flops"  # what the teacher's own run cost, in no run's FLOPs
+UNPRICED = (
+    "left out: these are 6 N D of non-zero parameters, which is not what training costs; a column "
+    "of flops would tell"
+)
+_NONZERO = r"non[ _-]?zero|nnz"  # of a name of parameters
+_SPARSE = rf"spars|prun|densit|{_NONZERO}"  # of a column that tells techniques apart
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,33 @@ def charged(runs: Runs, charge: str) -> Floats:
             f"{TEACHER_TRAINING} that says what its training cost"
         )
     return runs.flops + training
+
+
+def unpriced(runs: Runs, changed: Collection[str], flops: str) -> bool:
+    """Whether nothing tells the training FLOPs of a technique: 6 N D of its non-zero parameters.
+
+    A sparse run is trained with products of its dense size, unless a table says otherwise.
+
+    Args:
+      runs: those of the technique, counted as asked.
+      changed: the columns in which it differs from a dense run.
+      flops: the convention that is asked for.
+    """
+    counted = "flops" in runs.given if flops == "as_given" else flops != "six_nd"
+    if counted:
+        return False
+    name = runs.params_convention
+    name = runs.title.get("params", "") if name == "as_given" else name
+    stored = runs.columns.get(
+        "params_non_embedding" if name.endswith("non_embedding") else "params_total"
+    )
+    if stored is not None and np.allclose(stored, runs.params):
+        return False
+    sparse = any(re.search(_SPARSE, column.lower()) for column in changed)
+    apart = "params_nonzero" in runs.columns and "nonzero" not in name
+    return bool(re.search(_NONZERO, name.lower())) or (
+        sparse and runs.params_convention == "as_given" and not apart
+    )
 
 
 def proportional(some: Sequence[Floats], others: Sequence[Floats]) -> bool:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.report.plots.league import forest, points
 from chinchilla_jax.scaling.ruler.league import league
 from chinchilla_jax.scaling.ruler.measures import charged
 from chinchilla_jax.scaling.ruler.pairs import pairs
@@ -274,6 +276,32 @@ def test_a_teacher_is_charged_in_every_convention(convention, complete):
         "flops_teacher": row["flops_teacher"]} for row in rows]  # fmt: skip
     runs = panel(read_runs(bare)).others[0].runs
     assert charged(runs, "student") == pytest.approx(6 * runs.params * runs.tokens)
+
+
+def test_flops_of_non_zero_parameters_measure_no_training():
+    """6 N D is not what training a sparse model costs, where N are its non-zeros."""
+
+    def sparse(name, **columns):
+        rows = [*DENSE, *under("half", 1.5)]
+        kept = [{"sparsity": 0.5 * (row["technique"] == "half"), name: row["params"],
+                 "tokens": row["tokens"], "loss": row["loss"]} for row in rows]  # fmt: skip
+        return [row | {k: f(row) for k, f in columns.items()} for row in kept]
+
+    def training(rows, **settings):
+        made = panel(read_runs(rows), ["sparsity"], {"sparsity": "0"})
+        found, ruler = league(made, Settings(bootstrap=0, **settings))
+        assert isinstance(points(found, ruler), Figure)
+        assert isinstance(forest(found), Figure)
+        training = next(m for m in found.standings[0].multipliers if m.measure == "training")
+        assert (training.value is None) == ("6 N D of non-zero" in (training.reason or ""))
+        return training.value is not None
+
+    assert not training(sparse("nonzero_params"))
+    assert not training(sparse("params"))  # of which a table with sparsity may mean either
+    assert training(sparse("params_total"))
+    flops = {"flops": lambda row: 6.5 * row["nonzero_params"] * row["tokens"]}
+    assert training(sparse("nonzero_params", **flops))
+    assert not training(sparse("nonzero_params", **flops), flops="six_nd")
 
 
 def test_currencies_that_count_alike_are_shown_once():

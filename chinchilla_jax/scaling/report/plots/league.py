@@ -104,7 +104,8 @@ def points(league: League, ruler: Ruler | None) -> Figure | str:
     _frontier(axes[0], ruler)
     for amount, runs, (colour, marker) in zip(spent, ruler.others, looks, strict=True):
         axes[0].plot(amount, runs.loss, marker, ms=4.2, color=colour, alpha=0.85, zorder=4)
-    _logs(axes[0], np.concatenate([ruler.dense.flops, *spent]))
+    known = [amount for amount in spent if np.isfinite(amount).all()]
+    _logs(axes[0], np.concatenate([ruler.dense.flops, *known]))
     losses = np.concatenate([ruler.dense.loss, *(runs.loss for runs in ruler.others)])
     style.log_axis(axes[0].yaxis, *style.padded(losses, 1.03), lambda x: f"{x:.2f}")
     axes[0].set_xlabel("training FLOPs")

@@ -155,6 +155,27 @@ def chains(runs: Sequence[RunConfig]) -> dict[str, int]:
     return {run.run_id: length(run.run_id) for run in runs}
 
 
+def check(runs: Sequence[RunConfig], where: str) -> None:
+    """That what runs of a plan need can be met, as it is when they are planned.
+
+    Raises:
+      UserError: it was damaged: a need is missing, is none of `runs`, or no order of them meets it.
+    """
+    left = {run.run_id: set(of_grid(run)) for run in runs}
+    for run in runs:
+        for path, asked in _asked(run):
+            if asked not in {other.asked for other in run.needs}:
+                raise UserError(f"{where}: {run.run_id}: {path} is not among its needs")
+        for name in of_grid(run):
+            if name not in left:
+                raise UserError(f"{where}: {run.run_id} needs {name}, which is no planned run")
+    while met := [name for name, others in left.items() if not others & left.keys()]:
+        for name in met:
+            del left[name]
+    if left:
+        raise UserError(f"{where}: {' and '.join(left)} can never begin: they need each other")
+
+
 def _asked(run: RunConfig) -> Iterator[tuple[str, str]]:
     """What a run needs: (where its configuration says so, how it calls it)."""
     for name, asked in techniques.needs(run.techniques).items():

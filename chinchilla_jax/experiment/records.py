@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import contents, earlier, lock, storage
+from chinchilla_jax.experiment import contents, earlier, lock, needs, storage
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -310,7 +310,7 @@ def read_plan(workdir: Path) -> tuple[Experiment, list[Cell], dict[str, Any]]:
     """The experiment, the cells and the other facts of `plan.json`.
 
     Raises:
-      UserError: no plan, or one of another version.
+      UserError: no plan, one of another version, or one that was damaged.
     """
     file = workdir / "plan.json"
     if not has_plan(workdir):
@@ -326,6 +326,7 @@ def read_plan(workdir: Path) -> tuple[Experiment, list[Cell], dict[str, Any]]:
             raise UserError(f"{file}: is not the plan of version 1 that it says it is") from None
     experiment = from_json(Experiment, plan.pop("experiment", None), f"{file}: experiment")
     cells = typed(tuple[Cell, ...], plan.pop("cells", None), f"{file}: cells")
+    needs.check([cell.run for cell in cells if cell.status == "planned"], str(file))
     typed(int | None, plan.get("model_version"), f"{file}: model_version")
     corpora = typed(_CORPORA, plan.get("corpora", {}), f"{file}: corpora")
     for key, corpus in corpora.items():

@@ -1,6 +1,7 @@
 """Runs that need others: named, settled, put in order, written and read; each mistake in a line."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -125,6 +126,29 @@ def test_a_fingerprint_knows_the_other_run_and_not_what_it_is_called():
     retrained = dataclasses.replace(run, needs=(dataclasses.replace(other, fingerprint="0"),))
     assert fingerprint(renamed) == fingerprint(run) != fingerprint(retrained)
     assert from_json(RunConfig, to_json(run), "run") == run
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (lambda student, needs: [], "teacher = .* is not among its needs"),
+        (
+            lambda student, needs: [needs[0] | {"run": "nobody"}],
+            "needs nobody, which is no planned",
+        ),
+        (lambda student, needs: [needs[0] | {"run": student}], "can never begin"),
+    ],
+)
+def test_damaged_needs_of_a_plan_are_one_line(tmp_path, change, message):
+    source = experiment(TAUGHT)
+    write_plan(tmp_path, source, plan(source), {})
+    file = tmp_path / "plan.json"
+    content = json.loads(file.read_text())
+    run = next(c["run"] for c in content["cells"] if c["run"].get("needs") and not c["reason"])
+    run["needs"] = change(run["run_id"], run["needs"])
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"^{file}: {run['run_id']}.*{message}"):
+        read_plan(tmp_path)
 
 
 def test_a_plan_with_needs_is_written_and_read(tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.earlier import MOVED
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.panel import Setting
 from chinchilla_jax.experiment.schema import nearest, replace_paths, unknown_field
 from chinchilla_jax.experiment.storage import is_remote
 
@@ -87,7 +88,8 @@ def load_experiment(path: str, overrides: Sequence[tuple[str, str]] = ()) -> Exp
 def _unknown_argument(error: TypeError) -> str:
     """What is wrong in one line, where a group of the configuration was given no field of it."""
     found = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    groups = {Experiment: "", **{hint: f"{group}." for group, hint in _groups()}}
+    named = {hint: f"{group}." for group, hint in _groups(Experiment)}
+    groups = {Experiment: "", Setting: "panel.", **named}
     for cls, group in groups.items():
         if found and cls.__name__ == found[1]:
             name = found[2]
@@ -99,11 +101,12 @@ def _unknown_argument(error: TypeError) -> str:
     return f"TypeError: {error}"
 
 
-def _groups() -> Iterator[tuple[str, Any]]:
-    """The fields of an experiment that are groups of fields, and their types."""
-    for name, hint in typing.get_type_hints(Experiment).items():
+def _groups(within: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of an experiment that are groups of fields, by path, and their types."""
+    for name, hint in typing.get_type_hints(within).items():
         if dataclasses.is_dataclass(hint):
             yield name, hint
+            yield from ((f"{name}.{path}", inner) for path, inner in _groups(hint))
 
 
 def _place(file: Path) -> str:

@@ -72,9 +72,14 @@ def checked_panel(experiment: Any) -> dict[str, Setting]:
     found = {}
     for name, setting in experiment.panel.items():
         where = f"panel.{name}"
+        if not isinstance(setting, Setting):
+            example = 'Setting(values={"seed": 1})'
+            raise UserError(f"{where} = {setting!r:.60}: expected a Setting, as {example}")
         panel.check(where, name, setting, experiment.budgets)
         values = {}
         for path, value in setting.values.items():
+            if not isinstance(path, str):
+                raise UserError(f"{where}.values: has {path!r}; expected the path of a field")
             # Beside what makes it another run a setting may say how it is run or measured.
             hint = _type_of(experiment, path, f"{where}.values", operation="." in path)
             if path in experiment.vary:

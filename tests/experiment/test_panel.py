@@ -103,6 +103,30 @@ def test_cells_that_the_grid_lacks_are_said_in_one_line():
         grid.plan(experiment(panel={"a": Setting(values=values, widths=(12,))}))
 
 
+@pytest.mark.parametrize(
+    "settings,message",
+    [
+        ("{'a': {'values': {'recipe.beta1': .8}}}", r"panel.a = {'values': .*: expected a Setting"),
+        ("{'a': Setting(value={'recipe.beta1': .8})}", r"Setting.value: .*did you mean values"),
+        ("{'a': Setting(values={3: .8})}", r"panel.a.values: has 3; expected the path of a field"),
+        ("{'a': Setting(values={'seed': Quantisation(bit=4)})}", r"Quantisation.bit: .*bits"),
+    ],
+)
+def test_what_is_no_setting_is_one_line(tmp_path, settings, message):
+    config = tmp_path / "c.py"
+    config.write_text(
+        "from chinchilla_jax.experiment.config import Experiment, LadderConfig\n"
+        "from chinchilla_jax.experiment.panel import Setting\n"
+        "from chinchilla_jax.techniques.quantisation import Quantisation\n"
+        "def get_config():\n"
+        "    return Experiment(name='t', budgets=(1e11,), ladder=LadderConfig(widths=(8,)),\n"
+        f"        panel={settings})\n"
+    )
+    with pytest.raises(UserError, match=message) as error:
+        load_experiment(str(config))
+    assert "\n" not in str(error.value) and "TypeError" not in str(error.value)
+
+
 def test_a_setting_of_a_file_is_no_flag(tmp_path):
     config = tmp_path / "c.py"
     config.write_text(

@@ -16,7 +16,7 @@ than evaluation can tell; fourfold with every bit less, and as D^.68 (.64 to .76
 .29): faster than the root of D/N. At 3 bits that is .5 % of the loss at 1.4 tokens per parameter
 and 26 % at 830. Trained with 4 bits 1.9 % (.8 to 3.8), in the last quarter alone 1.0 % (.2 to 2.1),
 2 bits there 8 % and three levels throughout 12 %. Counted in bytes of the dense run's float32, 4
-bits after training are worth 4.3 (4.1 to 4.6) and in the last quarter 4.8 (3.9 to 8.3), 8 bits 3.6,
+bits after training are worth 4.3 (4.1 to 4.5) and in the last quarter 4.8 (3.9 to 7.4), 8 bits 3.6,
 2 bits after training 1.4.
 """
 

@@ -25,7 +25,7 @@ TECHNIQUES_MAY_IMPORT = {
     "errors", "schema", "fingerprint", "model", "other_run", "parameters", "counting",
 }  # fmt: skip
 # The way of the data through the evaluator: a room imports only those before it.
-ROOMS = ("arrays", "table", "fitting", "settings", "laws", "fits", "doubt", "approaches",
+ROOMS = ("arrays", "beside", "table", "fitting", "settings", "laws", "fits", "doubt", "approaches",
          "forecast", "sections", "analysis", "ruler", "comparison", "report",
          "notebook")  # fmt: skip
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}

@@ -14,8 +14,9 @@ import numpy as np
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.approaches import Approaches, approaches
 from chinchilla_jax.scaling.arrays import silent
+from chinchilla_jax.scaling.beside import beside
 from chinchilla_jax.scaling.doubt import diagnosis
-from chinchilla_jax.scaling.fits import VERSION, Choices, Fits
+from chinchilla_jax.scaling.fits import VERSION, Choices, Convention, Fits, Influences
 from chinchilla_jax.scaling.fitting.envelope import Envelope, envelope, envelope_draws
 from chinchilla_jax.scaling.fitting.envelope import doubts as envelope_doubts
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, PowerLaws
@@ -79,7 +80,14 @@ def analyse(
     lower_laws = None
     if lower is not None and settings.draws:
         lower_laws = envelope_draws(lower, curves, min(settings.draws, 1000), stream(3))
-    found = candidates(each, settings, stream(4))
+
+    def varied() -> tuple[Influences, tuple[Convention, ...]]:
+        here = variants.influences(each, float(max(at)))
+        return here, variants.conventions(given, each, settings)
+
+    with beside(varied) as variations:
+        found = candidates(each, settings, stream(4))
+        influences, conventions = variations()
     sources, draws = outlook.kept(found)
     parametric, isoflop = approach.parametric(each, settings), approach.isoflop(each, bias)
     forecasts = tuple(outlook.forecast(found.sources, float(c), runs, stream(5)) for c in at)
@@ -116,8 +124,8 @@ def analyse(
         holdout=outlook.held_out(found, settings.minima),
         forecast=forecasts,
         forecast_check=checked,
-        influence=variants.influences(each, float(max(at))),
-        conventions=variants.conventions(given, each, settings),
+        influence=influences,
+        conventions=conventions,
         laws=fit_laws(
             laws, tried, Objective(settings.objective, settings.delta), settings.draws,
             settings.seed,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.beside import beside
 from chinchilla_jax.scaling.doubt.diagnosis import surface_refusal
 from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws, surface_draws
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, Profile, profiles
@@ -61,17 +62,22 @@ def approaches(
     weights_R = run_weights(
         noise, found, len(runs), objective.loss == "squared", runs.columns.get("weight")
     )
+    tried = [*zip(runs.flops.tolist(), runs.params.tolist(), strict=True)]
+
+    def minima_by_method() -> dict[str, MinimaFit]:
+        return {
+            method: fit_minima(method, near, noise, settings.draws, streams(1 + i), tried)
+            for i, method in enumerate(METHODS)
+        }
+
     refusal = surface_refusal(runs, settings.tied)
     fit = draws = None
-    if refusal is None:
-        columns = (runs.params, runs.tokens, runs.loss)
-        fit = fit_surface(*columns, weights_R, objective, settings.tied)
-        draws = surface_draws(fit, settings.draws, streams(0)) if settings.draws else None
-    tried = [*zip(runs.flops.tolist(), runs.params.tolist(), strict=True)]
-    minima = {
-        method: fit_minima(method, near, noise, settings.draws, streams(1 + i), tried)
-        for i, method in enumerate(METHODS)
-    }
+    with beside(minima_by_method) as found_minima:
+        if refusal is None:
+            columns = (runs.params, runs.tokens, runs.loss)
+            fit = fit_surface(*columns, weights_R, objective, settings.tied)
+            draws = surface_draws(fit, settings.draws, streams(0)) if settings.draws else None
+        minima = found_minima()
     return Approaches(
         runs=runs,
         flops_model=cost,

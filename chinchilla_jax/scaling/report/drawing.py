@@ -1,21 +1,18 @@
 """Figures to files, in two processes where that is possible.
 
 A figure is independent of the others and Matplotlib holds Python's lock, so a forked process draws
-every second one. Only a process of one thread may be forked (a lock that another thread holds is
-never released in the copy): in a notebook, or with JAX loaded, one process draws all.
+every second one.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chinchilla_jax.experiment import storage
+from chinchilla_jax.scaling.beside import beside
 from chinchilla_jax.scaling.report.page import Absence, Picture
 
 if TYPE_CHECKING:
@@ -78,11 +75,8 @@ def draw(out: Path, drawers: Mapping[str, Callable[[], Figure | str]]) -> Drawn:
         return {name: _drawn(out, name, drawers[name]()) for name in names}
 
     names = list(drawers)
-    with style.styled(), _beside(some, names[1::2]) as second:
-        drawn = some(names[::2])
-        drawn |= second()
-        # What the second process could not do is done here, where its error is seen.
-        drawn |= some([name for name in names if name not in drawn])
+    with style.styled(), beside(partial(some, names[1::2])) as second:
+        drawn = some(names[::2]) | second()
     return {name: drawn[name] for name in names}
 
 
@@ -95,57 +89,3 @@ def _drawn(out: Path, name: str, figure: Figure | str) -> Picture | Absence:
     storage.write_bytes_atomic(out / f"{name}.png", style.png(figure))
     storage.write_text_atomic(out / f"{name}.svg", text)
     return Picture(name, text, CAPTIONS[name])
-
-
-@contextmanager
-def _beside(
-    work: Callable[[Sequence[str]], Drawn], names: Sequence[str]
-) -> Iterator[Callable[[], Drawn]]:
-    """Begins `work(names)` in a copy of this process; gives what waits for its result.
-
-    The result is empty where there is no such process, or where it failed.
-    """
-    if not names or not _may_fork():
-        yield dict
-        return
-    fork = multiprocessing.get_context("fork")
-    here, there = fork.Pipe(duplex=False)
-    process = fork.Process(target=_send, args=(here, there, work, names), daemon=True)
-    process.start()
-    there.close()
-
-    def result() -> Drawn:
-        try:
-            drawn: Drawn = here.recv()
-        except EOFError:
-            return {}
-        return drawn
-
-    try:
-        yield result
-    finally:
-        process.terminate()
-        process.join()
-        here.close()
-
-
-def _send(
-    here: Connection,
-    there: Connection,
-    work: Callable[[Sequence[str]], Drawn],
-    names: Sequence[str],
-) -> None:
-    here.close()  # or this process would wait for a reader that is gone
-    try:
-        there.send(work(names))
-    except BaseException:  # an interrupt too: the first process says what there is to say
-        os._exit(1)
-
-
-def _may_fork() -> bool:
-    """Whether this process has one thread, as only Linux says exactly, and two processors."""
-    try:
-        threads = list(Path("/proc/self/task").iterdir())
-    except OSError:
-        return False
-    return len(threads) == 1 and len(os.sched_getaffinity(0)) > 1

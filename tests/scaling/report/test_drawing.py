@@ -1,21 +1,19 @@
 import subprocess
 import sys
-import threading
-
-from chinchilla_jax.scaling.report import drawing
 
 # In a process of one thread: the suite's has those of JAX.
 PROGRAM = """
 import os, sys
 from pathlib import Path
 import matplotlib.figure
+from chinchilla_jax.scaling import beside
 from chinchilla_jax.scaling.report import drawing
 
 first, how, out = os.getpid(), sys.argv[1], Path(sys.argv[2])
 if how != "as it is":
-    assert drawing._may_fork()
+    assert beside._may_fork()
 if how == "alone":
-    drawing._may_fork = lambda: False
+    beside._may_fork = lambda: False
 drawing.CAPTIONS = dict.fromkeys("abcd", "Caption. More.")
 
 def drawer(name):
@@ -60,14 +58,3 @@ def test_two_processes_draw_what_one_draws(tmp_path):
     # An error of the second process is the error of the first, once.
     assert ran["wrong"].returncode == 1
     assert ran["wrong"].stderr.count("ValueError: b cannot be drawn") == 1
-
-
-def test_a_process_of_several_threads_is_not_forked():
-    wait = threading.Event()
-    thread = threading.Thread(target=wait.wait)
-    thread.start()
-    try:
-        assert not drawing._may_fork()
-    finally:
-        wait.set()
-        thread.join()

@@ -29,7 +29,7 @@ from chinchilla_jax.scaling.table.kinds import CHOICES
 from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.scaling.table.runs import Runs
 
-_RUNS = flags.DEFINE_string("runs", None, "A sweep's folder, or a table of runs.")
+_RUNS = flags.DEFINE_string("runs", None, "A sweep's folder, a table of runs, or TABLE,RESULTS.")
 _OUT = flags.DEFINE_string("out", "", "Folder of the report. Default: report, in that of a sweep.")
 _COLUMNS = flags.DEFINE_list(
     "columns", [], "What the table calls our columns: params=N,tokens=1e9*D,loss=final,status=none"

@@ -12,6 +12,7 @@ from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.table import names as names_of
 from chinchilla_jax.scaling.table.names import ALIASES, ALONE, FITTED, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw
+from chinchilla_jax.scaling.table.shapes import shape_of
 
 _EMPTY = {"", "nan", "null", "none", "na", "n/a", "-"}
 
@@ -45,7 +46,9 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     Raises:
       UserError: one lacks, or one of the file would be two of ours.
     """
-    names, said = list(raw.columns), []
+    if shape := shape_of(raw.columns):
+        raw = _with_sums(raw, shape.sums)
+    names, said = list(raw.columns), list(raw.notes)
     given = names_of.asked(columns, names, raw.source)
     filled = [name for name, cells in raw.columns.items() if {*cells} - {None, ""}]
     gone = [ours for ours in FITTED if ours != "loss" and ours not in filled]
@@ -53,8 +56,11 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     title = {name: name for name in names if name not in gone}
     taken = {theirs for ours, (theirs, _) in given.items() if ours in ALONE}
     found: dict[str, names_of.Found] = dict(given)
+    if shape and (known := {o: f for o, f in shape.found(filled).items() if o not in columns}):
+        found |= known
+        said.append(shape.told(known))
     for ours in ALIASES:
-        if ours in columns:
+        if ours in columns or ours in found:
             continue
         likely = _filled_most(names_of.usual(ours, names if ours == "loss" else filled), raw)
         if ours in ALONE:  # what is fitted and has our very name is not given away in silence
@@ -77,7 +83,7 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     have = {ours: theirs for ours, (theirs, _) in found.items()}
     cost = {*have} & {"params", "tokens", "flops", "budget"}
     if "loss" in need or len(cost) < 2:
-        raise UserError(names_of.lacking(need, have, names, raw.source))
+        raise UserError(names_of.lacking(need, have, filled, raw.source))
     free = [name for name in filled if name not in have.values() and is_numeric(raw.columns[name])]
     for ours in need:
         if guess := names_of.near(ours, free):
@@ -86,6 +92,20 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     _must_differ({ours: title[ours] for ours in ALONE if ours in {*found} - given_away}, raw)
     scale = {ours: factor for ours, (_, factor) in found.items() if factor != 1.0}
     return NamedTable(raw, cells, title, scale, tuple(said))
+
+
+def _with_sums(raw: Raw, sums: Mapping[str, Sequence[str]]) -> Raw:
+    """With columns that are the sum of others; empty where one of a row's cells is no number."""
+    more: dict[str, list[Cell]] = {}
+    for name, parts in sums.items():
+        if name in raw.columns or not all(part in raw.columns for part in parts):
+            continue
+        rows = zip(*(map(value_of, raw.columns[part]) for part in parts), strict=True)
+        more[name] = [
+            sum(cells) if all(isinstance(cell, int | float) for cell in cells) else None
+            for cells in rows
+        ]
+    return replace(raw, columns={**raw.columns, **more}) if more else raw
 
 
 def _filled_most(likely: list[names_of.Found], raw: Raw) -> list[names_of.Found]:

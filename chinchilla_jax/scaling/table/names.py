@@ -13,6 +13,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.table import units
 from chinchilla_jax.scaling.table.kinds import words
+from chinchilla_jax.scaling.table.shapes import shape_of
 
 # Usual names of each column, best first; compared without case, spaces and punctuation.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -62,16 +63,6 @@ _NEAR = {
     "flops": r"\b([kmgtpez]?flops?|compute)\b",
 }
 _OTHERS = re.compile(r"\b(per|se|std|stderr|grad|batch|unique|vocab|embedding|embeds?|aux|z)\b")
-# Exports that are no table of runs, by a column that they have, and what would be one.
-_EXPORTS = (
-    (r" - .+__(MIN|MAX)$", "a chart of W&B has a column per run: download the table of runs (CSV) "
-     "instead, with parameters, tokens and the loss among its columns"),
-    (r"^Wall time$", "a curve of TensorBoard is one run's: make a table with a row per run"),
-    (r"^(log_history|total_flos|train_samples_per_second)\b", "a trainer_state.json is one run's "
-     "log: make a table with a row per run, or a row per step with a column run_id"),
-    (r"^(results\..+,|lm_eval_version|n-shot\.)", "results of lm-eval have no sizes and no loss: "
-     "join them with a table of the runs"),
-)  # fmt: skip
 _SHOWN = 30  # columns that a message lists
 
 Found = tuple[str, float]  # the file's name of a column, and the unit of its numbers
@@ -157,6 +148,7 @@ def lacking(need: Sequence[str], have: Mapping[str, str], names: Sequence[str], 
     Args:
       need: what lacks, of FITTED; of params, tokens and flops two suffice.
       have: our name -> the file's, of what was found.
+      names: columns of the file that hold something.
     """
     sizes = [ours for ours in need if ours != "loss"]
     wanted = ["loss"] * ("loss" in need)
@@ -167,12 +159,13 @@ def lacking(need: Sequence[str], have: Mapping[str, str], names: Sequence[str], 
     hints = [f"{ours}={name}" for ours, name in guesses.items() if name]
     seen = [f"{ours} is '{name}'" for ours, name in have.items() if ours in FITTED]
     example = f"--columns={','.join(hints)}?" if hints else "--columns=params=N,loss=..."
-    known = (hint for shape, hint in _EXPORTS if any(re.search(shape, name) for name in names))
-    if hint := next(known, None):
-        return f"{source}: no table of runs: {hint} (there are {shown(names)})"
+    shape = shape_of(names)
+    if shape and not shape.table:
+        return f"{source}: no table of runs: {shape.instead}"
     return (
         f"{source}: no column for {' and '.join(wanted)} among {shown(names)}; "
         f"{'recognised: ' + ', '.join(seen) + '; ' if seen else ''}name them with {example}"
+        f"{'; ' + shape.instead if shape and shape.instead else ''}"
     )
 
 

@@ -38,10 +38,12 @@ from chinchilla_jax.scaling.table.conventions import PARAMS
 from chinchilla_jax.scaling.table.cost import complete, of_teacher
 from chinchilla_jax.scaling.table.curves import curves_of_sweep
 from chinchilla_jax.scaling.table.derived import DONE, with_derived
+from chinchilla_jax.scaling.table.folders import read_file, read_folder
 from chinchilla_jax.scaling.table.kinds import Column, Labels, Sizes, kinds_of
 from chinchilla_jax.scaling.table.names import ALIASES, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw, in_memory, read_raw
 from chinchilla_jax.scaling.table.runs import Aside, Runs
+from chinchilla_jax.scaling.table.tasks import parts, with_tasks
 
 _FITTED = ("params", "tokens", "flops")
 _CORE = (*_FITTED, "loss")
@@ -79,7 +81,9 @@ def read_runs(
     rows: str | None = None,
     derived: bool = False,
 ) -> Runs:
-    """The runs of a sweep's folder, of a file, or of a table in memory (`readers.in_memory`).
+    """The runs of a sweep's folder, of a file, of a folder with a file per run
+    (`folders.read_folder`), or of a table in memory (`readers.in_memory`). Behind a path and a
+    comma stand results of lm-eval (`tasks.with_tasks`).
 
     `columns` maps our names to the table's, {"params": "N", ...}; `kinds` says what a column is
     where that is known better, {"batch": "condition", ...} (`kinds.KINDS`); `rows` whether a row is
@@ -99,16 +103,19 @@ def read_runs(
             )
     if not isinstance(source, (str, PurePath)):
         return _runs_of(named(_whole(in_memory(source), derived), columns or {}), kinds, rows)
-    path = storage.path(source)
-    if path.is_dir():
-        raw = _sweep(path)
-        runs = _runs(named(_whole(raw, derived), columns or {}), kinds)
-        trained = set(raw.columns.get("run_id", ()))  # derived rows have no curves
-        here = [i for i, name in enumerate(runs.run_id_R) if name in trained]
-        names = tuple(runs.run_id_R[i] for i in here)
-        curves, said = curves_of_sweep(path, names, runs.params[here])
-        return replace(runs, curves=curves, notes=runs.notes + said)
-    return _runs_of(named(_whole(read_raw(path), derived), columns or {}), kinds, rows)
+    path, results = parts(source)
+    sweep = path.is_dir() and (records.has_plan(path) or storage.exists(path / "results.csv"))
+    raw = _sweep(path) if sweep else read_folder(path) if path.is_dir() else read_file(path)
+    raw = with_tasks(raw, results) if results else raw
+    table = named(_whole(raw, derived), columns or {})
+    if not sweep:
+        return _runs_of(table, kinds, rows)
+    runs = _runs(table, kinds)
+    trained = set(raw.columns.get("run_id", ()))  # derived rows have no curves
+    here = [i for i, name in enumerate(runs.run_id_R) if name in trained]
+    names = tuple(runs.run_id_R[i] for i in here)
+    curves, said = curves_of_sweep(path, names, runs.params[here])
+    return replace(runs, curves=curves, notes=runs.notes + said)
 
 
 def _whole(raw: Raw, derived: bool) -> Raw:
@@ -127,8 +134,6 @@ def _runs_of(table: NamedTable, kinds: Mapping[str, str] | None, rows: str | Non
 def _sweep(folder: Path) -> Raw:
     """The rows of a sweep as its plan and results say now, else its results.csv."""
     if not records.has_plan(folder):
-        if not storage.exists(folder / "results.csv"):
-            raise UserError(f"{folder}: neither plan.json nor results.csv: not a sweep's folder")
         return read_raw(folder / "results.csv")
     rows = records.collect(folder)
     found: dict[str, list[Cell]] = {

@@ -17,6 +17,7 @@ from typing import Any
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.table import shapes
 
 Cell = str | int | float | bool | None
 
@@ -25,13 +26,15 @@ Cell = str | int | float | bool | None
 class Raw:
     """`columns[name][i]` is a cell of the i-th row, which stands at `line[i]` of `source`.
 
-    Of the columns `twice` the header has two that differ; the first is kept.
+    Of the columns `twice` the header has two that differ; the first is kept. `notes` are what
+    reading had to say.
     """
 
     source: str
     columns: dict[str, list[Cell]]
     line: list[int]
     twice: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_raw(path: Path) -> Raw:
@@ -200,7 +203,7 @@ def _json(path: Path) -> Raw:
         data = json.loads(_text(path))
     except (ValueError, RecursionError):
         raise UserError(f"{path}: not JSON") from None
-    rows = _rows_of(data)
+    rows = shapes.document(data, path) or _rows_of(data)
     if rows is None:
         raise UserError(
             f"{path}: a list of objects is needed, one per run, or an object of them by name"

@@ -258,24 +258,3 @@ def test_the_budgets_of_a_small_grid_are_found(sizes):
     tokens = scattered / (6 * 1e8)
     runs = read_runs(table(params=[1e8] * 60, tokens=tokens, loss=TRUE.loss(1e8, tokens)))
     assert len(runs.budget_G) == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("chart.csv", 'Step,"small - eval/loss","small - eval/loss__MIN"\n1,3.0,2.9\n',
-         "a chart of W&B has a column per run"),
-        ("tb.csv", "Wall time,Step,Value\n1.7e9,10,3.2\n", "a curve of TensorBoard"),
-        ("trainer_state.json", json.dumps({"total_flos": 1e18, "log_history": [
-            {"loss": 3.1, "step": 10}, {"eval_loss": 3.0, "step": 10, "total_flos": 1e18}]}),
-         "a trainer_state.json is one run's log"),
-        ("results.json", json.dumps({"results": {"piqa": {"acc,none": 0.7}}, "git_hash": "ab",
-                                     "lm_eval_version": "0.4"}), "results of lm-eval"),
-    ],
-)  # fmt: skip
-def test_exports_that_are_no_table_of_runs_say_what_would_be(name, text, message, tmp_path):
-    path = tmp_path / name
-    path.write_text(text)
-    with pytest.raises(UserError, match=f"{name}: no table of runs: {message}") as told:
-        read_runs(path)
-    assert "\n" not in str(told.value)

@@ -212,7 +212,7 @@ def test_a_bad_file_is_told_in_one_line(tmp_path, name, content, message):
 def test_other_bad_paths(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_runs(tmp_path / "none.csv")
-    with pytest.raises(UserError, match="not a sweep's folder"):
+    with pytest.raises(UserError, match="neither a sweep's folder"):
         read_runs(tmp_path)
     (tmp_path / "latin.csv").write_bytes(b"params,tokens,loss\n1,2,\xff\n")
     with pytest.raises(UserError, match="not UTF-8"):

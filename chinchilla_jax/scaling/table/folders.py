@@ -1,0 +1,73 @@
+"""A file, or a folder with a file per run as several programs leave them, as one table."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.table.readers import SUFFIXES, Cell, Raw, read_raw
+from chinchilla_jax.scaling.table.shapes import SHAPES, Shape, run_of, shape_of
+
+
+def read_file(path: Path) -> Raw:
+    """The rows of a file; one that is a run's has the name of the run, told by the path."""
+    raw = read_raw(path)
+    shape = shape_of(raw.columns)
+    return _named(raw, run_of(path), shape) if shape and shape.one_run else raw
+
+
+def read_folder(folder: Path) -> Raw:
+    """The rows of all files below `folder` that are known to be one run's each.
+
+    `run_id` is told by the path (`shapes.run_of`). Of several files of one run, such as those of
+    its checkpoints, the longest counts. Other files are counted in a note.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    runs: dict[str, Raw] = {}
+    others: dict[str, str] = {}
+    for name in storage.files(folder):
+        path = folder / name
+        if path.suffix.lower() not in SUFFIXES or name.startswith("report/"):
+            continue
+        try:
+            raw = read_raw(path)
+        except UserError as error:
+            others[name] = str(error)
+            continue
+        shape, run = shape_of(raw.columns), run_of(path, folder)
+        if shape is None or not (shape.one_run or len(raw.line) == 1):
+            others[name] = f"{path}: {shape.instead}" if shape and shape.instead else ""
+            continue
+        key = run if shape.table else name  # a run may have several results
+        if key not in runs or len(raw.line) > len(runs[key].line):
+            runs[key] = _named(raw, run, shape)
+    if not runs:
+        known = ", ".join(shape.name for shape in SHAPES if shape.one_run)
+        why = next(filter(None, others.values()), "")
+        raise UserError(
+            f"{folder}: neither a sweep's folder (plan.json or results.csv) nor one with a file "
+            f"per run ({known}){f'; {why}' if why else ''}"
+        )
+    names = dict.fromkeys(name for raw in runs.values() for name in raw.columns)
+    columns: dict[str, list[Cell]] = {
+        name: [
+            cell for raw in runs.values() for cell in raw.columns.get(name, [None] * len(raw.line))
+        ]
+        for name in names
+    }
+    said = f"{len(runs)} files are a run each"
+    if others:
+        said += f"; {len(others)} others are not ('{next(iter(others))}' first)"
+    lines = [line for raw in runs.values() for line in raw.line]
+    return Raw(str(folder), columns, lines, notes=(said,))
+
+
+def _named(raw: Raw, run: str, shape: Shape) -> Raw:
+    """With the run's name, and what it tells."""
+    known: dict[str, list[Cell]] = {
+        name: [value] * len(raw.line)
+        for name, value in {"run_id": run, **shape.of_run(run)}.items()
+    }
+    return replace(raw, columns={**raw.columns, **known})

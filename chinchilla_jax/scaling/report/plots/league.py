@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +19,12 @@ from chinchilla_jax.scaling.table.runs import Runs
 
 SHOWN = 24  # conditions that a forest shows
 _COLOURS = {True: style.BLUE, False: style.VERMILION, None: style.SOFT}
+_KEYS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("pays", {"marker": "o", "color": style.BLUE, "ms": 5.5}),
+    ("costs", {"marker": "o", "color": style.VERMILION, "ms": 5.5}),
+    ("not told from 1", {"marker": "o", "color": style.SOFT, "ms": 5.5}),
+    ("product of a stack's parts", {"marker": "D", "mfc": "none", "mec": style.INK, "ms": 6.5}),
+)
 _PALETTE = (style.VERMILION, style.BLUE, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
 _MARKERS = "osD^vP"
 _POINTS = 60
@@ -59,6 +66,9 @@ def forest(league: League) -> Figure | str:
     axes[len(axes) // 2].set_xlabel(
         "how many times as much of it dense runs need for the same loss"
     )
+    figure.legend(handles=[style.key(text, **look) for text, look in _KEYS], loc="upper right",
+                  ncols=len(_KEYS), columnspacing=1.4)  # fmt: skip
+    _lower(figure, axes, 1)
     return figure
 
 

@@ -85,7 +85,7 @@ def define_processes() -> Callable[[], bool]:
 def define_settings() -> Callable[[], "Settings"]:
     """The flags of an evaluation, a field of `Settings` each; what is returned reads them."""
     from chinchilla_jax.scaling.fitting.isoflop import METHODS
-    from chinchilla_jax.scaling.fitting.separable import LOSSES
+    from chinchilla_jax.scaling.fitting.newton import LOSSES
     from chinchilla_jax.scaling.settings import Settings
     from chinchilla_jax.scaling.table.conventions import FLOPS, PARAMS
 

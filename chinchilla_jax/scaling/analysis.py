@@ -21,7 +21,7 @@ from chinchilla_jax.scaling.fitting.envelope import Envelope, envelope, envelope
 from chinchilla_jax.scaling.fitting.envelope import doubts as envelope_doubts
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, PowerLaws
 from chinchilla_jax.scaling.fitting.minima import bias_of
-from chinchilla_jax.scaling.fitting.separable import Objective
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.forecast.candidates import candidates
 from chinchilla_jax.scaling.forecast.source import Source
 from chinchilla_jax.scaling.laws.further import fit_laws

@@ -13,10 +13,10 @@ from chinchilla_jax.scaling.doubt.diagnosis import surface_refusal
 from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws, surface_draws
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, Profile, profiles
 from chinchilla_jax.scaling.fitting.minima import MinimaFit, fit_minima
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.fitting.noise import Noise, noise_model, run_weights
 from chinchilla_jax.scaling.fitting.outlying import without_outlying
 from chinchilla_jax.scaling.fitting.refusal import Refusal
-from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.fitting.surface import SurfaceFit, fit_surface
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cost import FlopsModel

@@ -19,7 +19,7 @@ from chinchilla_jax.scaling import fits as record
 from chinchilla_jax.scaling.analysis import Arrays, analyse
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import Choices, Fits
-from chinchilla_jax.scaling.fitting.separable import Objective
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.laws.further import completed, fit_laws, spanned
 from chinchilla_jax.scaling.ruler.league import Ruler, league

@@ -24,6 +24,8 @@ from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import from_json, one_of, require, to_json
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fitting.coupled import EXPONENTS, GAMMAS
+from chinchilla_jax.scaling.fitting.forms import FORMS as SURFACES
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval, Intervals
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias
 from chinchilla_jax.scaling.fitting.refusal import Refusal
@@ -34,7 +36,7 @@ from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.kinds import Column
 from chinchilla_jax.scaling.table.runs import Aside
 
-VERSION = 2
+VERSION = 3
 _MOST = 1e300  # of a coefficient, a loss, or a count of anything
 _STEEPEST = 1e6  # exponent of a size or of tokens
 FORMS = ("surface", "loss_law")
@@ -484,18 +486,22 @@ class HeldOutError:
 class SurfaceSource:
     """The surface that `draws.surface` belongs to."""
 
+    form: str  # of fitting.forms.FORMS
     selection: str
     E: float
     A: float
     B: float
     alpha: float
     beta: float
+    gamma: float  # 1 of Chinchilla's form
     noise: float
     held_out: HeldOutError | None = None
 
     def __post_init__(self) -> None:
+        one_of("fits.sources.surface.form", self.form, tuple(SURFACES))
         _surface_within("sources.surface", self)
         _within("sources.surface", 0.0, _MOST, noise=self.noise)
+        _within("sources.surface", *GAMMAS, gamma=self.gamma)
 
 
 @dataclass(frozen=True)
@@ -521,7 +527,7 @@ class MinimaSource:
 
 def _surface_within(where: str, of: SurfaceSource | RunnerUp | Parametric) -> None:
     _within(where, 0.0, _MOST, E=of.E, A=of.A, B=of.B)
-    _within(where, *EXPONENT_BOUNDS, alpha=of.alpha, beta=of.beta)
+    _within(where, *EXPONENTS, alpha=of.alpha, beta=of.beta)
 
 
 def _loss_law_within(where: str, of: MinimaSource | ComputeLaw) -> None:
@@ -592,7 +598,7 @@ class Draws:
 
     def __post_init__(self) -> None:
         for name, table, source, left in (
-            ("surface", self.surface, SurfaceSource, ("selection", "held_out")),
+            ("surface", self.surface, SurfaceSource, ("form", "selection", "held_out")),
             ("minima", self.minima, MinimaSource, ("method", "noise", "held_out")),
         ):
             wanted = [field.name for field in fields(source) if field.name not in left]

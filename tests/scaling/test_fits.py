@@ -76,7 +76,7 @@ def test_tables_of_draws_are_checked(rows, message):
         DrawTable.from_json({"columns": ["a", "b"], "rows": rows}, "draws")
 
 
-@pytest.mark.parametrize("version", [1, 3, "2", None, True, [2]])
+@pytest.mark.parametrize("version", [VERSION - 1, VERSION + 1, str(VERSION), None, True, [2]])
 def test_another_version_is_told_in_one_line(version, written, tmp_path):
     data = json.loads(written) | {"version": version}
     with pytest.raises(UserError, match=f"version {VERSION} is needed: run evaluate again"):
@@ -85,7 +85,17 @@ def test_another_version_is_told_in_one_line(version, written, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "3", "[]", "null", '{"version": 2}', "{" * 9, "[" * 100_000, '{"version": NaN}', "\x00"],
+    [
+        "",
+        "3",
+        "[]",
+        "null",
+        f'{{"version": {VERSION}}}',
+        "{" * 9,
+        "[" * 100_000,
+        '{"version": NaN}',
+        "\x00",
+    ],
 )
 def test_what_is_no_record_is_told_in_one_line(text, tmp_path):
     with pytest.raises(UserError, match=r"fits\.json: "):

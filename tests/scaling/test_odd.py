@@ -17,7 +17,7 @@ from PIL import Image
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling import fits as record
 from chinchilla_jax.scaling.analysis import analyse
-from chinchilla_jax.scaling.fitting.separable import LOSSES as OBJECTIVES
+from chinchilla_jax.scaling.fitting.newton import LOSSES as OBJECTIVES
 from chinchilla_jax.scaling.forecast.frontier import from_fits
 from chinchilla_jax.scaling.forecast.questions import at_flops
 from chinchilla_jax.scaling.report import write as report

@@ -21,6 +21,7 @@ from chinchilla_jax.scaling.fitting.isoflop import (
     minima_of,
     power_laws,
 )
+from chinchilla_jax.scaling.fitting.newton import Objective, Rows
 from chinchilla_jax.scaling.fitting.noise import MinimaErrors, Noise, minima_errors
 from chinchilla_jax.scaling.fitting.outlying import allowed_dip, dip
 from chinchilla_jax.scaling.fitting.refusal import (
@@ -30,7 +31,7 @@ from chinchilla_jax.scaling.fitting.refusal import (
     minima_refusal,
     minimum_reason,
 )
-from chinchilla_jax.scaling.fitting.separable import Objective, Rows, polish
+from chinchilla_jax.scaling.fitting.separable import polish
 from chinchilla_jax.scaling.fitting.starts import starts
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.table.cost import FlopsModel

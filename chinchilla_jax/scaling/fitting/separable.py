@@ -2,99 +2,70 @@
 
 Given the exponents g the model is linear in (E, c), so starting points come from a grid of
 exponents whose linear part is solved exactly (variable projection, Golub & Pereyra 1973; for
-scaling laws Czech et al. 2603.22339). A damped Newton method with exact second derivatives then
-polishes all parameters. Logs are centred, so that c_k is the term's size in the middle of the data
-and the problem is well conditioned. A batch holds B problems that share the rows and differ in row
-weights (bootstrap draws, rows left out), in start, or in Huber's delta.
+scaling laws Czech et al. 2603.22339; `starts`). `newton` then polishes all parameters. Logs are
+centred, so that c_k is the term's size in the middle of the data and the problem is well
+conditioned.
 
 Array suffixes: B problems, R rows, K terms, P = 2K + 1 parameters (E, c_1.., g_1..).
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple
+import functools
 
 import numpy as np
-import numpy.typing as npt
 
-from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling.arrays import Bools, Floats
+from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fitting import newton
+from chinchilla_jax.scaling.fitting.newton import ITERATIONS, Objective, Rows, Solutions
 
 EXPONENT_BOUNDS = (0.01, 3.0)
-# name -> (residuals of logs?, what the objective sums over runs)
-LOSSES = {
-    "log_huber": (True, "Huber's function of ln(predicted) - ln(observed)"),
-    "huber": (False, "Huber's function of predicted - observed"),
-    "squared": (True, "half the square of ln(predicted) - ln(observed)"),
-    "least_absolute": (True, "|ln(predicted) - ln(observed)|"),
-}
-_ABSOLUTE_DELTA = 1e-9  # |r| is the limit of Huber(r) / delta; residuals of losses are above 1e-6
-ITERATIONS = 100  # of Newton, at most
-_CHUNK = 50_000  # problems x rows that stay in a core's cache
-_THREADS = min(4, os.cpu_count() or 1)
 
 
-@dataclass(frozen=True)
-class Objective:
-    """The loss that a fit minimises: a weighted sum over runs, never a mean.
+class Exponentials:
+    """The model of K terms, as `newton.Model` wants it."""
 
-    A mean of terms near 1e-5 stops optimisers early (Besiroglu et al. 2404.10102).
-    """
+    def __init__(self, terms: int) -> None:
+        self.terms = terms
+        edges = ((0.0, EXPONENT_BOUNDS[0]), (np.inf, EXPONENT_BOUNDS[1]))
+        self.low_P, self.high_P = (
+            np.concatenate([np.full(terms + 1, linear), np.full(terms, exponent)])
+            for linear, exponent in edges
+        )
+        self.scaled_P = np.arange(2 * terms + 1) <= terms
 
-    loss: str = "log_huber"
-    delta: float = 1e-3
+    def predict(self, z_KxR: Floats, theta_BxP: Floats) -> tuple[Floats, Floats]:
+        """Kept are the terms over their coefficients, [B, K, R]."""
+        x = np.exp(-theta_BxP[:, self.terms + 1 :, None] * z_KxR)
+        linear = theta_BxP[:, None, 1 : self.terms + 1] @ x
+        return linear[:, 0] + theta_BxP[:, :1], x
 
-    def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise UserError(f"objective '{self.loss}' is none of {', '.join(LOSSES)}")
-        if not (np.isfinite(self.delta) and self.delta > 0):
-            raise UserError(f"delta must be positive and finite, not {self.delta}")
+    def slopes(
+        self, z_KxR: Floats, theta_BxP: Floats, kept: Floats, factor: Floats
+    ) -> tuple[Floats, Floats]:
+        terms = self.terms
+        jacobian = np.empty((len(theta_BxP), 2 * terms + 1, z_KxR.shape[1]))
+        jacobian[:, 0] = factor
+        np.multiply(kept, jacobian[:, :1], out=jacobian[:, 1 : terms + 1])
+        for k in range(terms):
+            slope = -theta_BxP[:, 1 + k, None] * z_KxR[k]
+            np.multiply(slope, jacobian[:, 1 + k], out=jacobian[:, terms + 1 + k])
+        return jacobian, kept
 
-    @property
-    def on_logs(self) -> bool:
-        return LOSSES[self.loss][0]
-
-    @property
-    def huber_delta(self) -> float:
-        """The delta of the Huber function that stands for this loss."""
-        return {"squared": np.inf, "least_absolute": _ABSOLUTE_DELTA}.get(self.loss, self.delta)
-
-    @property
-    def named_delta(self) -> float | None:
-        """Delta where the loss has one."""
-        return self.delta if self.loss in ("log_huber", "huber") else None
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of one table: `z_KxR` centred logs, `centre_K` what was subtracted, `loss_R`.
-
-    `polish` also takes losses that differ by problem, `loss_BxR`.
-    """
-
-    z_KxR: Floats
-    centre_K: Floats
-    loss_R: Floats
-
-    @classmethod
-    def of(cls, loss_R: Floats, *x_R: Floats) -> "Rows":
-        log_KxR = np.log(np.stack(x_R))
-        centre_K = log_KxR.mean(axis=1)
-        return cls(log_KxR - centre_K[:, None], centre_K, loss_R)
+    def bend(
+        self, z_KxR: Floats, theta_BxP: Floats, jacobian: Floats, kept: Floats, pull: Floats,
+        hessian: Floats,
+    ) -> None:  # fmt: skip
+        for k in range(self.terms):
+            c, g = 1 + k, self.terms + 1 + k
+            pair = jacobian[:, c : g + 1 : self.terms]  # of c and g, without a copy
+            mixed, twice = -(pair @ (z_KxR[k] * pull)[..., None])[..., 0].T
+            hessian[:, c, g] += mixed
+            hessian[:, g, c] += mixed
+            hessian[:, g, g] += twice
 
 
-class Solutions(NamedTuple):
-    """`theta_BxP` (E, c.., g..), the objective, and the norm of its gradient.
-
-    The gradient is taken in (ln E, ln c_k, g_k), so it has the objective's unit; a component that
-    only pushes against a bound counts 0. `newton_B` counts iterations.
-    """
-
-    theta_BxP: Floats
-    objective_B: Floats
-    gradient_norm_B: Floats
-    newton_B: npt.NDArray[np.int64]
+@functools.cache
+def _model(terms: int) -> Exponentials:
+    return Exponentials(terms)
 
 
 def polish(
@@ -107,182 +78,13 @@ def polish(
     loss_BxR: Floats | None = None,
     iterations: int = ITERATIONS,
 ) -> Solutions:
-    """Damped Newton from every start to a stationary point, in pieces that fit the cache.
-
-    `weights_BxR` may have one row for all problems. Huber's delta far below the residuals makes a
-    nearly piecewise linear objective: it is approached from 1e-3 in steps of 4.
-    """
-    problems, size = len(theta_BxP), len(rows.loss_R)
-    weights_BxR = np.broadcast_to(weights_BxR, (problems, size))
-    last_B = np.full(problems, objective.huber_delta) if delta_B is None else delta_B
-    target = rows.loss_R[None] if loss_BxR is None else loss_BxR
-    target = np.log(target) if objective.on_logs else target
-    step = max(1, _CHUNK // size)
-
-    def solve(begin: int) -> Solutions:
-        piece = slice(begin, begin + step)
-        here = target if len(target) == 1 else target[piece]
-        theta, last = theta_BxP[piece], last_B[piece]
-        taken = np.zeros(len(theta), np.int64)
-        delta = np.maximum(last, 1e-3)
-        while True:
-            found = _newton(
-                rows, here, weights_BxR[piece], theta, delta, objective.on_logs, tied, iterations
-            )
-            theta, taken = found.theta_BxP, taken + found.newton_B
-            if np.all(delta <= last):
-                return found._replace(newton_B=taken)
-            delta = np.maximum(last, delta / 4)
-
-    pieces = range(0, problems, step)
-    if len(pieces) == 1:
-        joined = solve(0)
-    else:  # NumPy leaves the interpreter lock, so threads share the pieces
-        with ThreadPoolExecutor(_THREADS) as pool:
-            parts = list(pool.map(solve, pieces))
-        joined = Solutions(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-    if objective.loss == "least_absolute":
-        # From Huber's unit (delta times |r|) to that of |r|.
-        return joined._replace(
-            objective_B=joined.objective_B / last_B, gradient_norm_B=joined.gradient_norm_B / last_B
-        )
-    return joined
-
-
-class _Live(NamedTuple):
-    """The problems that still move, and where they stand; first axis B in every array."""
-
-    theta: Floats
-    objective: Floats
-    residual: Floats
-    predicted: Floats
-    x_BxKxR: Floats
-
-    def at(self, index: npt.NDArray[np.intp] | Bools) -> "_Live":
-        return _Live(*(array[index] for array in self))
-
-    def replaced(self, by: "_Live", where_B: Bools) -> "_Live":
-        if where_B.all():
-            return by
-        for old, new in zip(self, by, strict=True):
-            old[where_B] = new[where_B]
-        return self
-
-
-def _evaluate(
-    rows: Rows, target: Floats, weights: Floats, theta: Floats, delta: Floats, on_logs: bool
-) -> _Live:
+    """`newton.polish` of as many terms as the rows have columns; `tied` exponents are one."""
     terms = len(rows.z_KxR)
-    x = np.exp(-theta[:, terms + 1 :, None] * rows.z_KxR)
-    predicted = (theta[:, None, 1 : terms + 1] @ x)[:, 0] + theta[:, :1]
-    # A step may end where every term is 0: a finite log there, so that weights of 0 stay 0.
-    np.maximum(predicted, 1e-300, out=predicted)
-    residual = (np.log(predicted) if on_logs else predicted) - target
-    size = np.abs(residual)
-    inside = np.minimum(size, delta[:, None])
-    # Huber's function without a branch: inside * (|r| - inside / 2).
-    size -= 0.5 * inside
-    objective = ((weights * inside)[:, None] @ size[..., None])[:, 0, 0]
-    return _Live(theta, objective, residual, predicted, x)
-
-
-def _newton(
-    rows: Rows,
-    target: Floats,
-    weights: Floats,
-    theta: Floats,
-    delta: Floats,
-    on_logs: bool,
-    tied: bool,
-    iterations: int,
-) -> Solutions:
-    """Levenberg's damping of the exact Hessian; c and E kept >= 0, exponents inside their bounds.
-
-    A parameter on its bound whose gradient points outward is held for the step (projected Newton,
-    Bertsekas 1982).
-    """
-    terms = len(rows.z_KxR)
-    size = 2 * terms + 1
-    low = np.concatenate([np.zeros(terms + 1), np.full(terms, EXPONENT_BOUNDS[0])])
-    high = np.concatenate([np.full(terms + 1, np.inf), np.full(terms, EXPONENT_BOUNDS[1])])
-    # Tied exponents share the last column: theta = basis @ free parameters.
-    basis = np.eye(size)[:, : terms + 2].copy() if tied else np.eye(size)
-    if tied:
+    basis = None
+    if tied:  # they share the last column
+        basis = np.eye(2 * terms + 1)[:, : terms + 2].copy()
         basis[terms + 1 :, terms + 1] = 1.0
-    diagonal = np.arange(basis.shape[1])
-    first = [int(np.flatnonzero(column)[0]) for column in basis.T]
-
-    done = Solutions(
-        theta.copy(), np.empty(len(theta)), np.empty(len(theta)), np.zeros(len(theta), np.int64)
-    )
-    index, damping = np.arange(len(theta)), np.full(len(theta), 1e-2)
-    live = _evaluate(rows, target, weights, done.theta_BxP, delta, on_logs)
-    for iteration in range(1, iterations + 1):
-        gradient, hessian, metric = _derivatives(rows, weights, live, delta, on_logs)
-        if tied:
-            gradient, metric = gradient @ basis, metric @ basis**2
-            hessian = basis.T @ hessian @ basis
-        at = live.theta[:, first]
-        held = ((at <= low[first]) & (gradient > 0)) | ((at >= high[first]) & (gradient < 0))
-        unit = np.where(diagonal <= terms, at, 1.0)
-        norm = np.sqrt(np.sum(np.where(held, 0.0, gradient * unit) ** 2, axis=1))
-
-        # In units in which the majoriser has curvature 1; a parameter without any does not move.
-        scale = np.sqrt(np.where(held | ~(metric > 0), np.inf, metric))
-        matrix = hessian / scale[:, :, None] / scale[:, None, :]
-        matrix[:, diagonal, diagonal] += np.where(np.isinf(scale), 1.0, damping[:, None] + 1e-14)
-        move = -np.linalg.solve(matrix, (gradient / scale)[..., None])[..., 0] / scale
-        trial = np.clip(live.theta + move @ basis.T, low, high)
-        then = _evaluate(rows, target, weights, trial, delta, on_logs)
-
-        promised = np.abs(np.sum(gradient * move, axis=1))
-        stop = promised <= 1e-15 * live.objective + 1e-32
-        better = then.objective <= live.objective  # False for NaN
-        live = live.replaced(then, better)
-        damping = np.where(better, damping * 0.1, np.maximum(damping, 1e-8) * 8)
-        stop |= damping > 1e12
-        if iteration == iterations:
-            stop[:] = True
-        if stop.any():
-            over = index[stop]
-            done.theta_BxP[over], done.objective_B[over] = live.theta[stop], live.objective[stop]
-            done.gradient_norm_B[over], done.newton_B[over] = norm[stop], iteration
-            go = ~stop
-            if not go.any():
-                break
-            index, damping, live = index[go], damping[go], live.at(go)
-            weights, delta = weights[go], delta[go]
-            target = target if len(target) == 1 else target[go]
-    return done
-
-
-def _derivatives(
-    rows: Rows, weights: Floats, live: _Live, delta: Floats, on_logs: bool
-) -> tuple[Floats, Floats, Floats]:
-    """Gradient [B, P], exact Hessian [B, P, P] and the diagonal of a majoriser's Hessian [B, P]."""
-    terms = len(rows.z_KxR)
-    edge = delta[:, None]
-    jacobian = np.empty((len(delta), 2 * terms + 1, rows.z_KxR.shape[1]))
-    jacobian[:, 0] = 1.0 / live.predicted if on_logs else 1.0
-    np.multiply(live.x_BxKxR, jacobian[:, :1], out=jacobian[:, 1 : terms + 1])
-    for k in range(terms):
-        slope = -live.theta[:, 1 + k, None] * rows.z_KxR[k]
-        np.multiply(slope, jacobian[:, 1 + k], out=jacobian[:, terms + 1 + k])
-
-    size = np.abs(live.residual)
-    inside = size <= edge
-    pull = weights * np.clip(live.residual, -edge, edge)
-    gradient = (jacobian @ pull[..., None])[..., 0]
-    # d2 ln f = d2 f / f - (d ln f)(d ln f)^T, hence the second term on logs.
-    bend = weights * inside - pull if on_logs else weights * inside
-    hessian = (jacobian * bend[:, None]) @ jacobian.transpose(0, 2, 1)
-    for k in range(terms):
-        c, g = 1 + k, terms + 1 + k
-        pair = jacobian[:, c : g + 1 : terms]  # of c and g, without a copy
-        mixed, twice = -(pair @ (rows.z_KxR[k] * pull)[..., None])[..., 0].T
-        hessian[:, c, g] += mixed
-        hessian[:, g, c] += mixed
-        hessian[:, g, g] += twice
-    soft = weights * np.minimum(1.0, edge / np.maximum(size, 1e-300))
-    metric = (jacobian**2 @ soft[..., None])[..., 0]
-    return gradient, hessian, metric
+    return newton.polish(
+        _model(terms), rows, weights_BxR, theta_BxP, objective, basis_PxF=basis, delta_B=delta_B,
+        loss_BxR=loss_BxR, iterations=iterations,
+    )  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from chinchilla_jax.scaling.arrays import Floats
-from chinchilla_jax.scaling.fitting.separable import Objective, Rows
+from chinchilla_jax.scaling.fitting.newton import Objective, Rows
 
 _GRID_RANGE = (0.03, 2.0)
 _GRID_ROWS = 2048  # a start needs no more rows than these

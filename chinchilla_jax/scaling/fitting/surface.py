@@ -1,5 +1,7 @@
 """Approach 3: the loss surface L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2203.15556).
 
+Other forms of surface (`forms`) couple the terms by an outer power gamma, which is 1 here.
+
 `fit_surface` finds the best parameters of one table and certifies them; `refit` fits the same rows
 many times over (bootstrap draws, rows left out, other deltas), which costs about .15 ms a fit for
 240 runs. `Surface` holds one parameter set or arrays of them: its formulas work on both.
@@ -10,42 +12,40 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chinchilla_jax.scaling.arrays import Bools, Floats
-from chinchilla_jax.scaling.fitting.separable import (
-    EXPONENT_BOUNDS,
-    Objective,
-    Rows,
-    Solutions,
-    polish,
-)
-from chinchilla_jax.scaling.fitting.starts import starts
+from chinchilla_jax.scaling.fitting.forms import FORMS, Form
+from chinchilla_jax.scaling.fitting.newton import Objective, Rows, Solutions
 from chinchilla_jax.scaling.table.cost import SIX_ND, FlopsModel
 
-PARAMETERS = ("E", "A", "B", "alpha", "beta")
+CHINCHILLA = ("E", "A", "B", "alpha", "beta")
+PARAMETERS = (*CHINCHILLA, "gamma")
 STARTS = 32
 _MANY_ROWS = 4096
 # Of a draw's further starts the best after so many steps goes on, where it may still win. On loose
 # tables that ends within 1 % of going on from each in 96 to 99.8 draws of 100, at 40 % of the time.
 _FIRST_STEPS = 16
 _MAY_WIN = 2.0
+_FRONTIER = slice(1, 5)  # of PARAMETERS: those that decide where it is
 _NO_OPTIMUM = 300.0  # ln params beyond which the optimum is at no size or at infinite size
 _SAME_OBJECTIVE = 1e-6  # relative: starts this close have found the same optimum
 
 
 @dataclass(frozen=True)
 class Surface:
-    """E + A / params^alpha + B / tokens^beta, in natural units; fields broadcast."""
+    """E + (A / params^alpha + B / tokens^beta)^gamma, in natural units; fields broadcast."""
 
     E: Floats | float
     A: Floats | float
     B: Floats | float
     alpha: Floats | float
     beta: Floats | float
+    gamma: Floats | float = 1.0
 
     def loss(self, params: Floats | float, tokens: Floats | float) -> Floats:
         n, d = np.log(np.asarray(params)), np.log(np.asarray(tokens))
-        return np.asarray(
-            self.E + self.A * np.exp(-self.alpha * n) + self.B * np.exp(-self.beta * d)
-        )
+        size, data = self.A * np.exp(-self.alpha * n), self.B * np.exp(-self.beta * d)
+        if np.all(np.asarray(self.gamma) == 1.0):
+            return np.asarray(self.E + size + data)
+        return np.asarray(self.E + (size + data) ** self.gamma)
 
     def exponents(self, cost: FlopsModel = SIX_ND) -> tuple[Floats, Floats]:
         """(a, b) of params ~ flops^a, tokens ~ flops^b on the compute-optimal frontier."""
@@ -56,7 +56,8 @@ class Surface:
     def optimum(self, flops: Floats | float, cost: FlopsModel = SIX_ND) -> tuple[Floats, Floats]:
         """(params, tokens) of lowest loss at `flops` (Hoffmann et al., eq. 4; any cost model).
 
-        With D = C / (kappa N^p): N^(alpha + p beta) = alpha A / (p beta B) * (C / kappa)^beta.
+        With D = C / (kappa N^p): N^(alpha + p beta) = alpha A / (p beta B) * (C / kappa)^beta. The
+        bracket decides, so gamma is not in it.
         NaN where one of the terms vanishes and no optimum exists.
         """
         alpha, beta = np.asarray(self.alpha), np.asarray(self.beta)
@@ -68,18 +69,11 @@ class Surface:
             params = np.where(np.abs(log_n) < _NO_OPTIMUM, np.exp(log_n), np.nan)
         return params, cost.tokens(flops, params)
 
-    @classmethod
-    def of(cls, theta_BxP: Floats, rows: Rows) -> "Surface":
-        """From (E, c.., g..) on centred logs; arrays of B."""
-        E, c_n, c_d, alpha, beta = theta_BxP.T
-        n, d = rows.centre_K
-        return cls(E, c_n * np.exp(alpha * n), c_d * np.exp(beta * d), alpha, beta)
-
     def __getitem__(self, index: int) -> "Surface":
         return Surface(*(float(np.asarray(x)[index]) for x in self.columns()))
 
     def columns(self) -> tuple[Floats | float, ...]:
-        return (self.E, self.A, self.B, self.alpha, self.beta)
+        return (self.E, self.A, self.B, self.alpha, self.beta, self.gamma)
 
 
 @dataclass(frozen=True)
@@ -94,11 +88,12 @@ class LocalOptimum:
 
 @dataclass(frozen=True)
 class SurfaceFit:
-    """One table's best surface and the evidence that it is the best.
+    """One table's best surface of a form of FORMS, and the evidence that it is the best.
 
     `gradient_norm` is that of the objective in (ln E, ln A', ln B', alpha, beta), A' and B' the
-    terms' sizes in the middle of the data. `starts_agreeing` is the share of starts that reached
-    the same objective; `runner_up` the other stationary points, the best first.
+    terms' sizes in the middle of the data (other forms: `coupled`). `starts_agreeing` is the share
+    of starts that reached the same objective; `runner_up` the other stationary points, the best
+    first.
     """
 
     surface: Surface
@@ -113,11 +108,21 @@ class SurfaceFit:
     starts_agreeing: float
     runner_up: tuple[LocalOptimum, ...]
     at_bound: tuple[str, ...]
+    form: str = "surface"
+
+    @property
+    def fitter(self) -> Form:
+        return FORMS[self.form]
 
     @property
     def identified(self) -> bool:
         """Whether both terms and both exponents lie inside their bounds: a frontier exists."""
-        return self.at_bound in ((), ("E",))
+        return not set(self.at_bound) & set(PARAMETERS[1:5])
+
+    @property
+    def parameters(self) -> int:
+        """How many were fitted."""
+        return self.fitter.parameters - self.tied
 
     @property
     def residual_R(self) -> Floats:
@@ -130,7 +135,7 @@ class SurfaceFit:
     def noise(self) -> float:
         """Standard deviation of the log residuals, corrected for the parameters fitted."""
         used = self.weights_R > 0
-        freedom = max(1, int(used.sum()) - (4 if self.tied else 5))
+        freedom = max(1, int(used.sum()) - self.parameters)
         return float(np.sqrt(np.sum(self.residual_R[used] ** 2) / freedom))
 
 
@@ -142,25 +147,32 @@ def fit_surface(
     objective: Objective | None = None,
     tied: bool = False,
     count: int = STARTS,
+    form: str = "surface",
 ) -> SurfaceFit:
     """The surface of lowest objective, from `count` starts; weights multiply each run's term."""
     objective = objective or Objective()
     rows = Rows.of(loss_R, params_R, tokens_R)
     weights_R = np.ones_like(loss_R) if weights_R is None else weights_R
-    begin = starts(rows, weights_R[None], objective, tied, count)[0]
+    how = FORMS[form]
+    begin = how.starts(rows, weights_R[None], objective, tied, count, 32)[0]
     if len(loss_R) > _MANY_ROWS:
         thin, every = _thinned(rows)
-        begin = polish(thin, weights_R[every], begin, objective, tied).theta_BxP
-    found = polish(rows, weights_R, begin, objective, tied)
-    return _certified(found, rows, weights_R, objective, tied)
+        begin = how.polish(thin, weights_R[every], begin, objective, tied).theta_BxP
+    found = how.polish(rows, weights_R, begin, objective, tied)
+    return _certified(found, rows, weights_R, objective, tied, form)
 
 
 def _certified(
-    found: Solutions, rows: Rows, weights_R: Floats, objective: Objective, tied: bool
+    found: Solutions,
+    rows: Rows,
+    weights_R: Floats,
+    objective: Objective,
+    tied: bool,
+    form: str,
 ) -> SurfaceFit:
     values = np.where(np.isfinite(found.objective_B), found.objective_B, np.inf)
     order = np.argsort(values, kind="stable")
-    surfaces = Surface.of(found.theta_BxP, rows)
+    surfaces = Surface(*FORMS[form].natural(found.theta_BxP, rows))
     groups: list[list[int]] = []
     for i in map(int, order):
         if groups and values[i] <= values[groups[-1][0]] * (1 + _SAME_OBJECTIVE) + 1e-24:
@@ -170,7 +182,7 @@ def _certified(
     # Of starts that agree to rounding, the one that converged furthest.
     exact = [i for i in groups[0] if values[i] <= values[groups[0][0]] * (1 + 1e-13)]
     best = min(exact, key=lambda i: found.gradient_norm_B[i])
-    bound_BxP = at_bound(found.theta_BxP, rows)
+    bound_BxP = FORMS[form].at_bound(found.theta_BxP, rows)
     return SurfaceFit(
         surface=surfaces[best],
         theta_P=found.theta_BxP[best],
@@ -187,19 +199,13 @@ def _certified(
                 value=float(values[g[0]]),
                 starts=len(g) / len(values),
                 surface=surfaces[g[0]],
-                identified=not bound_BxP[g[0], 1:].any(),
+                identified=not bound_BxP[g[0], _FRONTIER].any(),
             )
             for g in groups[1:4]
         ),
         at_bound=tuple(np.array(PARAMETERS)[bound_BxP[best]].tolist()),
+        form=form,
     )
-
-
-def at_bound(theta_BxP: Floats, rows: Rows) -> Bools:
-    """[B, P]: which of PARAMETERS lie at the edge of what is tried."""
-    low = np.array([1e-9 * rows.loss_R.min()] * 3 + [EXPONENT_BOUNDS[0] * 1.001] * 2)
-    high = np.array([np.inf] * 3 + [EXPONENT_BOUNDS[1] * 0.999] * 2)
-    return np.asarray((theta_BxP <= low) | (theta_BxP >= high))
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,7 @@ class Refits:
     @property
     def identified_B(self) -> Bools:
         """As `SurfaceFit.identified`."""
-        return np.asarray(np.isfinite(self.objective_B) & ~self.bound_BxP[:, 1:].any(axis=1))
+        return np.asarray(np.isfinite(self.objective_B) & ~self.bound_BxP[:, _FRONTIER].any(axis=1))
 
     @property
     def frontier(self) -> Surface:
@@ -224,8 +230,9 @@ class Refits:
         return Surface(*(np.where(identified_B, x, np.nan) for x in self.surface.columns()))
 
 
-def _refits(theta_BxP: Floats, objective_B: Floats, rows: Rows) -> Refits:
-    return Refits(Surface.of(theta_BxP, rows), objective_B, at_bound(theta_BxP, rows))
+def _refits(fit: SurfaceFit, theta_BxP: Floats, objective_B: Floats) -> Refits:
+    surface = Surface(*fit.fitter.natural(theta_BxP, fit.rows))
+    return Refits(surface, objective_B, fit.fitter.at_bound(theta_BxP, fit.rows))
 
 
 def refit(fit: SurfaceFit, weights_BxR: Floats, thorough: bool = False) -> Refits:
@@ -235,14 +242,14 @@ def refit(fit: SurfaceFit, weights_BxR: Floats, thorough: bool = False) -> Refit
     and all the way from the best of them where that may still win.
     """
     delta = draw_delta(fit, len(weights_BxR))
-    begin = np.tile(_off_bounds(fit), (len(weights_BxR), 1))
-    best = polish(fit.rows, weights_BxR, begin, fit.objective, fit.tied, delta)
+    begin = np.tile(fit.fitter.off_bounds(fit.theta_P, fit.rows), (len(weights_BxR), 1))
+    best = fit.fitter.polish(fit.rows, weights_BxR, begin, fit.objective, fit.tied, delta)
     if thorough:
         theta, value = begin.copy(), np.full(len(begin), np.inf)
-        others = starts(fit.rows, fit.weights_R[None], fit.objective, fit.tied, 4, size=8)[0]
+        others = fit.fitter.starts(fit.rows, fit.weights_R[None], fit.objective, fit.tied, 4, 8)[0]
         for other in others:
             copies = np.tile(other, (len(begin), 1))
-            near = polish(
+            near = fit.fitter.polish(
                 fit.rows, weights_BxR, copies, fit.objective, fit.tied, delta,
                 iterations=_FIRST_STEPS,
             )  # fmt: skip
@@ -250,14 +257,14 @@ def refit(fit: SurfaceFit, weights_BxR: Floats, thorough: bool = False) -> Refit
             theta[wins], value[wins] = near.theta_BxP[wins], near.objective_B[wins]
         may = np.flatnonzero(~(value > _MAY_WIN * best.objective_B) & np.isfinite(value))
         if len(may):
-            found = polish(
+            found = fit.fitter.polish(
                 fit.rows, weights_BxR[may], theta[may], fit.objective, fit.tied,
                 None if delta is None else delta[may],
             )  # fmt: skip
             wins = ~(best.objective_B[may] <= found.objective_B)
             for old, new in zip(best, found, strict=True):
                 old[may[wins]] = new[wins]
-    return _refits(best.theta_BxP, best.objective_B, fit.rows)
+    return _refits(fit, best.theta_BxP, best.objective_B)
 
 
 def draw_delta(fit: SurfaceFit, count: int) -> Floats | None:
@@ -277,12 +284,14 @@ def refit_searched(
 
     For the few fits that are reported by themselves.
     """
-    gridded = starts(fit.rows, weights_BxR, fit.objective, fit.tied, count, size=16)
-    known = np.broadcast_to(_off_bounds(fit), (len(gridded), 1, gridded.shape[2]))
+    gridded = fit.fitter.starts(fit.rows, weights_BxR, fit.objective, fit.tied, count, 16)
+    known = np.broadcast_to(
+        fit.fitter.off_bounds(fit.theta_P, fit.rows), (len(gridded), 1, gridded.shape[2])
+    )
     begins = np.concatenate([known, gridded], axis=1)
     each = begins.shape[1]
     thin, every = _thinned(fit.rows)
-    found = polish(
+    found = fit.fitter.polish(
         thin,
         np.repeat(weights_BxR[:, every], each, axis=0),
         begins.reshape(-1, begins.shape[2]),
@@ -294,19 +303,12 @@ def refit_searched(
     best = np.arange(len(value)) * each + value.argmin(axis=1)
     theta, objective = found.theta_BxP[best], found.objective_B[best]
     if len(thin.loss_R) < len(fit.rows.loss_R):
-        found = polish(fit.rows, weights_BxR, theta, fit.objective, fit.tied, delta_B)
+        found = fit.fitter.polish(fit.rows, weights_BxR, theta, fit.objective, fit.tied, delta_B)
         theta, objective = found.theta_BxP, found.objective_B
-    return _refits(theta, objective, fit.rows)
+    return _refits(fit, theta, objective)
 
 
 def _thinned(rows: Rows) -> tuple[Rows, slice]:
     """At most 4096 rows, evenly taken: the way from the grid to an optimum needs no more."""
     every = slice(None, None, -(-len(rows.loss_R) // _MANY_ROWS))
     return replace(rows, z_KxR=rows.z_KxR[:, every], loss_R=rows.loss_R[every]), every
-
-
-def _off_bounds(fit: SurfaceFit) -> Floats:
-    """The optimum as a start: on a bound, a start could not leave when other weights pull away."""
-    begin = fit.theta_P.copy()
-    begin[:3] = np.maximum(begin[:3], 1e-6 * fit.rows.loss_R.min())
-    return begin

@@ -46,7 +46,7 @@ class Source:
         """Its form and the runs it was fitted on."""
         if isinstance(self.fit, MinimaSource):
             return Forecaster("loss_law", MINIMA)
-        return Forecaster("surface", self.fit.selection)
+        return Forecaster(self.fit.form, self.fit.selection)
 
     @property
     def minima(self) -> str | None:
@@ -115,7 +115,8 @@ def of_surface(
     if draws is not None:
         columns = [np.asarray(x) for x in (*draws.frontier.columns(), draws.noise)]
         table = DrawTable((*PARAMETERS, "noise"), np.stack(columns, axis=1))
-    return Source(SurfaceSource(selection, **values, noise=fit.noise), table, cost, largest)
+    found = SurfaceSource(fit.form, selection, **values, noise=fit.noise)
+    return Source(found, table, cost, largest)
 
 
 def of_minima(fit: MinimaFit, noise: float, cost: FlopsModel, largest: float) -> Source | None:

@@ -2,6 +2,7 @@
 
 from chinchilla_jax import techniques
 from chinchilla_jax.scaling.laws.compute import COMPUTE
+from chinchilla_jax.scaling.laws.farseer import FARSEER
 from chinchilla_jax.scaling.laws.kaplan import KAPLAN
 from chinchilla_jax.scaling.laws.over_training import OVER_TRAINING
 from chinchilla_jax.scaling.laws.repetition import REPETITION
@@ -10,5 +11,5 @@ from chinchilla_jax.techniques.law import Law
 
 LAWS: dict[str, Law] = {
     law.name: law
-    for law in (SURFACE, KAPLAN, COMPUTE, REPETITION, OVER_TRAINING, *techniques.laws())
+    for law in (SURFACE, KAPLAN, COMPUTE, REPETITION, OVER_TRAINING, FARSEER, *techniques.laws())
 }

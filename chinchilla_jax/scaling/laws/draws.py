@@ -16,7 +16,7 @@ import numpy as np
 
 from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.fitting.intervals import Interval, interval
-from chinchilla_jax.scaling.fitting.separable import Objective
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.laws.fit import (
     NEGLIGIBLE,
     Chosen,

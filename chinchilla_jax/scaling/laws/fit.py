@@ -17,7 +17,7 @@ import numpy as np
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.fitting.intervals import Interval
-from chinchilla_jax.scaling.fitting.separable import Objective
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.laws.problem import Problem, derivatives, descend
 from chinchilla_jax.scaling.laws.starts import starts
 from chinchilla_jax.techniques.law import Law

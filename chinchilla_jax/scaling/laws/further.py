@@ -12,8 +12,8 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.fitting.isoflop import profiles
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.fitting.noise import noise_model, run_weights
-from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.draws import law_draws, with_choices, with_intervals
 from chinchilla_jax.scaling.laws.fit import LawFit, fit

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from chinchilla_jax.scaling.fitting.surface import PARAMETERS, Surface
+from chinchilla_jax.scaling.fitting.surface import CHINCHILLA, Surface
 from chinchilla_jax.techniques.law import Array, Law, Values, power_terms
 
 
 def _form(p: Values, x: Values) -> Array:
-    surface = Surface(*(p[name] for name in PARAMETERS))
+    surface = Surface(*(p[name] for name in CHINCHILLA))
     return surface.loss(x["params"], x["tokens"])
 
 
@@ -23,7 +23,7 @@ SURFACE = Law(
     formula="L = E + A/N^alpha + B/D^beta",
     source="Hoffmann et al. 2022, arXiv 2203.15556, equation 2",
     columns=("params", "tokens"),
-    parameters=PARAMETERS,
+    parameters=CHINCHILLA,
     form=_form,
     ranges={"alpha": (0.05, 1.5), "beta": (0.05, 1.5)},
     linear=_linear,

@@ -161,7 +161,7 @@ def _fitness(title: str, runs: Runs, law: Yardstick) -> Fitness:
     mean = np.bincount(cell_R, log_loss) / np.bincount(cell_R)
     within, freedom = float(np.sum((log_loss - mean[cell_R]) ** 2)), len(runs) - len(mean)
     residual = law.fit.residual_R
-    lack, lack_freedom = float(residual @ residual) - within, len(mean) - len(vars(law.surface))
+    lack, lack_freedom = float(residual @ residual) - within, len(mean) - law.fit.parameters
     p = None
     if freedom >= 3 and lack_freedom >= 1 and within > 0:
         ratio = (max(lack, 0.0) / lack_freedom) / (within / freedom)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chinchilla_jax.scaling.arrays import Bools, Floats, Ints
-from chinchilla_jax.scaling.fitting.separable import Objective
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.fitting.surface import Surface, SurfaceFit, fit_surface, refit
 from chinchilla_jax.scaling.laws.further import law_weights
 from chinchilla_jax.scaling.settings import Settings

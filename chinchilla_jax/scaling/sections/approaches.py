@@ -27,7 +27,7 @@ from chinchilla_jax.scaling.fitting.envelope import Envelope
 from chinchilla_jax.scaling.fitting.intervals import interval, standard_error
 from chinchilla_jax.scaling.fitting.isoflop import Bias, PowerLaws, Profile
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
-from chinchilla_jax.scaling.fitting.surface import PARAMETERS, Surface
+from chinchilla_jax.scaling.fitting.surface import CHINCHILLA, Surface
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.curves import Curve
 
@@ -42,7 +42,7 @@ def parametric(each: Approaches, settings: Settings) -> Parametric:
         loss=settings.objective,
         delta=settings.delta if settings.objective.endswith("huber") else None,
         tied=settings.tied,
-        **dict.fromkeys((*certificate, *PARAMETERS, "a", "b", "G")),
+        **dict.fromkeys((*certificate, *CHINCHILLA, "a", "b", "G")),
         runner_up=(),
         at_bound=(),
         runs=len(runs),
@@ -60,7 +60,7 @@ def parametric(each: Approaches, settings: Settings) -> Parametric:
     a = b = scale = None  # no exponent of the frontier where a bound was reached
     columns: dict[str, Floats] = {}
     if draws is not None:
-        columns = dict(zip(PARAMETERS, map(np.asarray, draws.surface.columns()), strict=True))
+        columns = {name: np.asarray(getattr(draws.surface, name)) for name in CHINCHILLA}
     if fit.identified:
         a, b = (float(x) for x in surface.exponents(each.flops_model))
         with np.errstate(divide="ignore", over="ignore"):
@@ -97,7 +97,7 @@ def parametric(each: Approaches, settings: Settings) -> Parametric:
 
 
 def _parameters(surface: Surface) -> dict[str, Any]:
-    return {name: float(x) for name, x in zip(PARAMETERS, surface.columns(), strict=True)}
+    return {name: float(getattr(surface, name)) for name in CHINCHILLA}
 
 
 def _laws(fit: MinimaFit) -> FrontierLaws:

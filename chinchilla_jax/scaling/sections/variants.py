@@ -18,9 +18,9 @@ from chinchilla_jax.scaling.fits import (
 from chinchilla_jax.scaling.fitting.intervals import interval
 from chinchilla_jax.scaling.fitting.isoflop import METHODS, profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.fitting.noise import noise_model
 from chinchilla_jax.scaling.fitting.outlying import without_outlying
-from chinchilla_jax.scaling.fitting.separable import Objective
 from chinchilla_jax.scaling.fitting.surface import PARAMETERS, fit_surface
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conventions import available

@@ -7,8 +7,9 @@ from chinchilla_jax.scaling.doubt.uncertainty import influence, surface_draws
 from chinchilla_jax.scaling.fitting.intervals import band, interval, open_ends, standard_error
 from chinchilla_jax.scaling.fitting.isoflop import profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.fitting.noise import Noise, noise_model, run_weights
-from chinchilla_jax.scaling.fitting.separable import Objective, polish
+from chinchilla_jax.scaling.fitting.separable import polish
 from chinchilla_jax.scaling.fitting.starts import starts
 from chinchilla_jax.scaling.fitting.surface import fit_surface, refit
 from chinchilla_jax.scaling.table.cells import cell_index, group_flops

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, nnls
 
-from chinchilla_jax.scaling.fitting import separable
-from chinchilla_jax.scaling.fitting.separable import Objective, Rows, polish
+from chinchilla_jax.scaling.fitting import newton
+from chinchilla_jax.scaling.fitting.newton import Objective, Rows
+from chinchilla_jax.scaling.fitting.separable import Exponentials, polish
 from chinchilla_jax.scaling.fitting.starts import exponent_grid, grid_solutions
 from chinchilla_jax.scaling.fitting.surface import fit_surface
 from tests.scaling.known import TRUE, grid
@@ -35,17 +36,16 @@ def test_derivatives_are_those_of_the_objective(on_logs, delta):
     theta = np.array([1.5, 0.5, 0.4, 0.3, 0.35])
     weights = np.random.default_rng(1).uniform(0.5, 2, len(LOSS))
     target = np.log(LOSS)[None] if on_logs else LOSS[None]
-    arguments = (ROWS, target, weights[None], theta[None], np.array([delta]), on_logs)
-    live = separable._evaluate(*arguments)
-    gradient, hessian, _ = separable._derivatives(
-        ROWS, weights[None], live, np.array([delta]), on_logs
-    )
+    model, edge = Exponentials(2), np.array([delta])
+
+    def derivatives(x):
+        state = newton._evaluate(model, ROWS.z_KxR, target, weights[None], x[None], edge, on_logs)
+        return state, newton._derivatives(model, ROWS.z_KxR, weights[None], state, edge, on_logs)
+
+    live, (gradient, hessian, _) = derivatives(theta)
 
     def gradient_at(x):
-        state = separable._evaluate(
-            ROWS, target, weights[None], x[None], np.array([delta]), on_logs
-        )
-        return separable._derivatives(ROWS, weights[None], state, np.array([delta]), on_logs)[0][0]
+        return derivatives(x)[1][0][0]
 
     assert live.objective[0] == pytest.approx(_huber(theta, weights, delta, on_logs), rel=1e-12)
     numeric = approx_fprime(theta, lambda x: _huber(x, weights, delta, on_logs), 1e-7)

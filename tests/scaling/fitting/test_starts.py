@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chinchilla_jax.scaling.fitting.separable import Objective, Rows
+from chinchilla_jax.scaling.fitting.newton import Objective, Rows
 from chinchilla_jax.scaling.fitting.starts import exponent_grid, grid_solutions, starts
 from tests.scaling.known import TRUE, grid
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize, minimize_scalar
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling.fitting.separable import LOSSES, Objective
+from chinchilla_jax.scaling.fitting.newton import LOSSES, Objective
 from chinchilla_jax.scaling.fitting.surface import Surface, fit_surface, refit
 from chinchilla_jax.scaling.table.cost import FlopsModel
 from tests.scaling.known import TRUE, fig4, grid, noisy

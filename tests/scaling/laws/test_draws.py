@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling.fitting.separable import Objective
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.draws import law_draws, with_intervals
 from chinchilla_jax.scaling.laws.fit import fit, problem_of

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.scaling.analysis import analyse
-from chinchilla_jax.scaling.fitting.separable import Objective
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.further import fit_laws, law_weights
 from chinchilla_jax.scaling.settings import Settings

@@ -27,6 +27,7 @@ from chinchilla_jax.scaling.forecast.source import Source
 from chinchilla_jax.scaling.laws.further import fit_laws
 from chinchilla_jax.scaling.sections import approaches as approach
 from chinchilla_jax.scaling.sections import outlook, variants
+from chinchilla_jax.scaling.sections.downstream import downstream
 from chinchilla_jax.scaling.sections.table import run_table
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import choice, conditions
@@ -134,6 +135,7 @@ def analyse(
         draws=draws,
         warnings=tuple(warnings),
         refusals=tuple(refusals),
+        tasks=downstream(runs, forecasts, settings, stream(8)),
     )  # fmt: skip
     arrays = Arrays(
         **vars(each),

@@ -45,8 +45,10 @@ from chinchilla_jax.scaling import comparison
 from chinchilla_jax.scaling.analysis import Arrays, analyse
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import Fits
+from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.forecast.frontier import Frontier, from_fits, from_published
 from chinchilla_jax.scaling.forecast.questions import Answer, at_flops, reaching
+from chinchilla_jax.scaling.laws.downstream import accuracy
 from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.report import summary, write
 from chinchilla_jax.scaling.report.ranked import Ranked
@@ -90,6 +92,24 @@ class Result:
         """
         return reaching(from_fits(self.fits, form), "loss", _positive("loss", loss))
 
+    def accuracy(self, task: str, params: float, tokens: float) -> float:
+        """The share of `task` that a run of that size gets right; `fits.tasks` has the tasks.
+
+        Raises:
+          UserError: there is no such task, or too few runs have it.
+        """
+        names = [found.name for found in self.fits.tasks]
+        if task not in names:
+            raise UserError(
+                f"{task}: no such task{nearest(str(task), names)} (there are "
+                f"{', '.join(names) or 'none: no column of the table is an accuracy'})"
+            )
+        found = self.fits.tasks[names.index(task)]
+        if not found.forms:
+            raise UserError(f"{task}: {found.reason}")
+        law, at = found.forms[0], (_positive("params", params), _positive("tokens", tokens))
+        return float(accuracy(Surface(**law.surface), law.link, found.chance, *at))
+
     @silent()
     def draw(self, name: str = "isoflop") -> Figure:
         """A figure of the report, Matplotlib's.
@@ -99,15 +119,15 @@ class Result:
         Raises:
           UserError: there is no such figure, or these runs give nothing to draw in it.
         """
-        from chinchilla_jax.scaling.report.plots import FIGURES, style
+        from chinchilla_jax.scaling.report.plots import FIGURES, of_tasks, style
 
-        if name not in list(FIGURES):
+        more = of_tasks(self.fits, self.arrays)
+        if name not in (names := [*FIGURES, *more]):
             raise UserError(
-                f"{name}: no such figure{nearest(str(name), list(FIGURES))} (there are "
-                f"{', '.join(FIGURES)})"
+                f"{name}: no such figure{nearest(str(name), names)} (there are {', '.join(names)})"
             )
         with style.styled():
-            figure = FIGURES[name](self.fits, self.arrays, ())
+            figure = more[name]() if name in more else FIGURES[name](self.fits, self.arrays, ())
         if isinstance(figure, str):
             raise UserError(f"{name}: these runs give nothing to draw: {figure}")
         return figure

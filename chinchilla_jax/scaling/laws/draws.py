@@ -63,6 +63,35 @@ def law_draws(
     Args:
       columns, loss, objective, weights: as they were given to `fit`, which gave `fitted`.
     """
+    weights_R = np.ones(len(loss)) if weights is None else np.asarray(weights, float)
+    used = np.flatnonzero(weights_R > 0)
+    counts = rng.multinomial(len(used), np.full(len(used), 1 / len(used)), size=draws)
+    weights_BxR = np.zeros((draws, len(loss)))
+    weights_BxR[:, used] = counts * weights_R[used]
+    problem, z_BxP = refits(law, columns, loss, fitted, objective, weights_BxR)
+    known_BxP = np.stack(
+        [
+            _determined(problem, z_P, weights_R > 0)
+            for z_P, weights_R in zip(z_BxP, weights_BxR, strict=True)
+        ]
+    )
+    values_BxP = np.where(known_BxP, np.exp(z_BxP), np.nan)
+    failed = int(np.isnan(values_BxP).all(axis=1).sum())
+    return LawDraws(dict(zip(law.parameters, values_BxP.T, strict=True)), failed)
+
+
+def refits(
+    law: Law,
+    columns: Mapping[str, Floats],
+    loss: Floats,
+    fitted: LawFit,
+    objective: Objective,
+    weights_BxR: Floats,
+) -> tuple[Problem, Floats]:
+    """The problem, and ln of the parameters under each row of weights, [B, P].
+
+    Parameters that a row of weights does not determine have some value here, as good as another.
+    """
     begin_SxP = np.log(
         [
             [found[name] for name in law.parameters]
@@ -70,11 +99,6 @@ def law_draws(
         ]
     )
     problem = problem_of(law, columns, loss, objective).with_pairs(begin_SxP)
-    weights_R = np.ones(len(loss)) if weights is None else np.asarray(weights, float)
-    used = np.flatnonzero(weights_R > 0)
-    counts = rng.multinomial(len(used), np.full(len(used), 1 / len(used)), size=draws)
-    weights_BxR = np.zeros((draws, len(loss)))
-    weights_BxR[:, used] = counts * weights_R[used]
     # Least absolute residuals need no corner to the last digit here: as for surfaces.
     delta = objective.huber_delta
     if objective.loss == "least_absolute":
@@ -86,9 +110,8 @@ def law_draws(
             return _refit(problem, begin_SxP, weights_BxR[begin : begin + step], delta)
 
     with ThreadPoolExecutor(_THREADS) as pool:  # NumPy leaves the interpreter lock
-        values_BxP = np.concatenate(list(pool.map(solve, range(0, draws, step))))
-    failed = int(np.isnan(values_BxP).all(axis=1).sum())
-    return LawDraws(dict(zip(law.parameters, values_BxP.T, strict=True)), failed)
+        found = list(pool.map(solve, range(0, len(weights_BxR), step)))
+    return problem, np.concatenate(found)
 
 
 def with_intervals(fitted: LawFit, draws: LawDraws) -> LawFit:
@@ -113,7 +136,7 @@ def with_choices(law: Law, fitted: LawFit, draws: LawDraws | None) -> LawFit:
 
 
 def _refit(problem: Problem, begin_SxP: Floats, weights_BxR: Floats, delta: float) -> Floats:
-    """Parameters of each draw, [B, P]: the best of all starts."""
+    """ln of the parameters of each draw, [B, P]: the best of all starts."""
     draws = len(weights_BxR)
     best_B, best_BxP = np.full(draws, np.inf), np.full((draws, begin_SxP.shape[1]), np.nan)
     for begin_P in begin_SxP:
@@ -121,13 +144,7 @@ def _refit(problem: Problem, begin_SxP: Floats, weights_BxR: Floats, delta: floa
         value_B = problem.objective(problem.predicted(z_BxP), weights_BxR, delta)
         wins = value_B < best_B
         best_B, best_BxP = np.where(wins, value_B, best_B), np.where(wins[:, None], z_BxP, best_BxP)
-    with_value_BxP = np.stack(
-        [
-            _determined(problem, z_P, weights_R > 0)
-            for z_P, weights_R in zip(best_BxP, weights_BxR, strict=True)
-        ]
-    )
-    return np.where(with_value_BxP, np.exp(best_BxP), np.nan)
+    return best_BxP
 
 
 def _determined(problem: Problem, z_P: Floats, used_R: Bools) -> Bools:

@@ -62,6 +62,8 @@ CAPTIONS = {
     "gap": "Capacity gap. A student's loss over that of the same run without its teacher, against "
     "the teacher's loss over it: better teachers on the left, a curve per size by the law, dots "
     "are runs, at the curve and what the law misses of them. Under 0 the teacher helps.",
+    "accuracy": "Accuracy on tasks. Against FLOPs, black is measured, red what the smaller runs "
+    "alone say of the largest, blue the forecast; bars are 95 %, the dotted line is chance.",
     "conventions": "Counting. The exponent from the same runs when parameters and FLOPs are "
     "counted in other ways; bold is the one used on this page.",
 }

@@ -12,7 +12,7 @@ from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.fits import write as write_fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
-from chinchilla_jax.scaling.report import laws, listing, summary
+from chinchilla_jax.scaling.report import accuracies, laws, listing, summary
 from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.table.conditions import written
@@ -36,10 +36,15 @@ def write(
     write_fits(out / "fits.json", fits)
     drawn: dict[str, Picture | Absence] = {}
     if figures:
-        from chinchilla_jax.scaling.report.plots import FIGURES, of_laws  # brings Matplotlib
+        from chinchilla_jax.scaling.report.plots import (
+            FIGURES,
+            of_laws,
+            of_tasks,
+        )  # brings Matplotlib
 
         drawers = {n: partial(figure, fits, arrays, overlays) for n, figure in FIGURES.items()}
-        drawn = draw(out, {**drawers, **of_laws(fits.laws, arrays.tried)})
+        more = of_laws(fits.laws, arrays.tried) | of_tasks(fits, arrays)
+        drawn = draw(out, {**drawers, **more})
     path = out / "report.html"
     storage.write_text_atomic(path, html(fits, arrays, drawn, overlays))
     return path
@@ -77,6 +82,12 @@ def html(
             (),
             present(summary.forecasts(fits), summary.holdout(fits), summary.check(fits)),
             some("holdout"),
+        ),
+        Section(
+            "Accuracy on tasks",
+            (),
+            present(accuracies.accuracies(fits), accuracies.checked(fits)),
+            some("accuracy"),
         ),
         Section("Uncertainty", (), (), some("bootstrap", "influence")),
         Section(
@@ -150,6 +161,7 @@ def terminal(fits: Fits, path: Path | str) -> str:
     parts = []
     found = (
         *(make(fits) for make in (summary.optima, summary.check, summary.exponents)),
+        *(make(fits) for make in (accuracies.accuracies, accuracies.checked)),
         laws.further_laws(fits.laws),
         laws.choices(fits.laws),
     )

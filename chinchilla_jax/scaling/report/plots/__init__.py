@@ -11,6 +11,7 @@ from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report.plots import (
+    accuracy,
     choice,
     doubts,
     excess,
@@ -42,3 +43,8 @@ def of_laws(fits: Sequence[LawFit], runs: Runs) -> dict[str, Callable[[], Figure
         for each in (layout, choice, excess, gap)
         for name, drawer in each.drawers(fits, runs).items()
     }
+
+
+def of_tasks(fits: Fits, arrays: Arrays) -> dict[str, Callable[[], Figure | str]]:
+    """The figure of accuracies on tasks, where the table has some, by name."""
+    return accuracy.drawers(fits, arrays)

@@ -469,7 +469,7 @@ class AccuracyFit:
     """A law from size and tokens to accuracy; see laws/downstream.py."""
 
     form: str  # "two_step" or "direct"
-    surface: dict[str, float]  # E, A, B, alpha, beta of the task's loss, or of -ln accuracy
+    surface: dict[str, float]  # E, A, ... of the task's loss, or of -ln accuracy
     link: LawFit | None  # accuracy by the loss, of two steps
     rms: float | None  # error of accuracy over the runs fitted
     held_out_rms: float | None  # and over larger runs held out

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chinchilla_jax.scaling.arrays import Bools, Floats
-from chinchilla_jax.scaling.fitting.separable import Objective
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.fitting.surface import Surface, SurfaceFit, fit_surface, refit
 from chinchilla_jax.scaling.laws.draws import refits
 from chinchilla_jax.scaling.laws.fit import LawFit, fit
@@ -204,4 +204,5 @@ FORMS: dict[str, Callable[[TaskRows], AccuracyLaw]] = {TWO_STEP: two_step, DIREC
 
 def _losses(surfaces: Surface, params_K: Floats, tokens_K: Floats) -> Floats:
     """[B, K] of B surfaces."""
-    return Surface(*(np.asarray(x)[:, None] for x in surfaces.columns())).loss(params_K, tokens_K)
+    each = {name: np.asarray(value)[..., None] for name, value in vars(surfaces).items()}
+    return Surface(**each).loss(params_K, tokens_K)

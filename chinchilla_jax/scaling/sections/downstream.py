@@ -190,10 +190,9 @@ def _held_out(rows: TaskRows, form: str) -> _HeldOut | None:
 
 def _fit(law: AccuracyLaw, chosen: _Chosen) -> AccuracyFit:
     held = chosen.held[law.form]
-    names = ("E", "A", "B", "alpha", "beta")
     return AccuracyFit(
         form=law.form,
-        surface=dict(zip(names, map(float, law.surface.surface.columns()), strict=True)),
+        surface={name: float(value) for name, value in vars(law.surface.surface).items()},
         link=law.link,
         rms=known(chosen.scatter(law)),
         held_out_rms=held.rms if held else None,

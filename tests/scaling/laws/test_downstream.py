@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chinchilla_jax.scaling.fitting.separable import Objective
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.fitting.surface import Surface, fit_surface
 from chinchilla_jax.scaling.laws.downstream import (
     EXPONENTIAL,

@@ -4,6 +4,10 @@ The token file is cut into rows of S + 1 tokens that overlap by one, so that eve
 first is predicted once an epoch. Example n is row perm_{seed, epoch}(n mod rows) with epoch =
 n // rows. Hosts, devices and batch size play no part, and the state of an iterator over examples
 is one integer: how many were taken.
+
+Of a text that is capped the rows are the first of a random order of all, the same for every seed,
+so that fewer are a subset of more. Leading rows would be a few documents: those of 700 kB gave a
+loss of 2.41 nats where random rows of the same size gave 1.99.
 """
 
 import functools
@@ -18,6 +22,7 @@ from chinchilla_jax.experiment.errors import UserError
 _ROUNDS = 6  # of the Feistel network; four are pseudo-random (Luby & Rackoff 1988), six to spare
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio
 _ROUND_KEYS = np.array([_GOLDEN * number % 2**64 for number in range(_ROUNDS)], np.uint64)
+_CAPPED, _NOISY = 0x6A09E667, 0xBB67AE85  # of the orders that no seed decides
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +35,9 @@ class Sampler:
 
     tokens: np.ndarray  # [N] unsigned integers, usually memory-mapped
     sequence: int  # S, tokens that one row predicts
+    most: int | None = None  # tokens predicted in an epoch, of random rows; None: of all
+    noise: float = 0.0  # share of those rows whose tokens are random instead
+    vocab_size: int = 256  # of what is random
 
     def __post_init__(self) -> None:
         if self.rows < 1:
@@ -46,7 +54,7 @@ class Sampler:
     @property
     def unique_tokens(self) -> int:
         """Tokens predicted in one epoch; the rest of the file, fewer than S, is never used."""
-        return unique_tokens(len(self.tokens), self.sequence)
+        return unique_tokens(len(self.tokens), self.sequence, self.most)
 
     def examples(self, seed: int, numbers: np.ndarray) -> np.ndarray:
         """The examples of these numbers: int32 [*numbers.shape, S + 1].
@@ -55,7 +63,20 @@ class Sampler:
         batch asks for just these.
         """
         epoch, index = np.divmod(np.asarray(numbers).astype(np.uint64), np.uint64(self.rows))
-        return self._windows[permutation(index, self.rows, seed, epoch)].astype(np.int32)
+        place = permutation(index, self.rows, seed, epoch)
+        row = place
+        if self.rows < len(self._windows):
+            row = permutation(place, len(self._windows), _CAPPED, np.zeros_like(place))
+        windows = self._windows[row].astype(np.int32)
+        if self.noise:
+            noisy = self._noisy(place)
+            windows[noisy] = random_tokens(row[noisy], self.sequence + 1, self.vocab_size)
+        return windows
+
+    def _noisy(self, place: np.ndarray) -> np.ndarray:
+        """Which of the rows at these places are noise: exactly the share of them, to a row."""
+        order = permutation(place, self.rows, _NOISY, np.zeros_like(place))
+        return order < np.uint64(round(self.noise * self.rows))
 
     @functools.cached_property
     def _windows(self) -> np.ndarray:
@@ -81,6 +102,16 @@ def validation_windows(tokens: np.ndarray, count: int, sequence: int) -> np.ndar
         )
     view = Sampler(tokens, sequence)._windows
     return view[np.arange(count) * rows // count].astype(np.int32)
+
+
+def random_tokens(row: np.ndarray, count: int, vocab_size: int) -> np.ndarray:
+    """Tokens of which nothing can be learnt, each as likely: int32 [*row.shape, count].
+
+    A function of the row alone, so that it is the same noise at every epoch and under every seed.
+    """
+    key = _mix(row + np.uint64(_NOISY))[..., None]
+    bits = _mix(key + np.arange(count, dtype=np.uint64) * np.uint64(_GOLDEN))
+    return _scaled(bits, vocab_size).astype(np.int32)
 
 
 def permutation(index: np.ndarray, size: int, seed: int, epoch: np.ndarray) -> np.ndarray:
@@ -111,10 +142,15 @@ def _feistel(value: np.ndarray, a: int, b: int, key: np.ndarray) -> np.ndarray:
 
 
 def _add(value: np.ndarray, random: np.ndarray, size: int) -> np.ndarray:
-    """(value + r) mod size, with r below size made from 64 random bits without a division."""
-    shift = np.uint64(32)
-    total = value + ((random >> shift) * np.uint64(size) >> shift)
+    """(value + r) mod size, with r below size."""
+    total = value + _scaled(random, size)
     return np.where(total >= size, total - np.uint64(size), total)
+
+
+def _scaled(random: np.ndarray, size: int) -> np.ndarray:
+    """A number below `size` from 64 random bits, without a division."""
+    shift = np.uint64(32)
+    return (random >> shift) * np.uint64(size) >> shift
 
 
 def _mix(value: np.ndarray) -> np.ndarray:

@@ -46,10 +46,13 @@ class Corpus:
     train: np.ndarray  # [N] of the smallest unsigned type that holds the vocabulary
     validation: np.ndarray
     token_bytes: np.ndarray  # [V] int64, bytes of text that each id spells
+    most: int | None = None  # of `sampler.Sampler`, as is the next
+    noise: float = 0.0
 
     @property
     def train_tokens(self) -> int:
-        return len(self.train)
+        """Those that runs are trained on: one, and all that an epoch can predict."""
+        return len(self.train) if self.most is None else min(len(self.train), self.most + 1)
 
     @property
     def data_fingerprint(self) -> str:
@@ -61,7 +64,8 @@ class Corpus:
 
     def examples(self, seed: int, numbers: np.ndarray, sequence: int) -> np.ndarray:
         """Training examples by number: int32 [*numbers.shape, S + 1]; see `sampler.Sampler`."""
-        return Sampler(self.train, sequence).examples(seed, numbers)
+        sampler = Sampler(self.train, sequence, self.most, self.noise, self.meta.vocab_size)
+        return sampler.examples(seed, numbers)
 
     def validation_windows(self, count: int, sequence: int) -> tuple[np.ndarray, int]:
         """(windows int32 [count, S + 1], bytes of text that their [:, 1:] spell)."""

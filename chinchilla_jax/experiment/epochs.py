@@ -3,13 +3,15 @@
 import math
 
 
-def unique_tokens(train_tokens: int, sequence: int) -> int:
+def unique_tokens(train_tokens: int, sequence: int, most: int | None = None) -> int:
     """Tokens that one epoch predicts: rows of `sequence`; the first, and what is left over, never.
 
     Args:
       train_tokens: length of the token file.
+      most: of them, where the text is capped.
     """
-    return max(0, train_tokens - 1) // sequence * sequence
+    predicted = max(0, train_tokens - 1)
+    return (predicted if most is None else min(predicted, most)) // sequence * sequence
 
 
 def epochs(tokens: float, train_tokens: int, sequence: int) -> float:

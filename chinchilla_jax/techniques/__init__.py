@@ -10,6 +10,8 @@ from typing import Any
 
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.schema import UNLESS_DEFAULT
+from chinchilla_jax.techniques.data import TECHNIQUE as DATA
+from chinchilla_jax.techniques.data import Data
 from chinchilla_jax.techniques.distillation import TECHNIQUE as DISTILLATION
 from chinchilla_jax.techniques.distillation import Distillation
 from chinchilla_jax.techniques.law import Law
@@ -30,9 +32,10 @@ class Techniques:
     sparsity: Sparsity = field(default_factory=Sparsity, metadata=UNLESS_DEFAULT)
     distillation: Distillation = field(default_factory=Distillation, metadata=UNLESS_DEFAULT)
     quantisation: Quantisation = field(default_factory=Quantisation, metadata=UNLESS_DEFAULT)
+    data: Data = field(default_factory=Data, metadata=UNLESS_DEFAULT)
 
 
-TECHNIQUES: tuple[Technique, ...] = (SHAPE, SPARSITY, DISTILLATION, QUANTISATION)
+TECHNIQUES: tuple[Technique, ...] = (SHAPE, SPARSITY, DISTILLATION, QUANTISATION, DATA)
 
 
 def reduced(techniques: Techniques) -> Techniques:
@@ -107,6 +110,15 @@ def dense_columns() -> dict[str, Any]:
 def measured_columns() -> tuple[str, ...]:
     """Every column that a technique may measure."""
     return tuple(name for technique in TECHNIQUES for name in technique.measures)
+
+
+def determined() -> dict[str, tuple[str, ...]]:
+    """The columns that follow from those of a technique, and its columns."""
+    return {
+        name: tuple(technique.columns(technique.off))
+        for technique in TECHNIQUES
+        for name in technique.determines
+    }
 
 
 def asked(techniques: Techniques) -> tuple[str, ...]:

@@ -239,6 +239,8 @@ class Technique:
       measures: columns that its training measures at the end of a run.
       told: their means over some runs, by name, as far as they are known -> what they say, in a
         clause; empty where they say nothing.
+      determines: columns of a result row that follow from its own, from size and from tokens, and
+        so tell no conditions apart beside them.
       laws: the loss under it, in the forms that have been published.
       words: of those of its fields that differ from a dense run's, as texts by name -> the setting
         in a few words, for tables and figures.
@@ -258,6 +260,7 @@ class Technique:
     asked: Callable[[Any], tuple[str, ...]] = _nothing_asked
     measures: tuple[str, ...] = ()
     told: Callable[[Mapping[str, float]], str] = _nothing_told
+    determines: tuple[str, ...] = ()
     laws: tuple[Law, ...] = ()
     words: Callable[[Mapping[str, str]], str] | None = None
     derived: Callable[[Mapping[str, Any]], tuple[dict[str, Any], ...]] = _no_rows

@@ -87,3 +87,56 @@ def test_validation_windows_are_spread_evenly_and_disjoint():
 def test_a_corpus_of_less_than_a_row_is_refused():
     with pytest.raises(UserError, match="has 16 tokens, too few for one sequence of 16"):
         Sampler(np.zeros(16, np.uint8), 16)
+
+
+def rows_of(sampler, seed, epoch=0):
+    """The first token of each example of an epoch, where tokens are their own places."""
+    return sampler.examples(seed, np.arange(sampler.rows) + epoch * sampler.rows)[:, 0]
+
+
+def test_a_cap_takes_random_rows_the_same_for_every_seed_and_less_is_a_subset_of_more():
+    tokens = np.arange(100_001, dtype=np.uint32)
+    some, fewer = (Sampler(tokens, 10, most=most) for most in (3_999, 1_000))
+    assert some.rows == 399 and some.unique_tokens == 3_990 and fewer.rows == 100
+    taken = set(rows_of(some, 3))
+    assert len(taken) == 399
+    assert taken == set(rows_of(some, 4)) == set(rows_of(some, 3, epoch=7))
+    assert list(rows_of(some, 3)) != list(rows_of(some, 4)) != list(rows_of(some, 4, epoch=1))
+    assert set(rows_of(fewer, 3)) < taken
+    spread = np.histogram(sorted(taken), bins=10, range=(0, 100_000))[0]
+    assert spread.min() > 20  # of all parts of the text, not its beginning
+    assert epochs(8_000, 1_001, 10) == 8_000 / fewer.unique_tokens  # as a plan counts them
+
+
+def test_a_cap_over_all_there_is_changes_nothing():
+    tokens = np.random.default_rng(0).integers(0, 256, 5_000, dtype=np.uint8)
+    plain, capped = (Sampler(tokens, 16, most=most) for most in (None, 4_999))
+    numbers = np.arange(700)
+    np.testing.assert_array_equal(capped.examples(1, numbers), plain.examples(1, numbers))
+
+
+def test_noise_is_exactly_its_share_of_the_rows_and_leaves_the_others_as_they_were():
+    tokens = np.zeros(20_001, np.uint8)
+    plain, noisy = (Sampler(tokens, 20, most=16_000, noise=noise) for noise in (0.0, 0.3))
+    numbers = np.arange(1600)  # two epochs of 800 rows
+    clean, found = plain.examples(5, numbers), noisy.examples(5, numbers)
+    changed = (found != clean).any(axis=1)
+    assert changed[:800].sum() == changed[800:].sum() == 240
+    np.testing.assert_array_equal(found[~changed], clean[~changed])
+    np.testing.assert_array_equal(
+        np.sort(found[:800][changed[:800]].ravel()), np.sort(found[800:][changed[800:]].ravel())
+    )
+    other = noisy.examples(6, np.arange(800))
+    assert {*map(bytes, other)} == {*map(bytes, found[:800])}  # of the text, not of a run
+    random = found[changed]
+    counts = np.bincount(random[:240].ravel(), minlength=256)
+    chi2 = ((counts - counts.mean()) ** 2 / counts.mean()).sum() / 255
+    assert 0.7 < chi2 < 1.35 and len({*map(bytes, random[:240])}) == 240
+
+
+def test_noise_has_the_tokens_of_its_vocabulary_wherever_it_is_asked_for():
+    sampler = Sampler(np.zeros(3_001, np.uint16), 30, noise=0.5, vocab_size=1000)
+    whole = sampler.examples(2, np.arange(100))
+    assert 900 < whole.max() < 1000
+    alone = [sampler.examples(2, np.array([number]))[0] for number in range(100)]
+    np.testing.assert_array_equal(alone, whole)

@@ -35,6 +35,7 @@ ON = {
     "sparsity": {"level": 0.5},
     "distillation": {"teacher": "1e11-32x3"},
     "quantisation": {"bits": 4.0},
+    "data": {"unique_tokens": 65536, "noise": 0.25},
 }
 
 
@@ -240,6 +241,8 @@ def test_the_toy_is_no_part_of_the_package():
         ("quantisation", {"bits": "1", "start": "0.75", "group": "32"},
          "1 bit from 75 % on, group 32"),
         ("shape", {"depth_multiplier": "2"}, "shape depth multiplier 2"),
+        ("data", {"unique_tokens": "65536"}, "65536 unique tokens"),
+        ("data", {"unique_tokens": "0", "noise": "0.25"}, "all of the text, 25 % noise"),
     ],
 )  # fmt: skip
 def test_settings_in_words(name, fields, words):

@@ -5,11 +5,9 @@ from chinchilla_jax.scaling.laws.compute import COMPUTE
 from chinchilla_jax.scaling.laws.farseer import FARSEER
 from chinchilla_jax.scaling.laws.kaplan import KAPLAN
 from chinchilla_jax.scaling.laws.over_training import OVER_TRAINING
-from chinchilla_jax.scaling.laws.repetition import REPETITION
 from chinchilla_jax.scaling.laws.surface import SURFACE
 from chinchilla_jax.techniques.law import Law
 
 LAWS: dict[str, Law] = {
-    law.name: law
-    for law in (SURFACE, KAPLAN, COMPUTE, REPETITION, OVER_TRAINING, FARSEER, *techniques.laws())
+    law.name: law for law in (SURFACE, KAPLAN, COMPUTE, OVER_TRAINING, FARSEER, *techniques.laws())
 }

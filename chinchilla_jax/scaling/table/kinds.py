@@ -103,6 +103,7 @@ _OURS = {
 }
 _TECHNIQUES = frozenset(techniques.dense_columns())  # columns of our own rows
 _MEASURED = frozenset(techniques.measured_columns())
+_DETERMINED = techniques.determined()
 # What a run of ours holds and costs tells no conditions apart; all parameters beside active ones,
 # of tables that name no technique, may (`_settled`).
 _LEDGER = re.compile(
@@ -175,6 +176,8 @@ def kinds_of(
             found[name] = Column(name, "constant", "the same in all runs", 1)
         elif name in _TECHNIQUES:
             found[name] = Column(name, "condition", "a technique's", values)
+        elif any(column in labels for column in _DETERMINED.get(name, ())):
+            found[name] = Column(name, "count", "follows from a technique's columns", values)
         elif name in _MEASURED:
             found[name] = Column(name, "outcome", "measured of a technique", values)
         elif _LEDGER.search(name) and is_numeric(label_R):
@@ -353,7 +356,8 @@ def _numbers(label_R: Labels, empty_R: Floats) -> Floats:
 
 def condition_labels(column: Column, label_R: Labels, tokens_R: Floats) -> Labels:
     """The labels that make the condition: runs that see every token once are one condition."""
-    if column.kind != "condition" or not _UNIQUE.search(words(column.name)):
+    unique = _UNIQUE.search(words(column.name)) and column.name not in _TECHNIQUES
+    if column.kind != "condition" or not unique:
         return label_R
     once_R = _numbers(label_R, tokens_R) >= (1 - _SAME) * tokens_R
     return np.where(once_R, _ONCE, label_R)

@@ -64,4 +64,5 @@ REPETITION = Law(
     linear=_linear,
     natural=_natural,
     ordinary={"unique_tokens": "tokens"},
+    apart=("data_noise",),
 )

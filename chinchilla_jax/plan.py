@@ -32,7 +32,7 @@ def main(_: list[str]) -> None:
         raise UserError("--devices and --hardware: give both or neither")
     experiment = program.experiment_from_flags(_CONFIG.value)
     devices = _DEVICES.value or 0
-    machine = hardware.by_name(_HARDWARE.value) if _HARDWARE.value else None
+    machine = None if _HARDWARE.value is None else hardware.by_name(_HARDWARE.value)
     if _WORKDIR.value:
         from chinchilla_jax.training.sweep import freeze_plan
 

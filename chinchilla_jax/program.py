@@ -17,6 +17,7 @@ from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.loading import OVERRIDE, load_experiment, split_overrides
 from chinchilla_jax.experiment.records import has_plan
+from chinchilla_jax.experiment.schema import nearest
 
 if TYPE_CHECKING:
     from chinchilla_jax.scaling.settings import Settings
@@ -153,6 +154,15 @@ def _parse(arguments: Sequence[str]) -> list[str]:
 
 def _explained(message: str) -> str:
     """A message of absl about a flag, for a person."""
+    if unknown := re.match(r"Unknown command line flag '(.*?)'", message):
+        ours = sorted(
+            flag.name
+            for module, defined in flags.FLAGS.flags_by_module_dict().items()
+            if module == sys.argv[0] or module.startswith("chinchilla_jax.")
+            for flag in defined
+        )
+        there = ", ".join(f"--{name}" for name in ours)
+        return f"--{unknown[1]}: no such flag{nearest(unknown[1], ours)} (there are {there})"
     if missing := re.match(r"flag (--\w+)=None", message):
         return f"{missing[1]}: is required; see --help"
     for python, kind in (("invalid literal for int", "a whole number"),

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.data import corpora, overlap, tokenizers
+from chinchilla_jax.data.copies import Seen
 from chinchilla_jax.data.layout import (
     META,
     MODEL,
@@ -33,7 +34,7 @@ from chinchilla_jax.data.tokenizers import SEPARATOR, Tokenizer
 from chinchilla_jax.experiment.config import DataConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import to_json
-from chinchilla_jax.experiment.storage import write_text_atomic
+from chinchilla_jax.experiment.storage import expanded, write_text_atomic
 
 _BUCKETS = 1 << 16  # of document hashes
 _BATCH_BYTES = 4 << 20  # of text tokenised at once
@@ -126,7 +127,7 @@ def build(
 def _dataset(config: DataConfig, files: list[Path], source: Path) -> tuple[Any, str]:
     """(the prepared TFDS data set, the name of its text field)."""
     if config.builder == "array_record":
-        folder = Path(config.path).expanduser()
+        folder = expanded(config.path)
         return corpora.open_prepared(folder, config.text_field), config.text_field
     with alone(source):
         folder = corpora.prepare(config, files, source)
@@ -136,7 +137,8 @@ def _dataset(config: DataConfig, files: list[Path], source: Path) -> tuple[Any, 
 def _documents(
     dataset: Any, text_field: str, doing: str, skipped: Counter[str]
 ) -> Iterator[tuple[bytes, bytes]]:
-    """One pass over the documents: (digest, text) of each, without NUL, none of them blank."""
+    """One pass over the documents: (digest, text), each once, without NUL, none of them blank."""
+    seen = Seen()
     total = sum(split.num_bytes for split in dataset.info.splits.values())
     with progress(doing, total) as advance:
         for text in corpora.documents(dataset, text_field):
@@ -147,7 +149,11 @@ def _documents(
             if not text or text.isspace():
                 skipped["blank documents"] += 1
                 continue
-            yield hashlib.blake2b(text, digest_size=16).digest(), text
+            digest = hashlib.blake2b(text, digest_size=16).digest()
+            if seen.again(digest):
+                skipped["copies of another document"] += 1
+                continue
+            yield digest, text
 
 
 def _bucket(digest: bytes) -> int:

@@ -9,7 +9,7 @@ of it is written, so that a build interrupted at any moment leaves nothing that 
 
 Documents are ordered by a hash of their text. The first of them, `validation_fraction` of the
 text, are validation; the next, up to `max_megabytes`, are training. So position and file names
-decide nothing, copies of one document are never on both sides, and a smaller `max_megabytes` is a
+decide nothing, of copies of one document one is kept, and a smaller `max_megabytes` is a
 subset with the same validation.
 """
 
@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chinchilla_jax.data.progress import say
+from chinchilla_jax.experiment.schema import within
 
-VERSION = 1  # of these files and of what is kept of a source; a new one builds anew
+VERSION = 2  # of these files and of what is kept of a source; a new one builds anew
 TRAIN, VALIDATION = "train", "validation"
 META, MODEL, TOKEN_BYTES = "meta.json", "tokenizer.model", "token_bytes.npy"
 
@@ -34,6 +35,11 @@ class PartMeta:
     bytes: int  # of text in UTF-8; separators are not text
     documents: int
     crc32: int
+
+    def __post_init__(self) -> None:
+        within("part", 1, 2**62, tokens=self.tokens)
+        for name in ("bytes", "documents", "crc32"):
+            within("part", 0, 2**62, **{name: getattr(self, name)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,9 @@ class CorpusMeta:
     overlap_windows: int  # passages of validation looked up in training, `overlap.WINDOW` tokens
     overlap_shared: int  # those of them found there
     skipped: dict[str, int]  # by reason
+
+    def __post_init__(self) -> None:
+        within("corpus", 1, 2**32, vocab_size=self.vocab_size)  # ids are of an unsigned type
 
 
 @contextlib.contextmanager

@@ -5,17 +5,20 @@ the file. Nothing is dropped in silence: what cannot be a document is counted by
 damaged is an error that names the file.
 """
 
+import fnmatch
 import glob
 import hashlib
 import io
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.experiment.storage import expanded
 
 MAX_TEXT = 1 << 16  # bytes; a longer text file is cut into documents of at most this
 _BLOCK = 1 << 20  # bytes read at once
@@ -30,17 +33,19 @@ def expand(path: str) -> tuple[list[Path], Counter[str]]:
     Args:
       path: files, folders and globs (with ** for any depth), comma-separated. A folder stands
         for all files in it, at any depth, whose format is known by their suffix. A file named or
-        matched by a glob is read as plain text when its suffix says nothing.
+        matched by a glob is read as plain text when its suffix says nothing. Linked folders are
+        followed, and a file that is named several times, or by several links, is read once.
 
     Raises:
       UserError: a part that names nothing, an empty file named directly, or no file at all.
     """
     files: list[Path] = []
     skipped: Counter[str] = Counter()
-    for part in filter(None, (text.strip() for text in path.split(","))):
-        place = Path(part).expanduser()
+    whole = expanded(path).exists()  # a name may have a comma in it
+    for part in filter(None, (text.strip() for text in ([path] if whole else path.split(",")))):
+        place = expanded(part)
         if place.is_dir():
-            inside = [file for file in sorted(place.rglob("*")) if file.is_file()]
+            inside = sorted(_inside(place))
             found = [file for file in inside if _suffix(file) in READERS]
             for file in set(inside).difference(found):
                 skipped[f"files of unknown format ({file.suffix or 'no suffix'})"] += 1
@@ -49,8 +54,7 @@ def expand(path: str) -> tuple[list[Path], Counter[str]]:
             if not place.stat().st_size:
                 raise UserError(f"data.path: {place} is empty")
         else:
-            names = glob.glob(str(place), recursive=True)  # noqa: PTH207 (Path.glob wants relative)
-            found = [file for file in map(Path, sorted(names)) if file.is_file()]
+            found = sorted(_matching(str(place)))
         if not found:
             known = ", ".join(sorted(READERS))
             raise UserError(
@@ -58,12 +62,54 @@ def expand(path: str) -> tuple[list[Path], Counter[str]]:
                 f"known format ({known}, also with {' or '.join(COMPRESSIONS)})"
             )
         files += found
-    full = [file.absolute() for file in dict.fromkeys(files) if file.stat().st_size]
-    if empty := len(set(files)) - len(full):
+    real: dict[Path, Path] = {}
+    for file in files:
+        real.setdefault(file.resolve(), file)
+    if again := len(files) - len(real):
+        skipped["files named again"] = again
+    full = [file.absolute() for file in real.values() if file.stat().st_size]
+    if empty := len(real) - len(full):
         skipped["empty files"] = empty
     if not full:
         raise UserError(f"data.path = {path!r}: every file there is empty")
     return full, skipped
+
+
+def _inside(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Every file below a folder; a link to a folder that is on the way to it leads nowhere."""
+    if (real := os.path.realpath(folder)) in above:
+        return
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _inside(folder / entry.name, (*above, real))
+        elif entry.is_file():
+            yield folder / entry.name
+
+
+def _matching(pattern: str) -> Iterator[Path]:
+    """The files that a glob names; ** stands for folders of any depth, none of them hidden."""
+    parts = pattern.split("/")
+    deep = parts.index("**") if "**" in parts else len(parts)
+    start, rest = "/".join(parts[:deep]), parts[deep:]
+    for place in map(Path, glob.glob(start or "/") if parts[0] != "**" else ["."]):  # noqa: PTH207
+        if not rest and place.is_file():
+            yield place
+        for file in _inside(place) if rest and place.is_dir() else ():
+            if _matches(rest, file.relative_to(place).parts):
+                yield file
+
+
+def _matches(parts: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether a path is of a pattern, both by their parts."""
+    if not parts or not names:
+        return not parts and not names
+    if parts[0] == "**":
+        shown = next((i for i, name in enumerate(names) if name.startswith(".")), len(names))
+        if len(parts) == 1:
+            return shown == len(names)
+        return any(_matches(parts[1:], names[i:]) for i in range(min(shown, len(names) - 1) + 1))
+    hidden = names[0].startswith(".") and not parts[0].startswith(".")
+    return not hidden and fnmatch.fnmatchcase(names[0], parts[0]) and _matches(parts[1:], names[1:])
 
 
 def stamp(files: list[Path]) -> str:
@@ -140,7 +186,7 @@ def _jsonl(file: Path, text_field: str, skipped: Counter[str]) -> Documents:
             where = f"{file}, line {number}"
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            except (ValueError, RecursionError) as error:  # 5,000 digits are a ValueError too
                 raise UserError(
                     f"data.path: {where}: not an object in JSON on one line ({_one_line(error)})"
                 ) from None

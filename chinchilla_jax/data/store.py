@@ -32,8 +32,9 @@ from chinchilla_jax.data.tokenizers import Tokenizer
 from chinchilla_jax.experiment.config import DataConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import from_json
-from chinchilla_jax.experiment.storage import is_remote
+from chinchilla_jax.experiment.storage import expanded, is_remote, read_json
 
+_MOST_META = 1 << 24  # bytes of meta.json
 CHECKED_BYTES = 256 << 20  # files up to here are checked whole at every opening, else by size
 
 
@@ -179,7 +180,7 @@ def _look(config: DataConfig) -> tuple[list[Path], Counter[str], str]:
     if config.builder == "local_text":
         files, skipped = sources.expand(config.path)
         return files, skipped, sources.stamp(files)
-    folder = Path(config.path).expanduser()
+    folder = expanded(config.path)
     if not folder.is_dir():
         raise UserError(f"data.path = {config.path!r}: no such folder")
     return [], Counter(), sources.stamp(sorted(p.absolute() for p in folder.iterdir()))
@@ -202,6 +203,8 @@ def _load(folder: Path) -> Corpus:
             _check_content(path, part)
     try:
         token_bytes = np.load(folder / TOKEN_BYTES, allow_pickle=False)
+        if token_bytes.shape != (meta.vocab_size,) or token_bytes.dtype != np.int64:
+            raise ValueError(f"{meta.vocab_size} whole numbers were written")
     except (OSError, ValueError, EOFError) as error:
         raise _damaged(folder / TOKEN_BYTES, str(error)) from None
     return Corpus(
@@ -215,9 +218,9 @@ def _load(folder: Path) -> Corpus:
 
 def _read_meta(path: Path) -> CorpusMeta:
     try:
-        return from_json(CorpusMeta, json.loads(path.read_bytes()), str(path))
-    except (OSError, ValueError, UserError) as error:
-        raise _damaged(path, str(error)) from None
+        return from_json(CorpusMeta, read_json(path, _MOST_META), path.name)
+    except UserError as error:
+        raise _damaged(path, str(error).removeprefix(f"{path}: ")) from None
 
 
 def _check_content(path: Path, part: PartMeta) -> None:

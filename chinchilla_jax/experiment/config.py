@@ -23,6 +23,7 @@ from chinchilla_jax.experiment.schema import (
     one_of,
     positive,
     require,
+    within,
 )
 from chinchilla_jax.techniques import Techniques
 
@@ -37,6 +38,8 @@ DTYPES = ("auto", "float32", "bfloat16")
 REMAT_POLICIES = ("auto", "none", "attention", "dots", "full")
 LAYER_LOOPS = ("auto", "scan", "unrolled")
 ORDERS = ("smallest", "largest", "planned")
+
+_MOST_TOKENS = 2**30  # of the steps of a dispatch: four gigabytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,7 @@ class LadderConfig:
             where,
             tokens_per_param=self.tokens_per_param,
             min_tokens_per_param=self.min_tokens_per_param,
+            max_tokens_per_param=self.max_tokens_per_param,
             min_steps=self.min_steps,
         )
         require(
@@ -184,18 +188,12 @@ class RecipeConfig:
             base_batch_tokens=self.base_batch_tokens,
             batch_data_tokens=self.batch_data_tokens,
             max_batch_tokens=self.max_batch_tokens,
-            eps=self.eps,
-            clip_norm=self.clip_norm,
         )
-        for name in ("warmup_fraction", "final_fraction", "cooldown_fraction", "beta1", "beta2"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"{where}.{name}", value, "must lie in [0, 1)")
-        require(
-            self.decay_timescale >= 0,
-            f"{where}.decay_timescale",
-            self.decay_timescale,
-            "must be 0 (no weight decay) or more",
-        )
+        # Of a power law: far beyond any that was measured.
+        within(where, -4, 4, lr_batch_exponent=self.lr_batch_exponent)
+        within(where, -4, 4, batch_exponent=self.batch_exponent)
+        within(where, 0, 1e6, decay_timescale=self.decay_timescale)
+        _check_update(where, self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +265,27 @@ class OptimizerConfig:
         one_of(f"{where}.schedule", self.schedule, SCHEDULES)
         one_of(f"{where}.parametrization", self.parametrization, PARAMETRIZATIONS)
         positive(where, learning_rate=self.learning_rate, base_width=self.base_width)
+        within(where, 0, 1e37, weight_decay=self.weight_decay)  # float32 on the device
+        _check_update(where, self)
+
+
+def _check_update(where: str, config: RecipeConfig | OptimizerConfig) -> None:
+    """The fields that a recipe hands on to the optimizer of a run as they are."""
+    positive(where, eps=config.eps, clip_norm=config.clip_norm)
+    for name in ("warmup_fraction", "final_fraction", "cooldown_fraction", "beta1", "beta2"):
+        value = getattr(config, name)
+        require(0 <= value < 1, f"{where}.{name}", value, "must lie in [0, 1)")
+    require(
+        config.schedule != "wsd" or config.warmup_fraction + config.cooldown_fraction <= 1,
+        f"{where}.cooldown_fraction",
+        config.cooldown_fraction,
+        f"overlaps the warm-up, warmup_fraction = {config.warmup_fraction:g}: the two must not "
+        "exceed 1 together",
+    )
+
+
+def _check_seed(where: str, seed: int) -> None:
+    require(0 <= seed < 2**31, where, seed, "must lie in [0, 2**31)")
 
 
 def is_plain_name(run_id: str) -> bool:
@@ -304,7 +323,20 @@ class RunConfig:
             batch_size=self.batch_size,
             sequence_length=self.sequence_length,
             steps=self.steps,
+            lr_multiplier=self.lr_multiplier,
         )
+        _check_seed("run.seed", self.seed)
+        batch, dispatch = self.batch_size * self.sequence_length, self.execution.steps_per_dispatch
+        for name, value, tokens in (
+            ("batch_size", self.batch_size, batch),
+            ("execution.steps_per_dispatch", dispatch, dispatch * batch),
+        ):
+            require(
+                tokens <= _MOST_TOKENS,
+                f"run.{name}",
+                value,
+                f"{tokens:.3g} tokens at once, at most {_MOST_TOKENS:.3g} are possible",
+            )
         one_of("run.flops_convention", self.flops_convention, CONVENTIONS)
         require(
             is_plain_name(self.run_id),
@@ -357,7 +389,7 @@ class Experiment:
             "has a value twice",
         )
         for budget in self.budgets:
-            require(budget > 0, "budgets", budget, "must be positive")
+            positive("config", budgets=budget)
         sizes = self.ladder.sizes_per_budget
         require(
             len(sizes) in (1, len(self.budgets)),
@@ -365,6 +397,6 @@ class Experiment:
             sizes,
             f"give one number, or one for each of the {len(self.budgets)} budgets",
         )
-        require(0 <= self.seed < 2**31, "seed", self.seed, "must lie in [0, 2**31)")
+        _check_seed("seed", self.seed)
         object.__setattr__(self, "vary", vary.checked(self))
         object.__setattr__(self, "panel", vary.checked_panel(self))

@@ -14,11 +14,13 @@ from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.storage import StorageError
 
+_MOST = 1 << 24  # bytes of a file of one run, but for its metrics
+
 
 def object_if_there(file: Path) -> dict[str, Any] | None:
     """The JSON object in a file, None where there is no file, even if it went just now."""
     try:
-        content = storage.parse_json(file, storage.read_bytes(file))
+        content = storage.parse_json(file, storage.read_bytes(file, _MOST))
     except FileNotFoundError:
         return None
     if not isinstance(content, dict):

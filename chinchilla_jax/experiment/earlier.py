@@ -59,9 +59,13 @@ def upgraded(config: Any) -> Any:
         fields = new.get(group) if group else new
         if isinstance(fields, dict) and name in fields:
             target, _, field = now.partition(".")
-            new.setdefault(target, {})[field] = fields.pop(name)
-    for path, values in list(new.get("vary", {}).items()):
-        if len(values) == 1:  # an axis of one value named no run: it is what the field itself has
+            if isinstance(place := new.setdefault(target, {}), dict):
+                place[field] = fields.pop(name)
+    if isinstance(vary := new.get("vary"), dict):
+        for path, values in list(vary.items()):
             group, _, name = path.rpartition(".")
-            (new[group] if group else new)[name] = new["vary"].pop(path)[0]
+            place = new.get(group) if group else new
+            # An axis of one value named no run: it is what the field itself has.
+            if isinstance(values, list) and len(values) == 1 and isinstance(place, dict):
+                place[name] = vary.pop(path)[0]
     return new

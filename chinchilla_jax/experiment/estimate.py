@@ -24,7 +24,7 @@ from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.hardware import Hardware
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.memory import Memory
-from chinchilla_jax.experiment.meshes import MeshShape, misfit
+from chinchilla_jax.experiment.meshes import MeshShape, divisors, misfit
 
 EXPECTED_MFU = 0.5
 USABLE = 0.9  # of a device's memory; the rest is the runtime's, and fragments
@@ -102,7 +102,7 @@ def useful_devices(run: RunConfig, devices: int, hardware: Hardware) -> int:
     MIN_STEP_SECONDS a step, and collectives take no longer than arithmetic at EXPECTED_MFU;
     but always as many as the run's memory needs.
     """
-    counts = [n for n in range(1, devices + 1) if devices % n == 0]
+    counts = divisors(devices)
     estimates = {n: suggest(run, n, hardware) for n in counts}
     fitting = [n for n in counts if estimates[n].fits] or [devices]
 
@@ -167,7 +167,7 @@ def _smallest_split(run: RunConfig, mesh: MeshShape, hardware: Hardware) -> Esti
     """With as few microbatches as fit, or with one sequence each where none does."""
     local = run.batch_size // mesh.parts
     given = run.execution.microbatch
-    counts = [n for n in range(1, local + 1) if local % n == 0]
+    counts = divisors(local)
     if given and run.batch_size % given == 0 and given % mesh.parts == 0:
         counts = [run.batch_size // given]  # chosen in the config
     for count in counts:
@@ -182,8 +182,8 @@ def _candidates(run: RunConfig, devices: int, hardware: Hardware) -> Iterator[Me
     tensor = 1
     while tensor <= min(devices, hardware.fast_devices):
         most = devices // tensor
-        parts = max(n for n in range(1, most + 1) if run.batch_size % n == 0)
-        for fsdp in (n for n in range(1, parts + 1) if parts % n == 0):
+        parts = max(n for n in divisors(run.batch_size) if n <= most)
+        for fsdp in divisors(parts):
             mesh = MeshShape(parts // fsdp, fsdp, tensor)
             inner, fast = fsdp * tensor, hardware.fast_devices
             # A group that would lie across the border of a fast link is none.

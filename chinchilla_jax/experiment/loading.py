@@ -16,7 +16,7 @@ from chinchilla_jax.experiment.earlier import MOVED
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.panel import Setting
 from chinchilla_jax.experiment.schema import nearest, replace_paths, unknown_field
-from chinchilla_jax.experiment.storage import is_remote
+from chinchilla_jax.experiment.storage import expanded, is_remote
 
 OVERRIDE = "--config."
 
@@ -125,9 +125,16 @@ def cache_folder(configured: str = "") -> Path:
     The configured folder, else $CHINCHILLA_JAX_CACHE, else ~/.cache/chinchilla_jax.
 
     Raises:
-      UserError: it is in an object store; memory maps and XLA want files.
+      UserError: it is in an object store, and memory maps and XLA want files; or there is no home.
     """
     chosen = configured or os.environ.get("CHINCHILLA_JAX_CACHE", "")
     if is_remote(chosen):
         raise UserError(f"cache {chosen}: corpora and compiled programs are kept on a local disk")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "chinchilla_jax"
+    if chosen:
+        return expanded(chosen)
+    try:
+        return Path.home() / ".cache" / "chinchilla_jax"
+    except RuntimeError:
+        raise UserError(
+            "this user has no home for prepared corpora; set CHINCHILLA_JAX_CACHE to a folder"
+        ) from None

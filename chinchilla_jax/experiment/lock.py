@@ -32,6 +32,9 @@ from chinchilla_jax.experiment.storage import StorageError, is_remote
 LOOKS = 6  # at an unchanged lease, one per period, before it is taken over
 _VARIABLE = "CHINCHILLA_JAX_LOCK"
 _PERIOD = "CHINCHILLA_JAX_LEASE_SECONDS"
+_PATIENCE = 10.0  # seconds after which one who waits looks whether the owner is alive
+_USUAL, _LONGEST = 10.0, 600.0  # seconds of a period
+_LENGTH = 2000  # bytes that a lease or a name has at most
 
 
 class LockLost(UserError):
@@ -72,6 +75,27 @@ def lock(folder: Path, patient: bool = False) -> Iterator[Lock | None]:
         yield held
 
 
+@contextlib.contextmanager
+def waited_for(folder: Path, seconds: float) -> Iterator[Lock]:
+    """The lock of `folder` while the context lasts, waited for while others have it.
+
+    Raises:
+      UserError: as `lock`, or one process has it for `seconds`.
+    """
+    begun, last = time.monotonic(), ""
+    while True:
+        now = time.monotonic()
+        with lock(folder, patient=now - begun > _PATIENCE) as held:
+            if held is not None:
+                yield held
+                return
+        if (name := owner(folder)) != last:
+            begun, last = now, name
+        elif now - begun > seconds:
+            raise UserError(f"{folder}: process {name} has it for {seconds:g} s and does not end")
+        time.sleep(0.02 + 0.06 * secrets.randbelow(1000) / 1000)
+
+
 def is_held(folder: Path) -> bool:
     """Whether a process that lives has the lock of `folder`; may take a minute for a lease."""
     latest = _latest(folder)
@@ -93,7 +117,7 @@ def owner(folder: Path) -> str:
     if latest is not None:
         return str(latest.content.get("owner", ""))
     with contextlib.suppress(OSError):
-        return storage.read_text(folder / "lock").strip()
+        return storage.read_end(folder / "lock", _LENGTH).decode(errors="replace").strip()
     return ""
 
 
@@ -176,7 +200,7 @@ class _Lease(Lock):
     def __init__(self, folder: Path, number: int) -> None:
         self._folder = folder
         self._number = number
-        self._period = float(os.environ.get(_PERIOD, "10"))
+        self._period = _period()
         self._token = secrets.token_hex(8)
         self._count = 0
         self._lost = False
@@ -234,10 +258,22 @@ class _Lease(Lock):
         return json.dumps(content) + "\n"
 
 
+def _period() -> float:
+    """Seconds between two renewals of a lease."""
+    text = os.environ.get(_PERIOD, str(_USUAL))
+    try:
+        period = float(text)
+    except ValueError:
+        period = 0.0
+    if not 0 < period <= _LONGEST:
+        raise UserError(f"{_PERIOD}={text}: seconds are expected, above 0 and up to {_LONGEST:g}")
+    return period
+
+
 def _is_dead(folder: Path, seen: _Seen) -> bool:
     """Whether a lease does not change over `LOOKS` periods of its owner."""
     for _ in range(LOOKS):
-        time.sleep(float(seen.content.get("period", 10)))
+        time.sleep(seen.content.get("period", _USUAL))
         if (now := _latest(folder)) != seen:
             return now is None or now.free
     return True
@@ -256,10 +292,20 @@ def _latest(folder: Path) -> _Seen | None:
     """The lease of the highest number."""
     for number in sorted(_numbers(folder), reverse=True):
         with contextlib.suppress(FileNotFoundError):
-            text = storage.read_text(_file(folder, number))
-            content: dict[str, Any] = json.loads(text)
-            return _Seen(number, content, text)
+            text = storage.read_end(_file(folder, number), _LENGTH).decode(errors="replace")
+            return _Seen(number, _content(text), text)
     return None
+
+
+def _content(text: str) -> dict[str, Any]:
+    """What a lease says; of one that was damaged nothing, so that it goes stale like any other."""
+    with contextlib.suppress(ValueError):
+        content = storage.loads(text)
+        types = {"owner": str, "pid": int, "machine": str, "period": float, "released": bool}
+        whole = isinstance(content, dict) and all(type(content.get(n)) is types[n] for n in types)
+        if whole and 0 < content["pid"] < 2**31 and 0 < content["period"] <= _LONGEST:
+            return dict(content)
+    return {}
 
 
 def _machine() -> str:

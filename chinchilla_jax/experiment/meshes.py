@@ -78,6 +78,12 @@ def _parts(p: Parameter, mesh: MeshShape) -> int:
     return math.prod(sizes[axis] for axis in axes_at_rest(p.dims) if axis)
 
 
+def divisors(number: int) -> list[int]:
+    """The divisors of a whole number, in order; in sqrt(number) steps."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
+
+
 def misfit(run: RunConfig, mesh: MeshShape) -> str:
     """Why the mesh cannot run the model at all: what does not divide; empty where all does."""
     sizes = [

@@ -25,7 +25,7 @@ BY_PATH = {"by_path": True}  # metadata of a mapping from paths of its own class
 # leaves what is written without it as it was.
 UNLESS_DEFAULT = {"unless_default": True}
 
-_LARGEST = 1e30  # of a whole number: FLOPs and parameters of such stay finite
+_LARGEST = 1e30  # of a number of a configuration: FLOPs and parameters of such stay finite
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -38,7 +38,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
 def require(condition: bool, where: str, value: object, rule: str) -> None:
     """Raises a one-line `UserError` naming the field, its value and the rule it breaks."""
     if not condition:
-        raise UserError(f"{where} = {value!r}: {rule}")
+        raise UserError(f"{where} = {_short(value)}: {rule}")
 
 
 def one_of(where: str, value: str, names: tuple[str, ...]) -> None:
@@ -47,9 +47,20 @@ def one_of(where: str, value: str, names: tuple[str, ...]) -> None:
 
 
 def positive(where: str, **values: float) -> None:
-    """Raises a one-line `UserError` for the first field of `where` that is not above 0."""
+    """Raises a one-line `UserError` for the first field of `where` that is not above 0.
+
+    Or so far from 1 that products and powers of such would not be finite.
+    """
     for name, value in values.items():
         require(value > 0, f"{where}.{name}", value, "must be positive")
+        within(where, 1 / _LARGEST, _LARGEST, **{name: value})
+
+
+def within(where: str, least: float, most: float, **values: float) -> None:
+    """Raises a one-line `UserError` for the first field of `where` outside [least, most]."""
+    for name, value in values.items():
+        rule = f"must lie in [{least:g}, {most:g}]"
+        require(least <= value <= most, f"{where}.{name}", value, rule)
 
 
 def to_json(value: Any) -> Any:

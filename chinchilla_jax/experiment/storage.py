@@ -12,18 +12,21 @@ is an etils `epath` over fsspec and gcsfs, which has the same methods. What diff
 Imported by the evaluator: nothing heavy here, epath only once a path is remote.
 """
 
+import array
 import contextlib
 import errno
 import importlib.util
+import itertools
 import json
 import logging
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 from chinchilla_jax.experiment.errors import UserError
 
@@ -32,8 +35,12 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 REWRITE_SECONDS = 30.0  # between two writings of an object that grows by lines
+MOST_JSON = 1 << 30  # bytes of a plan or a report, which are the largest
+DEEPEST = 100  # lists and objects within each other in JSON
 PAUSES = (0.5, 2.0, 8.0)  # seconds before another attempt; gcsfs has tried six times in each
 
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_UP_AND_DOWN = bytes(1 if byte in b"[{" else 255 for byte in range(256))  # 255 is -1
 _HTTP_PASSING = {408, 429, 500, 502, 503, 504}
 _ERRNO_PASSING = {errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET}
 _ERRNO_TOLD = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
@@ -78,26 +85,65 @@ def absolute(text: str | PurePath) -> Path:
     return place if is_remote(place) else place.absolute()
 
 
+def expanded(text: str) -> Path:
+    """A local path with `~` and `~name` as the home that the system knows.
+
+    Raises:
+      UserError: it knows none, as for a user id without an entry.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{text}: there is no such home; give the path from / on") from None
+
+
 def is_remote(place: str | PurePath) -> bool:
     """Whether `place` is in an object store."""
     return "://" in str(place)
 
 
-def read_bytes(place: Path) -> bytes:
+def read_bytes(place: Path, most: int | None = None) -> bytes:
     """The content of a file.
 
+    Args:
+      most: bytes; a file of ours has no more.
     Raises:
       FileNotFoundError: there is none.
       StorageError: it cannot be read.
+      UserError: it is a device or a pipe, or has more than `most` bytes.
     """
-    return attempt(place, "read", place.read_bytes)
+    if is_remote(place):
+        content = attempt(place, "read", place.read_bytes)
+    else:
+        content = attempt(place, "read", lambda: _read_file(place, most))
+    if most is not None and len(content) > most:
+        raise UserError(f"{place}: is no file of ours: it has more than {most:,} bytes")
+    return content
+
+
+def _read_file(place: Path, most: int | None) -> bytes:
+    """At most `most` bytes and one of a regular file; a pipe would be waited for without end."""
+    with _opened(place) as file:
+        return file.read() if most is None else file.read(most + 1)
+
+
+def _opened(place: Path) -> IO[bytes]:
+    file = open(place, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115 (whoever asks does)
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise UserError(f"{place}: is a device or a pipe, not a file")
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def read_end(place: Path, size: int) -> bytes:
     """At most the last `size` bytes of a file; raises as `read_bytes` does."""
 
     def end() -> bytes:
-        with place.open("rb") as file:
+        with place.open("rb") if is_remote(place) else _opened(place) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - size))
             return file.read()
 
@@ -109,14 +155,14 @@ def read_text(place: Path) -> str:
     return read_bytes(place).decode()
 
 
-def read_json(place: Path) -> Any:
-    """The content of a JSON file.
+def read_json(place: Path, most: int = MOST_JSON) -> Any:
+    """The content of a JSON file of at most `most` bytes.
 
     Raises:
-      UserError: the file is absent or is not JSON.
+      UserError: the file is absent, is not JSON or is larger.
     """
     try:
-        return parse_json(place, read_bytes(place))
+        return parse_json(place, read_bytes(place, most))
     except FileNotFoundError:
         raise UserError(f"{place}: cannot be read: no such file") from None
 
@@ -128,11 +174,44 @@ def parse_json(place: Path, content: bytes) -> Any:
       UserError: it is none.
     """
     try:
-        return json.loads(content.decode())
-    except RecursionError:
-        raise UserError(f"{place}: is nested too deep to be JSON of ours") from None
+        return loads(content)
     except ValueError as error:
         raise UserError(f"{place}: is not JSON: {error}") from None
+
+
+def loads(content: bytes | str) -> Any:
+    """JSON that is no more than data: what can be walked through and written again.
+
+    Raises:
+      ValueError: it is none, is nested deeper than `DEEPEST`, or has half of a surrogate pair.
+    """
+    content = content if isinstance(content, bytes) else content.encode()
+    depth = content.count(b"[") + content.count(b"{")
+    if depth > DEEPEST:
+        brackets = content.translate(None, delete=_NO_BRACKETS).translate(_UP_AND_DOWN)
+        depth = max(itertools.accumulate(array.array("b", brackets)))
+    try:
+        value = json.loads(content.decode())
+        if b"\\ud" in content or b"\\uD" in content:
+            json.dumps(value, ensure_ascii=False).encode()
+        if depth > DEEPEST and _depth(value) > DEEPEST:  # there may be brackets in texts
+            raise RecursionError
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than {DEEPEST}") from None
+    except UnicodeEncodeError:
+        raise ValueError("a text of it has half of a surrogate pair") from None
+    return value
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects are nested."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [
+            inner for item in level for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return depth
 
 
 def exists(place: Path) -> bool:

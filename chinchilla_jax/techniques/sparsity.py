@@ -16,7 +16,7 @@ import numpy as np
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.parameters import PARAMETERS, Parameter, parameters, size, stored
-from chinchilla_jax.experiment.schema import require
+from chinchilla_jax.experiment.schema import require, within
 from chinchilla_jax.techniques.law import Array, Choice, Law, Values, power_terms
 from chinchilla_jax.techniques.technique import Facts, Ledger, Technique, Weights, listed
 
@@ -58,7 +58,7 @@ class Sparsity:
             self.ramp_end,
             f"must lie in [ramp_start, 1] = [{self.ramp_start:g}, 1]",
         )
-        require(self.updates >= 1, f"{_WHERE}.updates", self.updates, "must be 1 or more")
+        within(_WHERE, 1, 10_000, updates=self.updates)
         zeros = self.level * self.group_size
         require(
             self.group_size == 0 or (self.group_size > 1 and math.isclose(zeros, round(zeros))),

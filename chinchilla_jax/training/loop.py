@@ -12,6 +12,7 @@ from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment import energy
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.epochs import unique_tokens
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training import devices, distributed, given, techniques
@@ -64,6 +65,11 @@ def train(
     if (result := distributed.on_writer(directory.result)) is not None:
         return result
     run = devices.resolved(run)
+    if run.model.vocab_size < corpus.meta.vocab_size:
+        raise UserError(
+            f"{run.run_id}: model.vocab_size = {run.model.vocab_size}: the tokens of its text are "
+            f"of {corpus.meta.vocab_size} kinds"
+        )
     corpus = techniques.corpus_of(run, corpus)
     sources = techniques.sources_of(run, corpus, directory)
     compiled = compiled_for(run)

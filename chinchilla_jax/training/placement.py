@@ -17,6 +17,7 @@ import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 from chinchilla_jax.experiment.config import RunConfig
@@ -68,17 +69,29 @@ class Group:
 
 
 def this_host(environ: Mapping[str, str] = os.environ) -> Host:
-    """The devices and cores of this machine that `environ` leaves visible."""
+    """The devices and cores of this machine that `environ` leaves visible.
+
+    Raises:
+      UserError: JAX_PLATFORMS asks for devices that are not here.
+    """
     cores = usable_cores()
-    platform = environ.get("JAX_PLATFORMS", "").partition(",")[0]
+    asked = environ.get("JAX_PLATFORMS", "")
+    platform = asked.partition(",")[0].strip().lower()
     if platform in ("", "cuda", "gpu") and (gpus := _gpus(environ)):
         names, kind = gpus
         return Host("gpu", names, cores, kind)
     if platform in ("", "tpu") and (chips := _chips(environ)):
         names, kind = chips
         return Host("tpu", names, cores, kind)
-    if platform in ("", "rocm") and Path("/dev/kfd").exists():
+    if platform in ("", "rocm", "gpu") and Path("/dev/kfd").exists():
         return Host("other", ("0",), cores)
+    if platform not in ("", "cpu"):
+        if any(platform in p.name.lower() for p in metadata.entry_points(group="jax_plugins")):
+            return Host("other", ("0",), cores)
+        raise UserError(
+            f"JAX_PLATFORMS={asked}: JAX finds no {platform} device here; set cpu, or nothing for "
+            "whatever there is"
+        )
     logical = environ.get("JAX_NUM_CPU_DEVICES", "-1")
     count = int(logical) if logical.isdecimal() and int(logical) else len(cores)
     return Host("cpu", tuple(map(str, range(count))), cores, "cpu")
@@ -213,7 +226,9 @@ def _place(host: Host, start: int, width: int, size: int, at_once: int) -> Place
         return Place(devices, environment, tuple(sorted(cores)))
     if host.platform == "gpu":
         memory = {"XLA_CLIENT_MEM_FRACTION": f"{GPU_MEMORY / at_once:.3f}"}
-        return Place(devices, {"CUDA_VISIBLE_DEVICES": names} | (memory if at_once > 1 else {}))
+        # Named, so that JAX fails where it cannot use the GPU, and does not take the CPU instead.
+        environment = {"CUDA_VISIBLE_DEVICES": names, "JAX_PLATFORMS": "cuda,cpu"}
+        return Place(devices, environment | (memory if at_once > 1 else {}))
     if size == len(host.devices):
         return Place(devices)
     if size not in TPU_BOUNDS:

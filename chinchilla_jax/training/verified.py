@@ -12,13 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import contents, storage
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.storage import StorageError
 from chinchilla_jax.training import distributed
 from chinchilla_jax.training.transfers import fetch
 
@@ -34,17 +36,28 @@ def read_record(folder: Path) -> tuple[dict[str, Any], str]:
     if not storage.children(folder):
         return {}, "its folder is empty"
     try:
-        record = json.loads(storage.read_bytes(folder / RECORD))
-        written = record.pop("seal")
-    except FileNotFoundError:
+        record = contents.object_if_there(folder / RECORD)
+    except StorageError:
+        raise
+    except UserError:
+        record = {}
+    if record is None:
         return {}, f"it has no {RECORD}, so its save was cut short"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # or not an object
-        return {}, f"its {RECORD} is not the one that was written"
-    if written != seal(record):
+    if record.pop("seal", None) != seal(record) or not _is_whole(record):
         return {}, f"its {RECORD} is not the one that was written"
     if str(record["step"]) != folder.name:
         return {}, f"its {RECORD} is that of step {record['step']}"
     return record, ""
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    """Whether a record has its parts, and names no file outside its folder."""
+    parts = {"step": int, "meta": dict, "layout": dict, "leaves": dict, "files": dict}
+    if not all(isinstance(record.get(name), kind) for name, kind in parts.items()):
+        return False
+    return not any(
+        PurePath(name).is_absolute() or ".." in name.split("/") for name in record["files"]
+    )
 
 
 def damaged_file(folder: Path, recorded: Mapping[str, str]) -> str:

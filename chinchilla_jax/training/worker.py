@@ -76,9 +76,19 @@ def locked(directory: RunDirectory, patient: bool) -> Iterator[Lock | None]:
 
 
 def prepare_jax(cache: Path) -> None:
-    """Turns on the persistent cache of compiled programs."""
+    """Turns on the persistent cache of compiled programs.
+
+    Raises:
+      UserError: the devices that JAX is to use are not there.
+    """
     import jax
 
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # its own words for a plugin that is not there
+        asked = os.environ.get("JAX_PLATFORMS") or "not set"
+        told = " ".join(str(error).split())[:200] or "no such backend"
+        raise UserError(f"JAX has no device to use (JAX_PLATFORMS is {asked}): {told}") from None
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

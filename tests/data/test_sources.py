@@ -1,3 +1,4 @@
+import glob
 import gzip
 import json
 from collections import Counter
@@ -83,6 +84,63 @@ def test_what_gives_no_document_is_counted_by_reason(tmp_path):
         "files of unknown format (.png)": 1,
         "rows without text (null)": 2,
     }
+
+
+def names(path: object) -> tuple[list[str], dict[str, int]]:
+    files, skipped = sources.expand(str(path))
+    return [file.name for file in files], dict(skipped)
+
+
+def test_a_file_is_read_once_by_whatever_names_it_is_reached(tmp_path):
+    """Links in a circle, also two of them, whose paths would be without number."""
+    inner = tmp_path / "t" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "a.txt").write_text("a")
+    (tmp_path / "t" / "b.txt").write_text("b")
+    (tmp_path / "t" / "self").symlink_to(".")
+    (inner / "up").symlink_to("..")
+    (tmp_path / "t" / "same.txt").symlink_to("b.txt")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "c.txt").write_text("c")
+    (tmp_path / "t" / "linked").symlink_to(outside)
+    again = {"files named again": 1}
+    for path in ("t", "t/**", "t/**/*.txt", "**/t/**"):
+        found, skipped = names(tmp_path / path)
+        assert (sorted(found), skipped) == (["a.txt", "b.txt", "c.txt"], again), path
+    assert names(f"{outside},{outside}/../outside/c.txt") == (["c.txt"], again)
+
+
+def test_a_glob_names_what_a_shell_would(tmp_path, monkeypatch):
+    for name in ("a.txt", "x/a.txt", "x/y/a.txt", "x/y/b.md", ".h/a.txt", "x/.hidden.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+    for pattern in (
+        "**",
+        "**/*.txt",
+        "x/**",
+        "x/**/a.txt",
+        "**/y/*",
+        "x/*/**",
+        "*",
+        "x/.*",
+        "**/[b]*",
+    ):
+        named = glob.glob(pattern, recursive=True)  # noqa: PTH207 (what it is compared with)
+        expected = sorted(name for name in named if Path(name).is_file())
+        files, _ = sources.expand(pattern)
+        assert [str(file.relative_to(tmp_path)) for file in files] == expected, pattern
+
+
+def test_a_comma_in_a_name_that_is_there_parts_nothing(tmp_path):
+    (tmp_path / "a,b.txt").write_text("text")
+    assert names(tmp_path / "a,b.txt") == (["a,b.txt"], {})
+
+
+def test_a_home_that_nobody_has_is_one_line():
+    with pytest.raises(UserError, match=r"^~nosuchuser9/x: there is no such home"):
+        sources.expand("~nosuchuser9/x")
 
 
 def latin1(text: str) -> bytes:

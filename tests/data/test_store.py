@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -42,8 +43,21 @@ def test_validation_is_chosen_by_content_alone(opened, folder, tmp_path, texts):
         (renamed / f"{number:03}.txt").write_text(text)
         (renamed / f"copy{number:03}.txt").write_text(text)
     doubled = opened(renamed, validation_fraction=0.2)
-    assert set(documents(doubled.validation)) == set(held)
+    assert sorted(documents(doubled.validation)) == sorted(held)
     assert not set(documents(doubled.train)) & set(held)
+
+
+def test_a_document_that_is_there_again_is_left_out_and_counted(opened, folder, tmp_path, texts):
+    """Repetition is counted by what is different: `max_epochs` would be met with copies."""
+    plain = opened(folder)
+    for number, text in enumerate(texts[:7]):
+        (folder / f"zz{number}.txt").write_text(text)
+    (folder / "zz.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    corpus = opened(folder)
+    assert corpus.data_fingerprint == plain.data_fingerprint
+    assert corpus.meta.skipped == {"copies of another document": 67}
+    prepared = max(tmp_path.glob("cache/corpora/*/local_text/1.0.0"), key=os.path.getmtime)
+    assert opened(prepared, builder="array_record").meta.skipped["copies of another document"] == 67
 
 
 def test_fewer_megabytes_are_a_subset_with_the_same_validation(opened, folder):

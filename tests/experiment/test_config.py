@@ -99,7 +99,7 @@ def test_only_what_is_near_is_suggested(name, near):
 def test_types_are_checked_in_python_too():
     with pytest.raises(UserError, match=r"config\.budgets\[1\] = '3e11': expected a number"):
         experiment(budgets=(1e11, "3e11"))
-    with pytest.raises(UserError, match=r"widths\[0\]: is too large, .* below 1e\+30"):
+    with pytest.raises(UserError, match=r"ladder\.widths = \.\.\.: must lie in \[1e-30, 1e\+30\]"):
         experiment(ladder=LadderConfig(widths=(10**5000,)))
     with pytest.raises(UserError, match=r"config\.name = \.\.\.: expected a text"):
         experiment(name=10**5000)

@@ -71,7 +71,10 @@ def test_cores_and_logical_devices_of_a_cpu():
 def test_gpus_go_by_cuda_visible_devices():
     box = Host("gpu", ("GPU-a", "GPU-b", "5", "6"), (0,))
     names = [p.environment for p in placement.places(box, 2)]
-    assert names == [{"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}, {"CUDA_VISIBLE_DEVICES": "5,6"}]
+    gpu = {"JAX_PLATFORMS": "cuda,cpu"}  # so that it never is the CPU instead
+    assert names == [
+        {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"} | gpu, {"CUDA_VISIBLE_DEVICES": "5,6"} | gpu
+    ]  # fmt: skip
     assert not any(place.cores for place in placement.places(box, 2))
 
 
@@ -149,6 +152,18 @@ def test_this_host_reads_the_environment(monkeypatch):
     assert placement.this_host({}) == Host("gpu", ("0", "1"), (4, 6, 9), "NVIDIA H200")
     assert placement.this_host({"CUDA_VISIBLE_DEVICES": "1"}).devices == ("1",)
     assert placement.this_host({"JAX_PLATFORMS": "cpu"}).platform == "cpu"
+
+
+@pytest.mark.parametrize("asked", ["cuda", "gpu", "tpu", "rocm", "cuda,cpu", "cpux", "no"])
+def test_a_platform_that_is_not_here_is_refused_and_never_the_cpu_instead(monkeypatch, asked):
+    monkeypatch.setattr(placement, "_gpus", lambda environ: None)
+    monkeypatch.setattr(placement, "_chips", lambda environ: None)
+    with pytest.raises(UserError, match=f"JAX_PLATFORMS={asked}: .* no {asked[:3]}.* device here"):
+        placement.this_host({"JAX_PLATFORMS": asked})
+    plugin = SimpleNamespace(name="xla_no")
+    monkeypatch.setattr(placement.metadata, "entry_points", lambda group: [plugin])
+    if asked == "no":
+        assert placement.this_host({"JAX_PLATFORMS": asked}).platform == "other"
 
 
 def test_tpu_chips_are_counted_on_the_pci_bus(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chinchilla_jax.experiment.schema import positive
+from chinchilla_jax.experiment.schema import require
 from chinchilla_jax.scaling.arrays import Floats
 
 
@@ -18,7 +18,7 @@ class FlopsModel:
     spread: float = 0.0  # rms of ln(flops / model) over the table
 
     def __post_init__(self) -> None:
-        positive("flops_model", kappa=self.kappa)
+        require(self.kappa > 0, "flops_model.kappa", self.kappa, "must be positive")
 
     @classmethod
     def of(cls, params_R: Floats, tokens_R: Floats, flops_R: Floats) -> "FlopsModel":

@@ -119,8 +119,8 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = storage.loads(line)
+        except ValueError:
             cut = number == len(lines) and not line.rstrip().endswith("}")
             hint = "; the last line is cut off" if cut else ""
             raise UserError(f"{path}, row {number}: not JSON{hint}") from None
@@ -200,8 +200,8 @@ def _jsonl(path: Path) -> Raw:
 
 def _json(path: Path) -> Raw:
     try:
-        data = json.loads(_text(path))
-    except (ValueError, RecursionError):
+        data = storage.loads(_text(path))
+    except ValueError:
         raise UserError(f"{path}: not JSON") from None
     rows = shapes.document(data, path) or _rows_of(data)
     if rows is None:

@@ -85,9 +85,8 @@ def define_processes() -> Callable[[], bool]:
 
 def define_settings() -> Callable[[], "Settings"]:
     """The flags of an evaluation, a field of `Settings` each; what is returned reads them."""
-    from chinchilla_jax.scaling.fitting.isoflop import METHODS
     from chinchilla_jax.scaling.fitting.newton import LOSSES
-    from chinchilla_jax.scaling.settings import Settings
+    from chinchilla_jax.scaling.settings import MINIMA, Settings
     from chinchilla_jax.scaling.table.conventions import FLOPS, PARAMS
 
     default = Settings()
@@ -99,7 +98,7 @@ def define_settings() -> Callable[[], "Settings"]:
         enum("objective", default.objective, list(LOSSES), "What the surface's fit minimises."),
         flags.DEFINE_float("delta", default.delta, "Huber's delta."),
         flags.DEFINE_bool("tied", default.tied, "One exponent for size and data: alpha = beta."),
-        enum("minima", default.minima, METHODS, "Iso-FLOP minima whose exponents head the report."),
+        enum("minima", default.minima, MINIMA, "How iso-FLOP minima are found for the headline."),
         number("bootstrap", default.bootstrap, "Bootstrap draws; 0 for no intervals."),
         number("seed", default.seed, "Seed of the bootstrap."),
         flags.DEFINE_float("holdout_above", None, above),

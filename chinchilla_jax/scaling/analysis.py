@@ -19,7 +19,8 @@ from chinchilla_jax.scaling.doubt import diagnosis
 from chinchilla_jax.scaling.fits import VERSION, Choices, Convention, Fits, Influences
 from chinchilla_jax.scaling.fitting.envelope import Envelope, envelope, envelope_draws
 from chinchilla_jax.scaling.fitting.envelope import doubts as envelope_doubts
-from chinchilla_jax.scaling.fitting.isoflop import METHODS, PowerLaws
+from chinchilla_jax.scaling.fitting.estimators import METHODS
+from chinchilla_jax.scaling.fitting.isoflop import PowerLaws
 from chinchilla_jax.scaling.fitting.minima import bias_of
 from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.forecast.candidates import candidates
@@ -122,7 +123,7 @@ def analyse(
         parametric=parametric,
         isoflop=isoflop,
         envelope=approach.envelope(lower, lower_laws, curves),
-        holdout=outlook.held_out(found, settings.minima),
+        holdout=outlook.held_out(found, each.head.method),
         forecast=forecasts,
         forecast_check=checked,
         influence=influences,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,17 +12,24 @@ from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.beside import beside
 from chinchilla_jax.scaling.doubt.diagnosis import surface_refusal
 from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws, surface_draws
-from chinchilla_jax.scaling.fitting.isoflop import METHODS, Profile, profiles
+from chinchilla_jax.scaling.fitting.estimators import METHODS, Choice, Estimator, choose
+from chinchilla_jax.scaling.fitting.isoflop import Profile, profiles
 from chinchilla_jax.scaling.fitting.minima import MinimaFit, fit_minima
 from chinchilla_jax.scaling.fitting.newton import Objective
-from chinchilla_jax.scaling.fitting.noise import Noise, noise_model, run_weights
+from chinchilla_jax.scaling.fitting.noise import (
+    Noise,
+    noise_model,
+    run_weights,
+    with_surface,
+)
 from chinchilla_jax.scaling.fitting.outlying import without_outlying
 from chinchilla_jax.scaling.fitting.refusal import Refusal
 from chinchilla_jax.scaling.fitting.surface import SurfaceFit, fit_surface
-from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.settings import CHOSEN, Settings
 from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.runs import Runs
 
+_FURTHER_DRAWS = 400  # of the estimators that do not head the report
 Streams = Callable[[int], np.random.Generator]
 """Part of the work -> its random numbers, so that parts do not disturb each other."""
 
@@ -38,8 +46,10 @@ class Approaches:
     refusal: Refusal | None  # of the surface
     fit: SurfaceFit | None
     surface_draws: SurfaceDraws | None
-    minima: dict[str, MinimaFit]  # by method
-    head: MinimaFit  # the method of Settings.minima
+    minima: dict[str, MinimaFit]  # by method, through all sizes
+    choice: Choice  # of the estimator of the minima
+    head: MinimaFit  # by that estimator
+    by_estimator: dict[Estimator, MinimaFit]  # by every one that was tried, without draws
 
     @property
     def residual_R(self) -> Floats | None:
@@ -57,26 +67,40 @@ def approaches(
     cost = cost or FlopsModel.of(runs.params, runs.tokens, runs.flops)
     found = profiles(runs.group_R, runs.budget_G, runs.params, runs.tokens, runs.loss)
     near = without_outlying(found)
-    noise = noise_model(near, runs.cell_R(), runs.loss)
+    noise = noise_model(near, runs.cell_R(), runs.loss, runs.flops)
     objective = Objective(settings.objective, settings.delta)
     weights_R = run_weights(
-        noise, found, len(runs), objective.loss == "squared", runs.columns.get("weight")
+        noise, found, runs.flops, objective.loss == "squared", runs.columns.get("weight")
     )
-    tried = [*zip(runs.flops.tolist(), runs.params.tolist(), strict=True)]
-
-    def minima_by_method() -> dict[str, MinimaFit]:
-        return {
-            method: fit_minima(method, near, noise, settings.draws, streams(1 + i), tried)
-            for i, method in enumerate(METHODS)
-        }
-
+    asked = [*zip(runs.flops.tolist(), runs.params.tolist(), strict=True)]
     refusal = surface_refusal(runs, settings.tied)
     fit = draws = None
-    with beside(minima_by_method) as found_minima:
-        if refusal is None:
-            columns = (runs.params, runs.tokens, runs.loss)
-            fit = fit_surface(*columns, weights_R, objective, settings.tied)
-            draws = surface_draws(fit, settings.draws, streams(0)) if settings.draws else None
+    if refusal is None:
+        columns = (runs.params, runs.tokens, runs.loss)
+        fit = fit_surface(*columns, weights_R, objective, settings.tied)
+        noise = with_surface(noise, near, fit.residual_R, parameters=4 if settings.tied else 5)
+
+    def all_minima() -> dict[str, Any]:
+        choice = choose(near) if settings.minima == CHOSEN else Choice.of(settings.minima)
+        votes = {trial.estimator: trial.votes for trial in choice.trials if trial.votes}
+
+        def fitted(estimator: Estimator, draws: int, part: int, **further: Any) -> MinimaFit:
+            stream = streams(part)
+            return fit_minima(estimator, near, noise, draws, stream, asked, **further)
+
+        few = min(settings.draws, _FURTHER_DRAWS)
+        return {
+            "choice": choice,
+            "head": fitted(choice.estimator, settings.draws, 1, votes=votes),
+            "minima": {method: fitted(Estimator(method), few, 2) for method in METHODS},
+            "by_estimator": {
+                trial.estimator: fitted(trial.estimator, 0, 2) for trial in choice.trials
+            },
+        }
+
+    with beside(all_minima) as found_minima:
+        if fit is not None and settings.draws:
+            draws = surface_draws(fit, settings.draws, streams(0))
         minima = found_minima()
     return Approaches(
         runs=runs,
@@ -87,6 +111,5 @@ def approaches(
         refusal=refusal,
         fit=fit,
         surface_draws=draws,
-        minima=minima,
-        head=minima[settings.minima],
+        **minima,
     )

@@ -24,10 +24,11 @@ from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import from_json, one_of, require, to_json
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fitting.bias import Bias
 from chinchilla_jax.scaling.fitting.coupled import EXPONENTS, GAMMAS
+from chinchilla_jax.scaling.fitting.estimators import METHODS
 from chinchilla_jax.scaling.fitting.forms import FORMS as SURFACES
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval, Intervals
-from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias
 from chinchilla_jax.scaling.fitting.refusal import Refusal
 from chinchilla_jax.scaling.fitting.separable import EXPONENT_BOUNDS
 from chinchilla_jax.scaling.laws.fit import LawFit
@@ -186,18 +187,17 @@ class BudgetMinimum:
     sizes: int
     status: str
     reason: str | None
-    params: float | None  # the minimum by the chosen method
+    params: float | None  # the minimum by the chosen estimator
     tokens: float | None
     loss: float | None
+    log_params_se: float | None  # standard error of ln params
     lowest: LowestRun
     grid_width: float  # largest over smallest params
     centre_drift: float | None  # ln(minimum / geometric middle of the grid)
+    valley: MethodMinimum  # this and the others through all sizes
     parabola: MethodMinimum
+    cubic: MethodMinimum
     akima: MethodMinimum
-
-    def by(self, method: str) -> MethodMinimum:
-        """The minimum by a method of METHODS."""
-        return {"parabola": self.parabola, "akima": self.akima}[method]
 
 
 @dataclass(frozen=True)
@@ -233,12 +233,15 @@ class FrontierLaws:
 class MethodBias:
     """What each method would miss on the fitted surface; None where it has no exponents."""
 
+    valley: Bias | None
     parabola: Bias | None
+    cubic: Bias | None
     akima: Bias | None
 
     def by(self, method: str) -> Bias | None:
         """The bias of a method of METHODS."""
-        return {"parabola": self.parabola, "akima": self.akima}[method]
+        found: Bias | None = getattr(self, method)
+        return found
 
 
 @dataclass(frozen=True)
@@ -246,20 +249,44 @@ class LossNoise:
     """How much ln loss scatters between runs that differ in nothing but chance."""
 
     log_loss: float  # standard deviation
-    from_: str  # "seeds", "parabola residuals" or "none"
+    from_: str  # "seeds", "surface residuals", "curve residuals" or "none"
     freedom: int
+    trend: float  # of ln of the standard deviation in ln FLOPs, at `flops` of which it is log_loss
+    flops: float | None
+
+
+@dataclass(frozen=True)
+class TriedEstimator:
+    """A way of finding minima: rms error of ln loss of sizes left out, and its exponents."""
+
+    method: str
+    sizes: str  # that the curve goes through
+    left_out_rms: float | None
+    votes: float  # share of the draws of a, b and forecasts that it makes
+    a: float | None
+    b: float | None
+
+    def __post_init__(self) -> None:
+        one_of("fits.isoflop.tried.method", self.method, METHODS)
 
 
 @dataclass(frozen=True)
 class IsoFlop:
-    """Approach 2, the minima of iso-FLOP profiles; a, b, interval are the chosen method's."""
+    """Approach 2, the minima of iso-FLOP profiles; a, b, interval are the chosen estimator's."""
 
     status: str
     reason: str | None
-    minima: str  # the method that was chosen, "parabola" or "akima"
+    minima: str  # the method that was chosen, of METHODS
+    sizes: str  # that its curves go through
+    chosen_because: str
+    left_out: int  # sizes near minima that were left out, each in turn
+    tried: tuple[TriedEstimator, ...]  # in order of preference
     a: float | None
     b: float | None
+    chosen: FrontierLaws
+    valley: FrontierLaws  # this and the others through all sizes
     parabola: FrontierLaws
+    cubic: FrontierLaws
     akima: FrontierLaws
     budgets: tuple[BudgetMinimum, ...]
     expected_bias: MethodBias | None
@@ -270,8 +297,9 @@ class IsoFlop:
         one_of("fits.isoflop.minima", self.minima, METHODS)
 
     def by(self, method: str) -> FrontierLaws:
-        """The laws of a method of METHODS."""
-        return {"parabola": self.parabola, "akima": self.akima}[method]
+        """The laws of a method of METHODS, through all sizes."""
+        found: FrontierLaws = getattr(self, method)
+        return found
 
 
 @dataclass(frozen=True)
@@ -349,7 +377,7 @@ class Holdout:
 
     status: str
     reason: str | None
-    minima: str  # whose minima were predicted, "parabola" or "akima"
+    minima: str  # whose minima were predicted, of METHODS
     folds: tuple[Fold, ...]
     errors: tuple[FoldErrors, ...]
     summary: tuple[ForecastScore, ...]  # best first
@@ -459,7 +487,9 @@ class Convention:
     surface_a: float | None
     surface_b: float | None
     interval: Intervals | None  # of a
+    valley_a: float | None
     parabola_a: float | None
+    cubic_a: float | None
     akima_a: float | None
     chosen: bool  # whether all else in the record is counted so
 

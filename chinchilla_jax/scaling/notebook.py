@@ -11,7 +11,7 @@ A table is a path, a list of dicts, a dict of columns, or a data frame of pandas
     >>> result = cj.fit(table, bootstrap=200)
     >>> best = result.optimum(1e22)
     >>> f"{best.params:.3g} parameters, {best.tokens:.3g} tokens, loss {best.loss:.3f}"
-    '5.26e+09 parameters, 3.17e+11 tokens, loss 2.138'
+    '5.16e+09 parameters, 3.23e+11 tokens, loss 2.139'
     >>> low, high = best.interval["loss"]
     >>> bool(low <= best.loss <= high)
     True

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.fitting.estimators import METHODS
 from chinchilla_jax.scaling.fitting.intervals import least
-from chinchilla_jax.scaling.fitting.isoflop import METHODS
+
+CHOSEN = "chosen"  # of --minima: by what estimators predict of sizes left out
+MINIMA = (CHOSEN, *METHODS)
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the flags of `evaluate` say; the defaults are an expert's.
 
-    `minima` is the method whose exponents head the report. The parabola is the default: with noise
-    of .2 % in the losses its exponents scatter a fifth to a tenth as much as Akima's, and what it
-    misses systematically is printed beside it.
+    `minima` is the way of finding minima whose exponents head the report: "chosen", by what each
+    predicts of sizes near the minima that it has not seen, or a method's through all sizes.
     """
 
     params: str = "total"
@@ -23,7 +25,7 @@ class Settings:
     objective: str = "log_huber"
     delta: float = 1e-3
     tied: bool = False
-    minima: str = "parabola"
+    minima: str = CHOSEN
     bootstrap: int = 4000
     seed: int = 0
     budgets: tuple[float, ...] = ()
@@ -35,8 +37,8 @@ class Settings:
         return self.bootstrap if self.bootstrap >= least() else 0
 
     def __post_init__(self) -> None:
-        if self.minima not in METHODS:
-            raise UserError(f"--minima={self.minima} is none of {', '.join(METHODS)}")
+        if self.minima not in MINIMA:
+            raise UserError(f"--minima={self.minima} is none of {', '.join(MINIMA)}")
         if not 0 <= self.bootstrap <= 1_000_000:
             raise UserError(f"--bootstrap={self.bootstrap}: 0 to 1000000 draws")
         if self.seed < 0:

@@ -165,7 +165,7 @@ def test_inside_a_condition_the_noise_is_the_noise(seeds):
     for name, surface in SURFACES.items():
         fits, _ = analyse(where(runs, {"optimizer": name}), Settings(bootstrap=0))
         noise = fits.isoflop.noise
-        assert noise.from_ == ("seeds" if seeds > 1 else "parabola residuals")
+        assert noise.from_ == ("seeds" if seeds > 1 else "curve residuals")
         assert fits.parametric.noise == pytest.approx(NOISE, rel=0.5)
         if seeds > 1:
             assert noise.log_loss == pytest.approx(NOISE, rel=0.5)

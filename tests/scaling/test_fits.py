@@ -48,8 +48,8 @@ def test_what_is_written_is_read_unrounded(fits, written, tmp_path):
     assert to_json(again) == to_json(fits) == json.loads(written)
     np.testing.assert_array_equal(again.draws.surface.rows, fits.draws.surface.rows)
     assert [law.law for law in again.laws] == ["compute"]
-    assert again.isoflop.noise.from_ == "parabola residuals"
-    assert json.loads(written)["isoflop"]["noise"]["from"] == "parabola residuals"
+    assert again.isoflop.noise.from_ == "surface residuals"
+    assert json.loads(written)["isoflop"]["noise"]["from"] == "surface residuals"
 
 
 def test_draws_without_a_value_are_null_in_the_file():

@@ -12,8 +12,10 @@ from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.doubt.form_error import FormError
 from chinchilla_jax.scaling.fits import Check, Forecast, IsoFlop, Parametric
+from chinchilla_jax.scaling.fitting.bias import Bias
+from chinchilla_jax.scaling.fitting.estimators import METHODS
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval, least, open_ends
-from chinchilla_jax.scaling.fitting.isoflop import METHODS, Bias, Profile
+from chinchilla_jax.scaling.fitting.isoflop import Profile
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.optimum import Optimum
 from chinchilla_jax.scaling.fitting.outlying import dip

@@ -1,67 +1,133 @@
 """How much a loss scatters by chance, and what that does to weights and to minima."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from chinchilla_jax.scaling.arrays import Floats
-from chinchilla_jax.scaling.fitting.isoflop import Profile, parabola_minima
+from chinchilla_jax.scaling.fitting.isoflop import Profile
 
 
 @dataclass(frozen=True)
 class Noise:
     """Standard deviation of ln loss between runs that differ in nothing but chance.
 
-    `log_loss_G` is per profile, drawn towards the whole table's where a budget has few replicates.
+    Where seeds allow it follows FLOPs: ln of it is a straight line in ln FLOPs of slope `trend`,
+    which is level outside `range` of the FLOPs that have replicates. `log_loss_G` is per profile,
+    drawn towards that line where a budget has few replicates.
     """
 
-    log_loss: float
+    log_loss: float  # of all that tell it
     freedom: int
-    source: str  # "seeds", "parabola residuals" or "none"
+    source: str  # "seeds", "surface residuals", "curve residuals" or "none"
     log_loss_G: Floats
+    trend: float = 0.0
+    middle: float = 1.0  # FLOPs at which the line has the value `log_loss`
+    range: tuple[float, float] = (1.0, 1.0)  # FLOPs
+
+    def at(self, flops: Floats | float) -> Floats:
+        """Standard deviation at any FLOPs."""
+        x = (
+            np.log(np.clip(flops, *self.range) / self.middle)
+            if self.trend
+            else np.zeros_like(flops)
+        )
+        return np.asarray(self.log_loss * np.exp(self.trend * x))
 
 
+_LEAST_FREEDOM = 3
 _PRIOR_FREEDOM = 4  # with as many degrees of its own, a budget's noise counts half
+_TRENDS = np.linspace(-1.5, 1.5, 301)  # of ln sigma in ln FLOPs
+_USUAL_TREND = 0.25  # standard deviation of the prior around 0
+_LEAST_BUDGETS = 3  # FLOPs a factor of two apart that have replicates
 
 
-def noise_model(found: Sequence[Profile], cell_R: npt.NDArray[np.int64], loss_R: Floats) -> Noise:
-    """From replicated cells where they give 3 degrees of freedom, else from parabola residuals.
+def noise_model(
+    found: Sequence[Profile], cell_R: npt.NDArray[np.int64], loss_R: Floats, flops_R: Floats
+) -> Noise:
+    """From replicated cells where they give 3 degrees of freedom, else from curve residuals.
 
-    Residuals also hold what a parabola misses of the true profile: that estimate is an upper one.
+    Those are of each budget's parabola, which holds what a parabola misses of the true profile.
     """
     log_loss = np.log(loss_R)
-    mean = np.bincount(cell_R, log_loss) / np.maximum(np.bincount(cell_R), 1)
+    cells = np.bincount(cell_R)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean, x = (np.bincount(cell_R, y) / cells for y in (log_loss, np.log(flops_R)))
     square_R = (log_loss - mean[cell_R]) ** 2
-    freedom = len(cell_R) - len(np.unique(cell_R))
-    if freedom >= 3:
-        pooled = float(np.sum(square_R)) / freedom
-        budgets = [
-            (square_R[p.row_S].sum(), len(p.row_S) - len(set(cell_R[p.row_S]))) for p in found
-        ]
-        # In logs, as a scale: a noisy budget must not lift a quiet one.
-        log_ratio = [
-            f / (f + _PRIOR_FREEDOM) * np.log(max(s / (f * pooled), 1e-4)) if f and pooled else 0.0
-            for s, f in budgets
-        ]
-        by_budget = np.sqrt(pooled * np.exp(np.array(log_ratio)))
-        return Noise(float(np.sqrt(pooled)), freedom, "seeds", by_budget)
-    squares = 0.0
-    freedom = 0
+    freedom = len(cell_R) - int(np.count_nonzero(cells))
+    if freedom >= _LEAST_FREEDOM and square_R.any():
+        many = cells > 1
+        squares, free = np.bincount(cell_R, square_R)[many], cells[many] - 1.0
+        return _of_seeds(found, cell_R, square_R, squares, free, x[many])
+    squares_left, freedom = 0.0, 0
     for profile in found:
         if profile.sizes > 3:
-            x = profile.log_params_S - profile.log_params_S.mean()
+            z = profile.log_params_S - profile.log_params_S.mean()
             y = np.log(profile.loss_S)
-            squares += float(np.sum((y - np.polyval(np.polyfit(x, y, 2), x)) ** 2))
-            freedom += len(x) - 3
-    size = float(np.sqrt(squares / freedom)) if freedom else 0.0
-    source = "parabola residuals" if freedom else "none"
+            squares_left += float(np.sum((y - np.polyval(np.polyfit(z, y, 2), z)) ** 2))
+            freedom += len(z) - 3
+    size = float(np.sqrt(squares_left / freedom)) if freedom else 0.0
+    source = "curve residuals" if freedom else "none"
     return Noise(size, freedom, source, np.full(len(found), size))
 
 
+def _of_seeds(
+    found: Sequence[Profile],
+    cell_R: npt.NDArray[np.int64],
+    square_R: Floats,
+    squares: npt.NDArray[Any],
+    free: npt.NDArray[Any],
+    log_flops: npt.NDArray[Any],
+) -> Noise:
+    """The line by its likelihood and a prior, then each budget's own scatter drawn towards it."""
+    middle = float(free @ log_flops / free.sum())
+    x = log_flops - middle
+    apart = 1 + int(np.sum(np.diff(np.sort(log_flops)) > np.log(2.0)))
+    trend, pooled = 0.0, float(squares.sum() / free.sum())
+    if apart >= _LEAST_BUDGETS:
+        scaled_T = np.exp(-2 * _TRENDS[:, None] * x) @ squares  # at the best level of every trend
+        log_p = -0.5 * free.sum() * np.log(scaled_T) - 0.5 * (_TRENDS / _USUAL_TREND) ** 2
+        p = np.exp(log_p - log_p.max())
+        trend = float(p @ _TRENDS / p.sum())
+        pooled = float(np.exp(-2 * trend * x) @ squares / free.sum())
+    ends = (float(np.exp(log_flops.min())), float(np.exp(log_flops.max())))
+    line = Noise(
+        float(np.sqrt(pooled)), int(free.sum()), "seeds", np.empty(0), trend,
+        float(np.exp(middle)), ends,
+    )  # fmt: skip
+    budgets = np.array([p.flops for p in found])
+    size_G = np.broadcast_to(line.at(budgets), budgets.shape).copy()
+    for g, profile in enumerate(found):
+        rows = profile.row_S
+        here = len(rows) - len(set(cell_R[rows]))
+        if here:  # in logs, as a scale: a noisy budget must not lift a quiet one
+            ratio = max(square_R[rows].sum() / (here * size_G[g] ** 2), 1e-4)
+            size_G[g] *= np.exp(0.5 * here / (here + _PRIOR_FREEDOM) * np.log(ratio))
+    return replace(line, log_loss_G=size_G)
+
+
+def with_surface(
+    noise: Noise, found: Sequence[Profile], residual_R: Floats, parameters: int
+) -> Noise:
+    """The noise by the surface's residuals where no seeds tell it and a curve's are smaller.
+
+    Of the runs that the profiles go through; what the form misses of them is in it.
+    """
+    rows = np.concatenate([p.row_S for p in found]) if found else np.empty(0, int)
+    freedom = len(rows) - parameters
+    if noise.source == "seeds" or freedom < _LEAST_FREEDOM:
+        return noise
+    size = float(np.sqrt(np.sum(residual_R[rows] ** 2) / freedom))
+    if not size > noise.log_loss:
+        return noise
+    return Noise(size, freedom, "surface residuals", np.full(len(found), size))
+
+
 def run_weights(
-    noise: Noise, found: Sequence[Profile], rows: int, squared: bool, given_R: Floats | None
+    noise: Noise, found: Sequence[Profile], flops_R: Floats, squared: bool, given_R: Floats | None
 ) -> Floats:
     """Weights of runs in the surface's objective, of mean 1.
 
@@ -70,35 +136,10 @@ def run_weights(
     """
     if given_R is not None:
         return np.asarray(given_R / given_R.mean())
-    weights = np.ones(rows)
+    weights = np.ones(len(flops_R))
     if noise.source == "seeds" and noise.log_loss > 0:
+        weights /= noise.at(flops_R)
         for profile, size in zip(found, noise.log_loss_G, strict=True):
-            weights[profile.row_S] = (noise.log_loss / size) ** (2 if squared else 1)
+            weights[profile.row_S] = 1 / size
+        weights = weights ** (2 if squared else 1)
     return np.asarray(weights / weights.mean())
-
-
-@dataclass(frozen=True)
-class MinimaErrors:
-    """Standard errors of each parabola's vertex: of ln params and of ln loss there."""
-
-    log_params_G: Floats
-    log_loss_G: Floats
-
-
-def minima_errors(found: Sequence[Profile], noise: Noise) -> MinimaErrors:
-    """What the noise model makes of the vertices, to first order in the losses."""
-    at, height = [], []
-    for profile, size in zip(found, noise.log_loss_G, strict=True):
-        step = 1e-4
-        if profile.sizes < 3:
-            at.append(np.nan)
-            height.append(np.nan)
-            continue
-        losses = profile.loss_S * (1 + step * np.eye(len(profile.loss_S) + 1)[:, 1:])
-        moved = parabola_minima(profile.log_params_S, losses)
-        with np.errstate(divide="ignore", invalid="ignore"):  # a flat profile has no vertex
-            shift = (moved.log_params_B[1:] - moved.log_params_B[0]) / step
-            rise = (moved.loss_B[1:] - moved.loss_B[0]) / (step * abs(moved.loss_B[0]))
-        at.append(size * float(np.linalg.norm(shift)))
-        height.append(size * float(np.linalg.norm(rise)))
-    return MinimaErrors(np.array(at), np.array(height))

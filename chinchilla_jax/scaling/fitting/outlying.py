@@ -7,12 +7,12 @@ no minimum (`minima.fit_minima`). How far a minimum lies between two runs plays 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from chinchilla_jax.scaling.arrays import Floats, silent
-from chinchilla_jax.scaling.fitting.isoflop import Profile, minima_of
+from chinchilla_jax.scaling.fitting.curves import Polynomial
+from chinchilla_jax.scaling.fitting.isoflop import Profile
 
 _SIGMAS = 4.0  # of the noise of a usual budget
 _LEAST_DIP = 0.01  # of ln loss: less may be the profile's own asymmetry
@@ -43,7 +43,9 @@ def _usual_noise(found: Sequence[Profile]) -> float:
 
 def dip(profile: Profile) -> float:
     """How far in ln loss the parabola passes below the runs that tell it; 0 without a minimum."""
-    if profile.sizes < _NEAREST or not minima_of("parabola", profile).good_B[0]:
+    if profile.sizes < _NEAREST:
+        return 0.0
+    if not Polynomial.of(2, profile.log_params_S, profile.loss_S).minima().good_B[0]:
         return 0.0
     x: Floats = profile.log_params_S - profile.log_params_S.mean()
     curve = np.polyfit(x, profile.loss_S, 2)
@@ -66,12 +68,6 @@ def _without(profile: Profile, noise: float, allowed: float) -> Profile:
     best, left = profile, profile
     while left.sizes > _LEAST_SIZES and dip(best) > noise:
         keep = np.arange(len(left.loss_S)) != left.loss_S.argmax()
-        left = replace(
-            left,
-            **{
-                name: getattr(left, name)[keep]
-                for name in ("row_S", "log_params_S", "log_tokens_S", "loss_S")
-            },
-        )
+        left = left.only(keep)
         best = left if dip(left) < dip(best) else best
     return best if dip(best) <= allowed else profile

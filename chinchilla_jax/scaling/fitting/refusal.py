@@ -7,7 +7,9 @@ import numpy as np
 
 from chinchilla_jax.experiment.numbers import count, flops
 from chinchilla_jax.scaling.arrays import Bools
-from chinchilla_jax.scaling.fitting.isoflop import Minima, Profile
+from chinchilla_jax.scaling.fitting import estimators
+from chinchilla_jax.scaling.fitting.curves import Minima
+from chinchilla_jax.scaling.fitting.isoflop import Profile
 
 Tried = Sequence[tuple[float, float]]
 """FLOPs and params of every run of the table."""
@@ -32,7 +34,7 @@ class Refusal:
 
 def minimum_reason(method: str, profile: Profile, minimum: Minima | None) -> str | None:
     """Why a budget has no minimum; None where it has one."""
-    least = LEAST_SIZES if method == "parabola" else LEAST_SIZES + 1
+    least = estimators.LEAST_SIZES[method]
     if profile.sizes < least or minimum is None:
         return f"{profile.sizes} sizes, {least} are needed"
     fault = str(minimum.fault_B[0])

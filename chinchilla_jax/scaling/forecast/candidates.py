@@ -37,7 +37,7 @@ def candidates(
     ranking = holdout.scores(held)
     parts = _parts(each, settings)
     runs = (each.flops_model, float(each.runs.flops.max()))
-    found = [of_minima(each.head, each.noise.log_loss, *runs)]
+    found = [of_minima(each.head, float(each.noise.at(runs[1])), *runs)]
     found += [of_surface(name, fit, None, *runs) for name, fit in parts.items()]
     known = [source for source in found if source is not None]
     # Hold-out may prefer what is refused on all runs, or a selection that keeps every run.

@@ -159,9 +159,9 @@ def law_weights(runs: Runs, objective: Objective) -> Floats:
     )
     flops_G = runs.budget_G[runs.group_R[grouped][first]]
     found = profiles(profile_R, flops_G, runs.params, runs.tokens, runs.loss)
-    noise = noise_model(found, runs.cell_R(), runs.loss)
+    noise = noise_model(found, runs.cell_R(), runs.loss, runs.flops)
     squared = objective.loss == "squared"
-    return run_weights(noise, found, len(runs), squared, runs.columns.get("weight"))
+    return run_weights(noise, found, runs.flops, squared, runs.columns.get("weight"))
 
 
 def _lowest(runs: Runs) -> Bools:

@@ -144,7 +144,7 @@ def laws(found: Comparison) -> Table:
     head = ("condition", "runs", "a, iso-FLOP minima", "a, surface", "E", "alpha", "beta", "noise")
     note = (
         "N* ~ C^a; L = E + A/N^alpha + B/D^beta. Brackets are 95 % intervals, by percentile "
-        "bootstrap; the noise is that of ln loss between runs of one cell, else around parabolas."
+        "bootstrap; the noise is that of ln loss between runs of one cell, else of the residuals."
     )
     return Table("Laws by condition", head, rows, note)
 

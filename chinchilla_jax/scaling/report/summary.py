@@ -21,16 +21,16 @@ from chinchilla_jax.scaling.fits import (
     Fits,
     Forecast,
     FrontierLaws,
-    MethodBias,
+    IsoFlop,
     Parametric,
 )
+from chinchilla_jax.scaling.fitting.bias import Bias
+from chinchilla_jax.scaling.fitting.estimators import ALL_SIZES, METHODS, TITLES
 from chinchilla_jax.scaling.fitting.intervals import Interval
-from chinchilla_jax.scaling.fitting.isoflop import Bias
 from chinchilla_jax.scaling.table.conventions import in_print
 
 Rows = list[tuple[str, ...]]
 FORMS = {"surface": "surface", "loss_law": "L(C) through the minima"}
-_METHODS = {"akima": "Akima", "parabola": "parabola"}
 _OBJECTIVES = {
     "log_huber": "log-Huber",
     "huber": "Huber",
@@ -79,7 +79,7 @@ def answer(fits: Fits) -> list[str]:
     grown = []
     if iso.a is not None:
         grown.append(
-            f"the minima of the iso-FLOP profiles grow as N* ~ C^a with a = "
+            f"the minima of the iso-FLOP profiles ({_chosen(iso)}) grow as N* ~ C^a with a = "
             f"{estimate(iso.a, iso.interval, 'a', exponent)}"
         )
     if surface.a is not None:
@@ -151,13 +151,18 @@ def optima(fits: Fits) -> Table:
 def exponents(fits: Fits) -> Table:
     """a and b by every approach, and what bias the method has on such a surface."""
     rows: Rows = []
-    iso, biases = fits.isoflop, fits.isoflop.expected_bias or MethodBias(None, None)
+    iso, biases = fits.isoflop, fits.isoflop.expected_bias
     approaches: list[tuple[str, EnvelopeLaws | FrontierLaws | Parametric, Bias | None]] = [
         ("training-curve envelope (approach 1)", fits.envelope, None),
-        ("iso-FLOP minima, Akima (approach 2)", iso.akima, biases.akima),
-        ("iso-FLOP minima, parabola (approach 2)", iso.parabola, biases.parabola),
-        ("surface E + A/N^alpha + B/D^beta (approach 3)", fits.parametric, None),
+        (f"iso-FLOP minima, {_chosen(iso)} (approach 2)", iso.chosen, None),
     ]
+    for method in METHODS:
+        bias = None if biases is None else biases.by(method)
+        name = f"the same, {TITLES[method]}, all sizes"
+        if (method, iso.sizes) == (iso.minima, ALL_SIZES):
+            name = approaches.pop()[0]
+        approaches.append((name, iso.by(method), bias))
+    approaches.append(("surface E + A/N^alpha + B/D^beta (approach 3)", fits.parametric, None))
     for name, found, bias in approaches:
         at = bias.at[-1] if bias and bias.at else None
         rows.append(
@@ -175,6 +180,35 @@ def exponents(fits: Fits) -> Table:
     )
     head = ("approach", "a, N* ~ C^a", "b, D* ~ C^b", "expected bias", "remark")
     return Table("Exponents of the frontier", head, rows, note)
+
+
+def _chosen(iso: IsoFlop) -> str:
+    sizes = "" if iso.sizes == ALL_SIZES else f", {iso.sizes}"
+    return TITLES[iso.minima] + sizes
+
+
+def estimators(fits: Fits) -> Table | str:
+    """What every way of finding minima predicts of sizes left out, and its exponents."""
+    iso = fits.isoflop
+    if len(iso.tried) < 2:
+        return f"Minima by {_chosen(iso)}: {iso.chosen_because}."
+    rows: Rows = []
+    marks: dict[int, str] = {}
+    for tried in iso.tried:
+        if (tried.method, tried.sizes) == (iso.minima, iso.sizes):
+            marks[len(rows)] = "forecast"
+        rows.append(
+            (
+                TITLES[tried.method], tried.sizes, percent(tried.left_out_rms).lstrip("+"),
+                exponent(tried.a), exponent(tried.b), percent(tried.votes, 0).lstrip("+"),
+            )
+        )  # fmt: skip
+    head = ("curve", "through", "error of sizes left out", "a", "b", "draws")
+    note = (
+        f"Chosen: {_chosen(iso)}, {iso.chosen_because}. Errors are of ln loss; draws are the share "
+        "of those behind the intervals, by how often resampled errors choose a curve."
+    )
+    return Table("How the minima are found", head, rows, note, marks)
 
 
 def surface(fits: Fits) -> Table:
@@ -218,7 +252,7 @@ def forecasts(fits: Fits) -> Table | str:
             if (other.form, other.selection) == (row.form, row.selection):
                 marks[len(rows)] = "forecast"
             spread = other.interval
-            method = f", {_METHODS[other.minima]}" if other.minima else ""
+            method = f", {TITLES[other.minima]}" if other.minima else ""
             rows.append(
                 (
                     numbers.flops(row.flops),
@@ -304,10 +338,11 @@ def conventions(fits: Fits) -> Table:
             (
                 in_print(row.params), in_print(row.flops), str(row.runs),
                 estimate(row.surface_a, row.interval, "a", exponent),
-                exponent(row.parabola_a), exponent(row.akima_a), row.reason or "",
+                *(exponent(getattr(row, f"{method}_a")) for method in METHODS), row.reason or "",
             )
         )  # fmt: skip
-    head = ("parameters", "FLOPs", "runs", "a, surface", "a, parabola", "a, Akima", "remark")
+    by_minima = (f"a, {TITLES[method]}" for method in METHODS)
+    head = ("parameters", "FLOPs", "runs", "a, surface", *by_minima, "remark")
     return Table("The same runs counted otherwise", head, rows, "", marks)
 
 

@@ -75,7 +75,12 @@ def html(
     sections = [
         Section("The optimum", (), [summary.optima(fits)], some("isoflop", "frontier")),
         Section("What to doubt", doubts=summary.doubts(fits)),
-        Section("Exponents", (), [summary.exponents(fits)], some("curves")),
+        Section(
+            "Exponents",
+            (),
+            present(summary.exponents(fits), summary.estimators(fits)),
+            some("curves"),
+        ),
         Section("Loss surface", (), [summary.surface(fits)], some("surface", "residuals")),
         Section(
             "Forecasts",

@@ -22,10 +22,13 @@ from chinchilla_jax.scaling.fits import (
     MethodMinimum,
     Parametric,
     RunnerUp,
+    TriedEstimator,
 )
+from chinchilla_jax.scaling.fitting.bias import Bias
 from chinchilla_jax.scaling.fitting.envelope import Envelope
+from chinchilla_jax.scaling.fitting.estimators import Trial
 from chinchilla_jax.scaling.fitting.intervals import interval, standard_error
-from chinchilla_jax.scaling.fitting.isoflop import Bias, PowerLaws, Profile
+from chinchilla_jax.scaling.fitting.isoflop import PowerLaws, Profile
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.surface import CHINCHILLA, Surface
 from chinchilla_jax.scaling.settings import Settings
@@ -138,39 +141,65 @@ def _power_laws(laws: PowerLaws) -> dict[str, Any]:
 
 
 def isoflop(each: Approaches, bias: Mapping[str, Bias | None]) -> IsoFlop:
-    """The minima of every budget by both methods, and the laws through them."""
-    method, noise = each.head.method, each.noise
+    """The minima of every budget by every method, and the laws through them."""
+    choice, noise = each.choice, each.noise
     laws = {name: _laws(fit) for name, fit in each.minima.items()}
-    head = laws[method]
+    head = _laws(each.head)
     return IsoFlop(
         status=head.status,
         reason=head.reason,
-        minima=method,
+        minima=choice.estimator.method,
+        sizes=choice.estimator.sizes,
+        chosen_because=choice.reason,
+        left_out=choice.left_out,
+        tried=tuple(_tried(trial, each) for trial in choice.trials),
         a=head.a,
         b=head.b,
+        chosen=head,
         **laws,
         budgets=tuple(_budget(profile, g, each) for g, profile in enumerate(each.profiles)),
         expected_bias=None if all(b is None for b in bias.values()) else MethodBias(**bias),
-        noise=LossNoise(noise.log_loss, noise.source, noise.freedom),
+        noise=LossNoise(
+            noise.log_loss,
+            noise.source,
+            noise.freedom,
+            noise.trend,
+            noise.middle if noise.trend else None,
+        ),
         interval=head.interval,
+    )
+
+
+def _tried(trial: Trial, each: Approaches) -> TriedEstimator:
+    fit = (
+        each.head if trial.estimator == each.head.estimator else each.by_estimator[trial.estimator]
+    )
+    return TriedEstimator(
+        method=trial.estimator.method,
+        sizes=trial.estimator.sizes,
+        left_out_rms=trial.error,
+        votes=trial.votes,
+        a=None if fit.laws is None else known(fit.laws.a[0]),
+        b=None if fit.laws is None else known(fit.laws.b[0]),
+    )
+
+
+def _minimum(fit: MinimaFit, g: int) -> MethodMinimum:
+    return MethodMinimum(
+        status="ok" if fit.reason_G[g] is None else "refused",
+        reason=fit.reason_G[g],
+        params=known(fit.params_G[g]),
+        tokens=known(fit.tokens_G[g]),
+        loss=known(fit.loss_G[g]),
+        curvature=known(fit.curvature_G[g]),
+        log_params_se=known(fit.errors.log_params_G[g]),
     )
 
 
 def _budget(profile: Profile, g: int, each: Approaches) -> BudgetMinimum:
     lowest = int(profile.loss_S.argmin())
-    found = {
-        name: MethodMinimum(
-            status="ok" if fit.reason_G[g] is None else "refused",
-            reason=fit.reason_G[g],
-            params=known(fit.params_G[g]),
-            tokens=known(fit.tokens_G[g]),
-            loss=known(fit.loss_G[g]),
-            curvature=known(fit.curvature_G[g]),
-            log_params_se=known(fit.errors.log_params_G[g]),
-        )
-        for name, fit in each.minima.items()
-    }
-    head = found[each.head.method]
+    found = {name: _minimum(fit, g) for name, fit in each.minima.items()}
+    head = _minimum(each.head, g)
     middle = profile.log_params_S[[0, -1]].mean()
     return BudgetMinimum(
         flops=profile.flops,
@@ -181,6 +210,7 @@ def _budget(profile: Profile, g: int, each: Approaches) -> BudgetMinimum:
         params=head.params,
         tokens=head.tokens,
         loss=head.loss,
+        log_params_se=head.log_params_se,
         lowest=LowestRun(
             float(np.exp(profile.log_params_S[lowest])),
             float(np.exp(profile.log_tokens_S[lowest])),

@@ -15,8 +15,9 @@ from chinchilla_jax.scaling.fits import (
     OtherDelta,
     TopDropped,
 )
+from chinchilla_jax.scaling.fitting.estimators import METHODS, Estimator
 from chinchilla_jax.scaling.fitting.intervals import interval
-from chinchilla_jax.scaling.fitting.isoflop import METHODS, profiles
+from chinchilla_jax.scaling.fitting.isoflop import profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
 from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.fitting.noise import noise_model
@@ -93,8 +94,8 @@ def _convention(
             drawn = surface_draws(fit, count, rng) if count else None
         found = profiles(runs.group_R, runs.budget_G, runs.params, runs.tokens, runs.loss)
         found = without_outlying(found)
-        noise = noise_model(found, runs.cell_R(), runs.loss)
-        minima = {method: fit_minima(method, found, noise, 0, rng) for method in METHODS}
+        noise = noise_model(found, runs.cell_R(), runs.loss, runs.flops)
+        minima = {method: fit_minima(Estimator(method), found, noise, 0, rng) for method in METHODS}
     laws = {method: each.laws for method, each in minima.items()}
     a = b = spread = None
     if fit is not None and fit.identified:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.scaling.doubt.uncertainty import influence, surface_draws
+from chinchilla_jax.scaling.fitting.estimators import Estimator
 from chinchilla_jax.scaling.fitting.intervals import band, interval, open_ends, standard_error
 from chinchilla_jax.scaling.fitting.isoflop import profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
@@ -143,7 +144,7 @@ def test_two_minima_make_no_law_of_three_parameters():
     flops, group = np.unique(budget, return_inverse=True)
     found = profiles(group, flops, params, tokens, loss)
     noise = Noise(0.02, 0, "seeds", np.full(3, 0.02))
-    draws = fit_minima("parabola", found, noise, 200, np.random.default_rng(0)).draws
+    draws = fit_minima(Estimator("parabola"), found, noise, 200, np.random.default_rng(0)).draws
     few = draws.good_BxG.sum(axis=1) < 3
     assert 10 < few.sum() < 190
     np.testing.assert_array_equal(np.isnan(draws.loss_law.exponent), few)
@@ -167,14 +168,16 @@ def test_weights_of_runs_follow_the_noise_of_their_budget():
     loss = TRUE.loss(params, tokens) * np.exp(size * rng.standard_normal(len(params)))
     flops, group = np.unique(budget, return_inverse=True)
     found = profiles(group, flops, params, tokens, loss)
-    noise = noise_model(found, cell_index(params, tokens), loss)
-    linear = run_weights(noise, found, len(loss), False, None)
-    square = run_weights(noise, found, len(loss), True, None)
+    noise = noise_model(found, cell_index(params, tokens), loss, budget)
+    linear = run_weights(noise, found, budget, False, None)
+    square = run_weights(noise, found, budget, True, None)
     assert linear.mean() == pytest.approx(1.0)
     assert linear[-1] / linear[0] == pytest.approx(10.0, rel=0.15)
     assert square[-1] / square[0] == pytest.approx((linear[-1] / linear[0]) ** 2)
     given = np.arange(1.0, len(loss) + 1)
-    np.testing.assert_allclose(run_weights(noise, found, 1, False, given), given / given.mean())
+    np.testing.assert_allclose(
+        run_weights(noise, found, budget, False, given), given / given.mean()
+    )
 
 
 def _coverage(budgets, sizes, width, noise, tables, draws, seed):
@@ -194,7 +197,7 @@ def _coverage(budgets, sizes, width, noise, tables, draws, seed):
         drawn = surface_draws(fit_surface(params, tokens, loss, count=16), draws, rng)
         at = drawn.surface.optimum(FAR)
         found = profiles(group, flops, params, tokens, loss)
-        noises = noise_model(found, np.arange(len(loss)), loss)
+        noises = noise_model(found, np.arange(len(loss)), loss, budget)
         columns = {
             **{name: getattr(drawn.surface, name) for name in ("E", "alpha", "beta")},
             "a": drawn.surface.exponents()[0],
@@ -202,7 +205,7 @@ def _coverage(budgets, sizes, width, noise, tables, draws, seed):
             "loss": drawn.surface.loss(*at),
         }
         for name, method in (("isoflop a", "parabola"), ("akima a", "akima")):
-            fit = fit_minima(method, found, noises, draws, rng)
+            fit = fit_minima(Estimator(method), found, noises, draws, rng)
             columns[name] = np.empty(0) if fit.draws is None else fit.draws.laws.a
         for name, column in columns.items():
             ends = interval(np.asarray(column))

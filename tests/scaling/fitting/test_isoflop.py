@@ -4,15 +4,10 @@ import numpy as np
 import pytest
 from scipy.interpolate import Akima1DInterpolator
 
-from chinchilla_jax.scaling.fitting.isoflop import (
-    METHODS,
-    akima,
-    akima_minima,
-    expected_bias,
-    parabola_minima,
-    power_laws,
-    profiles,
-)
+from chinchilla_jax.scaling.fitting.bias import expected_bias
+from chinchilla_jax.scaling.fitting.curves import Polynomial, akima, akima_minima
+from chinchilla_jax.scaling.fitting.estimators import METHODS, Estimator, curves
+from chinchilla_jax.scaling.fitting.isoflop import power_laws, profiles
 from chinchilla_jax.scaling.fitting.minima import fit_loss_law, fit_minima
 from chinchilla_jax.scaling.fitting.noise import noise_model
 from chinchilla_jax.scaling.fitting.surface import Surface
@@ -87,25 +82,27 @@ def test_akima_minimum_is_the_lowest_point_of_the_interpolant():
     assert found.good_B.sum() > 0
 
 
-def test_parabola_is_the_vertex_of_least_squares():
+@pytest.mark.parametrize("degree", [2, 3])
+def test_a_polynomial_is_least_squares(degree):
     rng = np.random.default_rng(2)
     x = np.sort(rng.uniform(16, 22, 8))
-    loss = 2 + 0.05 * (x - 19.2) ** 2 + 0.01 * rng.standard_normal((4, 8))
-    found = parabola_minima(x, loss)
-    for b in range(4):
-        p2, p1, p0 = np.polyfit(x, loss[b], 2)
-        assert found.log_params_B[b] == pytest.approx(-p1 / (2 * p2), rel=1e-9)
-        assert found.loss_B[b] == pytest.approx(p0 - p1**2 / (4 * p2), rel=1e-9)
-        assert found.curvature_B[b] == pytest.approx(2 * p2, rel=1e-9)
+    for _ in range(4):
+        loss = 2 + 0.05 * (x - 19.2) ** 2 + 0.01 * rng.standard_normal(8)
+        found = Polynomial.of(degree, x, loss)
+        theirs = np.polynomial.Polynomial.fit(x, loss, degree)
+        np.testing.assert_allclose(found.curve(x), theirs(x), rtol=1e-10)
+        lowest = found.minima()
+        at = lowest.log_params_B[0]
+        assert theirs.deriv()(at) == pytest.approx(0.0, abs=1e-9)
+        assert lowest.loss_B[0] == pytest.approx(theirs(at), rel=1e-9)
+        assert lowest.curvature_B[0] == pytest.approx(theirs.deriv(2)(at), rel=1e-6) and at > 16
 
 
 def test_a_vertex_below_zero_is_no_minimum():
     """No loss is negative, so a parabola that dips there is no profile."""
     x = np.array([0.0, 1.0, 2.0])
-    deep = np.array([[1.0, 0.01, 0.5], [1.0, 0.04, 0.5]])  # vertices at -.011 and at .018
-    assert list(parabola_minima(x, deep).fault_B) == ["below zero", ""]
-    weighted = parabola_minima(x, deep, np.ones((2, 3)))
-    assert list(weighted.fault_B) == ["below zero", ""]
+    for loss, fault in (([1.0, 0.01, 0.5], "below zero"), ([1.0, 0.04, 0.5], "")):  # -.011, .018
+        assert Polynomial.of(2, x, np.array(loss)).minima().fault_B[0] == fault
 
 
 @pytest.mark.parametrize(
@@ -115,14 +112,16 @@ def test_a_vertex_below_zero_is_no_minimum():
 def test_minima_outside_the_sizes_are_refused(method, shift, fault):
     params, tokens, budget = grid([1e19], 7, 3.0, shift=shift)
     (profile,) = _profiles(params, tokens, budget, TRUE.loss(params, tokens))
-    find = {"parabola": parabola_minima, "akima": akima_minima}[method]
-    assert find(profile.log_params_S, profile.loss_S[None]).fault_B[0] == fault
+    found = curves(method, [profile]).minima()[0].fault_B[0]
+    assert found == fault or (method == "cubic" and found == "not convex")
 
 
 def test_profiles_that_bend_down_or_are_flat_are_refused():
     x = np.linspace(16, 20, 6)
-    losses = np.stack([3 - 0.1 * (x - 18) ** 2, np.full(6, 3.0)])
-    assert list(parabola_minima(x, losses).fault_B) == ["not convex", "not convex"]
+    for loss in (3 - 0.1 * (x - 18) ** 2, np.full(6, 3.0)):
+        found = _profiles(np.exp(x), 1e20 / np.exp(x), np.full(6, 1e20), loss)
+        for method in ("valley", "parabola", "cubic"):
+            assert curves(method, found).minima()[0].fault_B[0] == "not convex"
 
 
 def test_power_laws_are_weighted_straight_lines():
@@ -145,8 +144,8 @@ def test_llama_3_exponent():
     t = published("llama3_isoflop.csv")
     group, budget = group_flops(t["flops"])
     found = profiles(group, budget, t["params"], t["tokens"], t["loss"])
-    noise = noise_model(found, np.arange(len(group)), t["loss"])
-    fits = {m: fit_minima(m, found, noise, 0, np.random.default_rng(0)) for m in METHODS}
+    noise = noise_model(found, np.arange(len(group)), t["loss"], t["flops"])
+    fits = {m: fit_minima(Estimator(m), found, noise, 0, np.random.default_rng(0)) for m in METHODS}
     law = fits["parabola"].laws
     assert (law.b[0], np.exp(law.log_tokens_1[0])) == pytest.approx((0.5368, 0.2994), abs=5e-5)
     for fit in fits.values():
@@ -161,8 +160,8 @@ def test_made_up_profiles_have_the_exponent_they_were_made_with():
     tokens = budget / (6 * params)
     loss = 1.7 + 400 * budget**-0.15 + 0.03 * np.log(params / best) ** 2
     found = _profiles(params, tokens, budget, loss)
-    noise = noise_model(found, np.arange(len(loss)), loss)
-    fits = {m: fit_minima(m, found, noise, 0, np.random.default_rng(0)) for m in METHODS}
+    noise = noise_model(found, np.arange(len(loss)), loss, budget)
+    fits = {m: fit_minima(Estimator(m), found, noise, 0, np.random.default_rng(0)) for m in METHODS}
     law = fits["parabola"].laws
     assert (law.b[0], np.exp(law.log_tokens_1[0])) == pytest.approx((0.53, 0.29), rel=1e-6)
     assert fits["akima"].laws.b[0] == pytest.approx(0.53, abs=0.01)
@@ -194,9 +193,9 @@ def test_seeds_give_the_noise_and_the_weights():
     loss = TRUE.loss(params, tokens) * np.exp(size * rng.standard_normal(len(params)))
     found = _profiles(params, tokens, budget, loss)
     cell = np.unique(params, return_inverse=True)[1]
-    noise = noise_model(found, cell, loss)
+    noise = noise_model(found, cell, loss, budget)
     assert noise.source == "seeds"
     np.testing.assert_allclose(noise.log_loss_G, [0.02, 0.005, 0.005, 0.005], rtol=0.15)
-    fit = fit_minima("parabola", found, noise, 0, rng)
+    fit = fit_minima(Estimator("parabola"), found, noise, 0, rng)
     assert fit.weighted_by == "noise"
     assert fit.weights_G[0] < fit.weights_G[1:].min() / 4

@@ -47,7 +47,7 @@ def frontiers(
         assert one.fits is not None
         for ax, name in zip(axes, PANELS, strict=True):
             values[name].append(_line(ax, name, each, colour, high))
-            values[name].append(_minima(ax, name, each, found.settings.minima, colour))
+            values[name].append(_minima(ax, name, each, colour))
             values[name].append(_stars(ax, name, one.fits.forecast, colour))
     for ax, (name, title) in zip(axes, PANELS.items(), strict=True):
         style.log_axis(ax.xaxis, low, high)
@@ -76,8 +76,8 @@ def _line(ax: Axes, name: str, each: Arrays, colour: str, high: float) -> Floats
     return central
 
 
-def _minima(ax: Axes, name: str, each: Arrays, method: str, colour: str) -> Floats:
-    fit = each.minima[method]
+def _minima(ax: Axes, name: str, each: Arrays, colour: str) -> Floats:
+    fit = each.head
     flops = np.array([profile.flops for profile in each.profiles])[fit.good_G]
     values = np.asarray(getattr(fit, f"{name}_G")[fit.good_G], float)
     ax.plot(flops, values, "D", ms=4.5, color="white", mec=colour, mew=1.2, zorder=4, ls="none")

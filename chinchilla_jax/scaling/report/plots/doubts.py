@@ -25,8 +25,8 @@ _SHOWN_DRAWS = 2000
 # Of exponents: marker, colour and place in its row.
 _MARKS = {
     "surface": ("o", style.VERMILION, 0.0),
+    "valley": ("D", style.BLUE, 0.17),
     "parabola": ("s", style.SKY, -0.17),
-    "Akima": ("D", style.BLUE, 0.17),
 }
 _PRINTED = {"Hoffmann": 0.50, "Kaplan": 0.73}
 
@@ -290,5 +290,5 @@ def conventions(fits: Fits, arrays: Arrays) -> Figure | str:
 
 def _exponents(row: Convention) -> dict[str, float]:
     """The exponents that are known, by approach."""
-    found = {"surface": row.surface_a, "parabola": row.parabola_a, "Akima": row.akima_a}
+    found = {"surface": row.surface_a, "valley": row.valley_a, "parabola": row.parabola_a}
     return {name: a for name, a in found.items() if a is not None}

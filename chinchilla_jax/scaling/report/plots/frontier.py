@@ -16,6 +16,7 @@ from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fits import BudgetMinimum, Fits, Forecast
+from chinchilla_jax.scaling.fitting.estimators import TITLES
 from chinchilla_jax.scaling.fitting.intervals import band
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.optimum import Optima, along, through
@@ -80,7 +81,7 @@ def _lines(fits: Fits, arrays: Arrays, grid: Floats) -> dict[str, dict[str, Line
     """approach -> quantity -> line, of the approaches that give an optimum."""
     found = {
         "surface": _along_surface(arrays, grid),
-        "isoflop": _along_minima(arrays.minima[fits.isoflop.minima], grid),
+        "isoflop": _along_minima(arrays.head, grid),
     }
     if arrays.envelope is not None:
         params, tokens = arrays.envelope.laws.at(grid)
@@ -145,7 +146,7 @@ def _key(
     overlays: Sequence[PublishedLaw],
 ) -> None:
     """Names of the lines above the panels, with the exponent of N* of each approach."""
-    method = {"akima": "Akima"}.get(fits.isoflop.minima, fits.isoflop.minima)
+    method = TITLES[fits.isoflop.minima]
     approaches = {
         "isoflop": (f"iso-FLOP minima ({method})", fits.isoflop.a),
         "surface": ("surface E + A/N^α + B/D^β", fits.parametric.a),

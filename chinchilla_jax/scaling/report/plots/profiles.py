@@ -15,7 +15,8 @@ from chinchilla_jax.scaling.analysis import Arrays
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fits import BudgetMinimum, Fits
 from chinchilla_jax.scaling.fitting.envelope import smooth
-from chinchilla_jax.scaling.fitting.isoflop import Profile, akima
+from chinchilla_jax.scaling.fitting.estimators import LEAST_SIZES, curves
+from chinchilla_jax.scaling.fitting.isoflop import Profile
 from chinchilla_jax.scaling.report.plots import style
 from chinchilla_jax.scaling.table.conventions import in_print
 
@@ -31,7 +32,6 @@ def iso_flop(fits: Fits, arrays: Arrays) -> Figure | str:
     rows = list(itertools.compress(fits.isoflop.budgets, several))
     if not profiles:
         return "no two sizes were trained at the same FLOPs"
-    method = fits.isoflop.minima
     colours = style.budget_colours([p.flops for p in profiles])
     figure, (ax,) = style.panels(1, height=4.7)
     ax.set_position((0.095, 0.13, 0.775, 0.78))
@@ -39,9 +39,10 @@ def iso_flop(fits: Fits, arrays: Arrays) -> Figure | str:
     losses = np.concatenate([p.loss_S for p in profiles])
     style.log_axis(ax.xaxis, *style.padded(everything, 1.25), numbers.count)
     top = _limit(ax, profiles)
+    lines = _curves(arrays)
     for profile, colour in zip(profiles, colours, strict=True):
-        if profile.sizes >= 3:
-            x, y = _curve(profile, method)
+        if profile.flops in lines:
+            x, y = lines[profile.flops]
             ax.plot(np.exp(x), np.where(y <= top, y, np.nan), color=colour, lw=1.7)
     each = np.repeat(colours, [len(p.loss_S) for p in profiles])
     shown = losses <= top
@@ -50,7 +51,7 @@ def iso_flop(fits: Fits, arrays: Arrays) -> Figure | str:
     out = np.full(np.count_nonzero(~shown), top)
     ax.scatter(everything[~shown], out, s=25, c=each[~shown], marker="^", clip_on=False)
     minima = [pair for pair in zip(rows, colours, strict=True) if pair[0].status == "ok"]
-    _draw_minima(ax, minima, method)
+    _draw_minima(ax, minima)
     style.edge_labels(
         ax,
         [
@@ -85,22 +86,27 @@ def _limit(ax: Axes, profiles: list[Profile]) -> float:
     return high
 
 
-def _curve(profile: Profile, method: str) -> tuple[Floats, Floats]:
-    """The interpolant whose minimum is marked, on 120 points of ln params."""
-    size = np.unique(profile.log_params_S)
-    x = np.linspace(size[0], size[-1], 120)
-    if method == "parabola" or len(size) < 4:
-        middle = size.mean()
-        fit = np.polyfit(profile.log_params_S - middle, profile.loss_S, 2)
-        return x, np.asarray(np.polyval(fit, x - middle), float)
-    mean = np.array([np.log(profile.loss_S[profile.log_params_S == s]).mean() for s in size])
-    return x, np.exp(akima(size, mean, x))
+def _curves(arrays: Arrays) -> dict[float, tuple[Floats, Floats]]:
+    """FLOPs -> the curve whose minimum is marked, on 120 points of ln params that it went through.
+
+    A budget of too few sizes has none.
+    """
+    estimator = arrays.head.estimator
+    enough = [p for p in arrays.near if p.sizes >= LEAST_SIZES[estimator.method]]
+    if not enough:
+        return {}
+    found = estimator.selected(enough)
+    fitted = curves(estimator.method, found)
+    grids = [np.linspace(p.log_params_S[0], p.log_params_S[-1], 120) for p in found]
+    return {
+        p.flops: (x, fitted.curve(g, x)) for g, (p, x) in enumerate(zip(found, grids, strict=True))
+    }
 
 
-def _draw_minima(ax: Axes, minima: Sequence[tuple[BudgetMinimum, str]], method: str) -> None:
+def _draw_minima(ax: Axes, minima: Sequence[tuple[BudgetMinimum, str]]) -> None:
     """Diamonds with the budget's colour, their errors as grey bars, and the path through them."""
     params, loss = (np.array([getattr(row, name) for row, _ in minima]) for name in _AT)
-    errors = np.array([row.by(method).log_params_se or np.nan for row, _ in minima])
+    errors = np.array([row.log_params_se or np.nan for row, _ in minima])
     low, high = params * np.exp(-1.96 * errors), params * np.exp(1.96 * errors)
     ax.hlines(loss, low, high, color=style.SOFT, lw=1.1, zorder=2)
     if len(minima) > 1:

@@ -6,6 +6,8 @@ What a notebook needs, without JAX (`chinchilla_jax.scaling.notebook` has the de
     result = cj.fit("runs.csv")                  # or a list of dicts, a dict of columns, a frame
     result.optimum(1e21)                         # params, tokens, loss, each with its interval
     result.draw("isoflop").savefig("isoflop.png")
+    cj.register("report/fits.json", 1e13, "forecasts/one.json", "configs/one.py")
+    cj.verify("forecasts/one.json", "runs/one")  # when these runs are over
 """
 
 import os
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from chinchilla_jax.scaling.notebook import league as league
     from chinchilla_jax.scaling.notebook import published as published
     from chinchilla_jax.scaling.notebook import read as read
+    from chinchilla_jax.scaling.register.register import register as register
+    from chinchilla_jax.scaling.register.verify import verify as verify
 
 # Imported when they are first asked for: the programs of training need none of it.
 _LAZY = {
@@ -34,8 +38,13 @@ _LAZY = {
     "league": "chinchilla_jax.scaling.notebook",
     "published": "chinchilla_jax.scaling.notebook",
     "read": "chinchilla_jax.scaling.notebook",
+    "register": "chinchilla_jax.scaling.register.register",
+    "verify": "chinchilla_jax.scaling.register.verify",
 }
-__all__ = ["UserError", "__version__", "compare", "fit", "league", "published", "read"]
+__all__ = [
+    "UserError", "__version__", "compare", "fit", "league", "published", "read", "register",
+    "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

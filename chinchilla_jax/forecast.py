@@ -3,10 +3,12 @@
     python -m chinchilla_jax.forecast --fits=report/fits.json --flops=1e21,5.76e23
     python -m chinchilla_jax.forecast --law=hoffmann --loss=2.0
     python -m chinchilla_jax.forecast --law=replication --params=7e9 --inference_tokens=1e12
+    python -m chinchilla_jax.forecast --fits=report/fits.json --flops=1e13 \
+        --register=forecasts/NAME.json --write_config=configs/NAME.py
 
 --flops asks for the compute-optimal run of budgets, --loss for the cheapest run that reaches it,
 --params or --tokens for the run in which they are compute-optimal, both together for the loss of
-that very run. --law=list names the published laws.
+that very run; --register keeps a forecast to be verified. --law=list names the published laws.
 """
 
 from absl import flags
@@ -18,7 +20,8 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.comparison import read
 from chinchilla_jax.scaling.forecast.frontier import Frontier, from_fits, from_published
 from chinchilla_jax.scaling.laws.published import law_named, published
-from chinchilla_jax.scaling.report import answers
+from chinchilla_jax.scaling.register.register import register
+from chinchilla_jax.scaling.report import answers, outcome
 
 _CONFIG = program.define_config(required=False)
 _FITS = flags.DEFINE_string("fits", "", "fits.json of a report that evaluate wrote.")
@@ -26,23 +29,27 @@ _WHERE = flags.DEFINE_list(
     "where", [], "Which condition, of a --fits that compares several: optimizer=adamw,bits=4."
 )
 _LAW = flags.DEFINE_string("law", "", "A published law instead, by name; list shows them all.")
-_FORM = flags.DEFINE_string(
-    "form", "", "Of --fits: surface or loss_law. Default: the one that hold-out prefers."
+_FORM = flags.DEFINE_string("form", "", "surface or loss_law. Default: what hold-out prefers.")
+_ASKED = (
+    flags.DEFINE_list("flops", [], "Budgets, as 1e21,5.76e23."),
+    flags.DEFINE_list("loss", [], "Losses to reach, in the unit of the law."),
+    flags.DEFINE_list("params", [], "Sizes, as 7e9."),
+    flags.DEFINE_list("tokens", [], "Training tokens, as 1.4e12."),
 )
-_FLOPS = flags.DEFINE_list("flops", [], "Budgets, as 1e21,5.76e23.")
-_LOSS = flags.DEFINE_list("loss", [], "Losses to reach, in the unit of the law.")
-_PARAMS = flags.DEFINE_list("params", [], "Sizes, as 7e9.")
-_TOKENS = flags.DEFINE_list("tokens", [], "Training tokens, as 1.4e12.")
 _INFERENCE = flags.DEFINE_string("inference_tokens", "", "Tokens that the model is to serve.")
 _FIXED = flags.DEFINE_list(
     "fixed", [], "Further columns of a published law: unique_tokens=25e9, sparsity=0.5, width=..."
 )
 _VOCAB = flags.DEFINE_integer(
-    "vocab_size",
-    None,
-    "Vocabulary of the nearest shape. Default: that of --config or of the fitted runs, else 32000.",
-    lower_bound=1,
+    "vocab_size", None, "Of the nearest shape. Default: --config's, the runs', else 32000.", 1
 )
+_REGISTER = flags.DEFINE_string(
+    "register", "", "Freeze the forecast in this file, before its runs."
+)
+_WRITE_CONFIG = flags.DEFINE_string(
+    "write_config", "", "With --register: a config that trains its best size and the neighbours."
+)
+_SEEDS = flags.DEFINE_integer("seeds", 1, "Of each run of --write_config.", lower_bound=1)
 
 
 def _frontier() -> Frontier:
@@ -56,17 +63,27 @@ def _frontier() -> Frontier:
     return from_fits(fits, _FORM.value)
 
 
+def _registered() -> str:
+    budgets = program.positive_numbers("flops", _ASKED[0].value)
+    others = (*_ASKED[1:], _LAW, _INFERENCE, _FIXED)
+    if not (_FITS.value and _REGISTER.value and len(budgets) == 1) or any(f.value for f in others):
+        raise UserError("to register give --fits=FILE, one --flops and --register=FILE, no more")
+    like = program.experiment_from_flags(_CONFIG.value) if _CONFIG.value else None
+    where, config = program.pairs("where", _WHERE.value), _WRITE_CONFIG.value or None
+    file, seeds, form = _REGISTER.value, _SEEDS.value, _FORM.value
+    made = register(_FITS.value, *budgets, file, config, seeds, form, where, like)
+    return outcome.registered(made, file, config)
+
+
 def main(_: list[str]) -> None:
     if _LAW.value == "list":
         print("\n".join(f"{law.name:20}{law.title}. {law.source}" for law in published().values()))
         return
+    if _REGISTER.value or _WRITE_CONFIG.value:
+        print(_registered())
+        return
     frontier = _frontier()
-    asked = {
-        name: program.positive_numbers(name, flag.value)
-        for name, flag in (
-            ("flops", _FLOPS), ("loss", _LOSS), ("params", _PARAMS), ("tokens", _TOKENS)
-        )
-    }  # fmt: skip
+    asked = {flag.name: program.positive_numbers(flag.name, flag.value) for flag in _ASKED}
     runs = asked["params"] and asked["tokens"]  # to predict: two may be of one size
     for name in ("flops", "loss") if runs else asked:
         program.once(name, asked[name])

@@ -1,4 +1,4 @@
-"""What the six programs share: flags, overrides, and errors told in one line."""
+"""What the programs share: flags, overrides, and errors told in one line."""
 
 import logging
 import math

@@ -129,9 +129,10 @@ def open_corpus(config: DataConfig, cache: Path, expected: str | None = None) ->
         raise UserError(f"{place}: {error.strerror or error} (preparing the corpus)") from error
     if expected and corpus.data_fingerprint != expected:
         raise UserError(
-            f"the corpus of this work folder (data fingerprint {expected}) is gone from {root}, "
+            f"the corpus that these runs are of (data fingerprint {expected}) is gone from {root}, "
             f"and the source now gives {corpus.data_fingerprint}: its files or the installed "
-            "packages changed; use another --workdir, or put the old cache back"
+            "packages changed; put the old cache back, or use another --workdir (of a registered "
+            "forecast only the first will do)"
         )
     return corpus
 

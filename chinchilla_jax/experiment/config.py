@@ -56,6 +56,8 @@ class DataConfig:
     # Of a planned run; up to 4 repetition costs almost nothing (Muennighoff et al. 2023).
     max_epochs: float = field(default=4.0, metadata=OPERATION)
     max_megabytes: float | None = None  # of training text; less is a subset of more
+    # Data fingerprint of the text that is to be found; where it is another, nothing is planned.
+    fingerprint: str = field(default="", metadata={**OPERATION, **UNLESS_DEFAULT})
     # Folder of prepared corpora; default: $CHINCHILLA_JAX_CACHE, ~/.cache/...
     cache: str = field(default="", metadata=OPERATION)
 
@@ -313,6 +315,8 @@ class RunConfig:
     steps: int  # optimizer updates, exactly
     seed: int = 0  # of the initial weights and of the order of the text
     lr_multiplier: float = field(default=1.0, metadata=LABEL)  # `optimizer` has it in its rate
+    # Digest of the registered forecast that this run checks: it was begun after that.
+    forecast: str = field(default="", metadata={**LABEL, **UNLESS_DEFAULT})
     # That it takes weights from: `needs.py`.
     needs: tuple[OtherRun, ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
@@ -359,6 +363,8 @@ class Experiment:
     budgets: tuple[float, ...]  # training FLOPs
     ladder: LadderConfig
     flops_convention: str = "matmul"
+    # Digest of the registered forecast that the runs check (scaling/register).
+    forecast: str = field(default="", metadata={**LABEL, **UNLESS_DEFAULT})
     order: str = field(default="smallest", metadata=OPERATION)  # of the sweep, by FLOPs
     seed: int = field(default=0, metadata={"short": "s"})
     # Paths of this experiment and the values that each takes, `{"seed": (0, 1, 2)}`: `vary.py`.

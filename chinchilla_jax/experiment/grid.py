@@ -276,6 +276,7 @@ def _run(variant: Variant[Experiment], budget: float, size: _Size) -> RunConfig:
         steps=size.steps,
         seed=experiment.seed,
         lr_multiplier=recipe.lr_multiplier,
+        forecast=experiment.forecast,
     )
 
 

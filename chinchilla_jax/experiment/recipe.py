@@ -76,19 +76,20 @@ def shape_for_width(width: int, recipe: RecipeConfig, vocab_size: int) -> ModelC
 
 
 def nearest_shape(params: float, recipe: RecipeConfig, vocab_size: int) -> ModelConfig:
-    """The recipe's shape whose total parameters are nearest to `params`, in ratio.
-
-    Widths are multiples of 8 below 512, of 64 below 4096 and of 128 above.
-    """
-    widths = (*range(8, 512, 8), *range(512, 4096, 64), *range(4096, 65537, 128))
-    step = recipe.heads_per_kv_head
-    allowed = [w for w in widths if (w // head_size_for_width(w)) % step == 0]
+    """The recipe's shape whose total parameters are nearest to `params`, in ratio."""
 
     def distance(width: int) -> float:
         total = count_params(shape_for_width(width, recipe, vocab_size)).total
         return abs(math.log(total / params))
 
-    return shape_for_width(min(allowed, key=distance), recipe, vocab_size)
+    return shape_for_width(min(widths(recipe), key=distance), recipe, vocab_size)
+
+
+def widths(recipe: RecipeConfig) -> list[int]:
+    """The widths to search for a size: multiples of 8 below 512, of 64 below 4096, else of 128."""
+    all_widths = (*range(8, 512, 8), *range(512, 4096, 64), *range(4096, 65537, 128))
+    step = recipe.heads_per_kv_head
+    return [w for w in all_widths if (w // head_size_for_width(w)) % step == 0]
 
 
 def batch_size(tokens: float, recipe: RecipeConfig) -> int:

@@ -246,6 +246,11 @@ def write_plan(
                 f"{workdir}: run {cell.run.run_id} was begun under another plan ({change}); "
                 "use another --workdir"
             )
+        if begun and new is not None and new.forecast not in ("", cell.run.forecast):
+            raise UserError(
+                f"{workdir}: run {cell.run.run_id} was begun before the forecast that it is to "
+                "check was registered; use another --workdir"
+            )
     for key, corpus in facts.get("corpora", {}).items():
         new_text = corpus["data_fingerprint"]
         old_text = old_facts.get("corpora", {}).get(key, {}).get("data_fingerprint")

@@ -67,7 +67,7 @@ def freeze_plan(experiment: Experiment, workdir: Path) -> list[Cell]:
     for variant in vary.variants(experiment):
         source, data = variant.experiment, variant.experiment.data
         if data not in corpora:
-            known = planned_text(planned, data)
+            known = planned_text(planned, data) or data.fingerprint or None
             corpora[data] = open_corpus(data, cache_folder(data.cache), known)
         # Told now, not by every cell when it is about to train.
         windows = source.measurement.eval_windows

@@ -1,6 +1,7 @@
 """A sweep's cells: who takes which, what survives a kill, what a failure leaves behind."""
 
 import csv
+import dataclasses
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from chinchilla_jax.data.store import open_corpus
 from chinchilla_jax.experiment.config import (
     DataConfig,
     Experiment,
@@ -103,6 +105,32 @@ def test_a_plan_that_holds_out_too_little_is_refused_before_any_cell_runs(tmp_pa
     with pytest.raises(UserError, match=r"100000 windows of 64 need 6400001; raise data\.valid"):
         freeze_plan(few, tmp_path / "work")
     assert not (tmp_path / "work").exists()
+
+
+def test_a_config_that_names_its_text_is_refused_on_another(tmp_path):
+    (tmp_path / "text").mkdir()
+    write_sentences(tmp_path / "text", documents=40)
+    data = DataConfig(
+        builder="local_text",
+        path=str(tmp_path / "text"),
+        cache=str(tmp_path / "cache"),
+        max_epochs=1000.0,
+        validation_fraction=0.2,
+        fingerprint="0123456789abcdef",
+    )
+    named = Experiment(
+        name="named",
+        budgets=(1e9,),
+        ladder=LadderConfig(widths=(8,), min_tokens_per_param=0.01, min_steps=1),
+        data=data,
+        measurement=Measurement(eval_windows=16),
+    )
+    with pytest.raises(UserError, match=r"data fingerprint 0123456789abcdef.* put the old cache"):
+        freeze_plan(named, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+    right = open_corpus(data, tmp_path / "cache").data_fingerprint
+    named = dataclasses.replace(named, data=dataclasses.replace(data, fingerprint=right))
+    assert freeze_plan(named, tmp_path / "work")
 
 
 def test_text_may_vary_and_each_run_reads_its_own(tmp_path, monkeypatch):
@@ -330,7 +358,7 @@ def test_workers_that_cannot_begin_say_why(place, whole, tmp_path):
     (tmp_path / "plan.json").write_text(plan_text.replace(fingerprint, "0123456789abcdef"))
     status, _, err = finish(start(place, tmp_path, "--workers=1"))
     assert status == 2
-    assert "error: the corpus of this work folder" in err and "0123456789abcdef" in err
+    assert "error: the corpus that these runs are of" in err and "0123456789abcdef" in err
 
 
 def test_one_cell_by_the_train_program(place, whole, tmp_path):

@@ -45,11 +45,11 @@ def from_source(source: Source, title: str = "") -> Frontier:
     return Frontier(title, source.best, source.drawn, source.cost, surface, loss)
 
 
-def from_fits(fits: Fits, form: str = "") -> Frontier:
-    """The law of a report's fits.json; `form` is surface, loss_law or "", what hold-out chose.
+def source_of(fits: Fits, form: str = "") -> Source:
+    """What the forecasts of a report's fits.json rest on, with the other form beside it.
 
     Raises:
-      UserError: there is no such form, or it was refused; the refusal is told.
+      UserError: as `from_fits`.
     """
     if form and form not in FORMS:
         raise UserError(f"--form={form} is none of {', '.join(FORMS)}")
@@ -66,21 +66,31 @@ def from_fits(fits: Fits, form: str = "") -> Frontier:
         section = fits.parametric if form == "surface" else fits.isoflop
         limits = " ".join(refusal.sentence for refusal in fits.refusals)
         raise UserError(f"{table.source}: {section.reason or limits or 'nothing was fitted'}")
-    source = replace(source, other=other)
+    return replace(source, other=other)
+
+
+def from_fits(fits: Fits, form: str = "") -> Frontier:
+    """The law of a report's fits.json; `form` is surface, loss_law or "", what hold-out chose.
+
+    Raises:
+      UserError: there is no such form, or it was refused; the refusal is told.
+    """
+    source, table = source_of(fits, form), fits.table
     if source.minima is None:
         title = f"surface on runs: {source.forecaster.selection}"
     else:
         title = f"power laws and L(C) through the minima ({source.minima})"
     # Beside the laws through minima the surface answers what they do not.
-    of_surface = None if surface is None else surface.surface
+    beside = source if source.surface or source.other is None else source.other
+    of_surface = beside.surface
     return Frontier(
         title=f"{title}; {table.fitted} runs of {table.source}",
         best=source.best,
         draws=source.drawn,
-        cost=cost,
+        cost=source.cost,
         surface=of_surface,
         loss=None if of_surface is None else of_surface.loss,
-        largest=largest,
+        largest=source.largest,
         vocab_size=table.vocab_size,
     )
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling.arrays import known, silent
-from chinchilla_jax.scaling.doubt.form_error import FormError
+from chinchilla_jax.scaling.arrays import Floats, known, silent
 from chinchilla_jax.scaling.fits import Fits
-from chinchilla_jax.scaling.fitting.intervals import Interval, interval, least
+from chinchilla_jax.scaling.fitting.intervals import Interval, interval
 from chinchilla_jax.scaling.fitting.optimum import along
-from chinchilla_jax.scaling.fitting.surface import PARAMETERS, Surface
+from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.forecast.frontier import source_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class RunForecast:
       interval: 95 %, of the loss of that one run: chance of the fit and of the run, and the error
         of the form as far as hold-out shows it. None without draws, or where an end is open.
       decades: beyond the largest run fitted; 0 or less inside.
-      form, selection: of the surface it rests on.
+      form, selection: of the law it rests on.
     """
 
     params: float
@@ -41,42 +41,54 @@ class RunForecast:
 
 
 @silent()
-def run_forecast(fits: Fits, params: float, tokens: float) -> RunForecast:
+def run_forecast(fits: Fits, params: float, tokens: float, form: str = "") -> RunForecast:
     """The loss of one more run like those of a report.
 
+    It rests on what the forecasts of optima rest on: at the optimum it is the loss forecast there.
+    Beside laws through minima the surface says how much a run off the optimum loses.
+
+    Args:
+      form: as of `frontier.from_fits`.
     Raises:
       UserError: a size or length that is no positive number, or no surface was fitted.
     """
     for name, value in (("params", params), ("tokens", tokens)):
         if not 0 < value < np.inf:
             raise UserError(f"{name}={value:g}: a positive number is needed")
-    source, table = fits.sources.surface, fits.table
-    if source is None:
+    table = fits.table
+    if fits.sources.surface is None:
         limits = " ".join(refusal.sentence for refusal in fits.refusals)
         raise UserError(f"{table.source}: {fits.parametric.reason or limits or 'no surface'}")
-    cost, largest = table.flops_model, table.range.flops[1]
-    flops = float(cost.flops(params, tokens))
-    surface = Surface(*(getattr(source, name) for name in PARAMETERS))
+    source = source_of(fits, form)
+    beside = source if source.surface is not None else source.other
+    assert beside is not None and beside.surface is not None
+    at = np.array([float(source.cost.flops(params, tokens))])
+
+    def off(surface: Surface) -> Floats:
+        """Loss of the run over that of the best one of its FLOPs, of every surface."""
+        least = np.asarray(along(surface, source.cost)(at).loss)
+        return np.ravel(surface.loss(params, tokens) / least)
+
+    loss = known(float(np.ravel(np.asarray(source.best(at).loss))[0] * off(beside.surface)[0]))
+    if loss is None:
+        raise UserError(f"params={params:g}, tokens={tokens:g}: the law gives no loss there")
     spread = None
-    drawn = fits.draws.surface
-    if drawn is not None and len(drawn.rows) >= least():
-        columns = dict(zip(drawn.columns, drawn.rows.T, strict=True))
-        error = FormError(source.held_out, None, largest)
-        at = np.array([flops])
-        form, _ = error.at(at, along(surface, cost)(at))
-        chance = np.random.default_rng(0).standard_normal((2, len(drawn.rows)))
-        losses = Surface(*(columns[name] for name in PARAMETERS)).loss(params, tokens)
-        spread = interval(losses * np.exp(columns["noise"] * chance[0] + form[0] * chance[1]))
-    found = known(float(surface.loss(params, tokens)))
-    if found is None:
-        raise UserError(f"params={params:g}, tokens={tokens:g}: the surface gives no loss there")
+    if source.drawn is not None:
+        drawn = np.asarray(source.drawn(at).loss)
+        surfaces = beside.surfaces
+        paired = surfaces is not None and len(np.ravel(surfaces.E)) == len(drawn)
+        expected = drawn * off(surfaces if surfaces and paired else beside.surface)
+        chance = np.random.default_rng(0).standard_normal(len(drawn))
+        inner, outer = interval(expected), interval(expected * np.exp(source.noise * chance))
+        if inner is not None and outer is not None:  # never narrower than without its scatter
+            spread = min(inner[0], outer[0]), max(inner[1], outer[1])
     return RunForecast(
         params=params,
         tokens=tokens,
-        flops=flops,
-        loss=found,
+        flops=float(at[0]),
+        loss=loss,
         interval=spread,
-        decades=float(np.log10(flops / largest)),
-        form=source.form,
-        selection=source.selection,
+        decades=float(np.log10(at[0] / source.largest)),
+        form=source.forecaster.form,
+        selection=source.forecaster.selection,
     )

@@ -59,6 +59,13 @@ class Source:
         return _surface(vars(self.fit)) if isinstance(self.fit, SurfaceSource) else None
 
     @property
+    def surfaces(self) -> Surface | None:
+        """`surface` under every draw, NaN where one has none; None without draws."""
+        if not isinstance(self.fit, SurfaceSource) or self.draws is None:
+            return None
+        return _surface(self._columns(self.draws))
+
+    @property
     def best(self) -> Optima:
         """The best runs under the fit."""
         return self._optima(vars(self.fit))

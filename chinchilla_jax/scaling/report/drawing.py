@@ -64,6 +64,12 @@ CAPTIONS = {
     "are runs, at the curve and what the law misses of them. Under 0 the teacher helps.",
     "accuracy": "Accuracy on tasks. Against FLOPs, black is measured, red what the smaller runs "
     "alone say of the largest, blue the forecast; bars are 95 %, the dotted line is chance.",
+    "outcome": "Forecast and outcome. Loss against model size at the budget that was forecast: "
+    "what was said of each run before it (blue bars, 95 %) and what came out (dots); the star is "
+    "the forecast of N* and L* with its intervals, the diamond the minimum through the runs.",
+    "calibration": "Calibration of all registered forecasts. Left, errors in standard deviations "
+    "of the forecast, which should lie in the grey band 95 times in 100; right, how large they are "
+    "against how far beyond the runs the forecast was.",
     "conventions": "Counting. The exponent from the same runs when parameters and FLOPs are "
     "counted in other ways; bold is the one used on this page.",
 }

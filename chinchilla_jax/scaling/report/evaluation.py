@@ -17,6 +17,7 @@ from chinchilla_jax.scaling.ruler.measures import PAID
 from chinchilla_jax.scaling.ruler.panel import BY, is_panel
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import Condition, conditions
+from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.scaling.table.runs import Runs
 from chinchilla_jax.techniques.law import Law
 
@@ -74,6 +75,15 @@ def evaluated(runs: Runs, asked: Request, out: Path) -> str:
     fits, arrays = analyse(runs, settings, laws)
     page = write.write(out, fits, arrays, overlays, asked.figures)
     return write.terminal(fits, page)
+
+
+def verified(folder: Path, figures: bool = True) -> str:
+    """Writes the report of the runs that checked a forecast; a line that says where it is."""
+    try:
+        fits, arrays = analyse(read_runs(folder), Settings())
+        return f"report: {write.write(folder / 'report', fits, arrays, figures=figures)}"
+    except UserError as error:
+        return f"no report: {error}"
 
 
 def opposed(sides: tuple[Condition, Condition], asked: Request, out: Path) -> str:

@@ -12,7 +12,8 @@ from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.fits import write as write_fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
-from chinchilla_jax.scaling.report import accuracies, laws, listing, summary
+from chinchilla_jax.scaling.register.verdict import Verdict
+from chinchilla_jax.scaling.report import accuracies, laws, listing, outcome, summary
 from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.table.conditions import written
@@ -35,6 +36,7 @@ def write(
     out = storage.path(out)
     write_fits(out / "fits.json", fits)
     drawn: dict[str, Picture | Absence] = {}
+    verdict = outcome.in_report(fits.table.source)
     if figures:
         from chinchilla_jax.scaling.report.plots import (
             FIGURES,
@@ -44,9 +46,10 @@ def write(
 
         drawers = {n: partial(figure, fits, arrays, overlays) for n, figure in FIGURES.items()}
         more = of_laws(fits.laws, arrays.tried) | of_tasks(fits, arrays)
-        drawn = draw(out, {**drawers, **more})
+        checked = {} if verdict is None else outcome.drawers(verdict)
+        drawn = draw(out, {**drawers, **more, **checked})
     path = out / "report.html"
-    storage.write_text_atomic(path, html(fits, arrays, drawn, overlays))
+    storage.write_text_atomic(path, html(fits, arrays, drawn, overlays, verdict))
     return path
 
 
@@ -63,8 +66,9 @@ def html(
     arrays: Arrays,
     drawn: Mapping[str, Picture | Absence],
     overlays: Sequence[PublishedLaw] = (),
+    verdict: Verdict | None = None,
 ) -> str:
-    """The page as text."""
+    """The page as text; `verdict` is that on a forecast that these runs checked."""
 
     def some(*names: str) -> list[Picture | Absence]:
         return [drawn[name] for name in names if name in drawn]
@@ -74,6 +78,7 @@ def html(
 
     sections = [
         Section("The optimum", (), [summary.optima(fits)], some("isoflop", "frontier")),
+        outcome.section(verdict, some("outcome")),
         Section("What to doubt", doubts=summary.doubts(fits)),
         Section(
             "Exponents",

@@ -1,0 +1,1 @@
+"""A forecast registered before its runs, and what came of it."""

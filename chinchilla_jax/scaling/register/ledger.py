@@ -1,0 +1,184 @@
+"""Every verdict there was, a line each, and how well calibrated the forecasts are.
+
+    forecasts/ledger.jsonl
+
+It only grows. A line that is damaged is told and kept. A forecast counts once, by its first
+verdict, so that nobody runs until it fits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.schema import from_json, to_json
+from chinchilla_jax.experiment.storage import LineFile
+from chinchilla_jax.scaling.fitting.intervals import LEVEL
+from chinchilla_jax.scaling.register.verdict import Outcome, Verdict
+
+NAME = "ledger.jsonl"  # beside the registered forecasts
+_TAIL = (1 - LEVEL) / 2
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Its verdicts in order, the first of each forecast; `damaged` are numbers of lines, from 1."""
+
+    verdicts: tuple[Verdict, ...]
+    damaged: tuple[int, ...]
+    repeated: int  # verdicts that are not their forecast's first
+
+
+def read(path: Path | str) -> Ledger:
+    """What a ledger holds; nothing where there is none yet.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    path = storage.path(path)
+    try:
+        content = storage.read_bytes(path)
+    except FileNotFoundError:
+        return Ledger((), (), 0)
+    found: dict[str, Verdict] = {}
+    damaged, repeated = [], 0
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            verdict = from_json(Verdict, json.loads(line), "verdict")
+        except (ValueError, RecursionError, UserError):
+            damaged.append(number)
+            continue
+        repeated += verdict.digest in found
+        found.setdefault(verdict.digest, verdict)
+    return Ledger(tuple(found.values()), tuple(damaged), repeated)
+
+
+def append(path: Path | str, verdict: Verdict) -> bool:
+    """Adds a verdict, unless it is there already; whether it was added.
+
+    Raises:
+      UserError: the ledger cannot be read or written.
+    """
+    path = storage.path(path)
+    line = json.dumps(to_json(verdict), allow_nan=False)
+    try:
+        content = storage.read_bytes(path)
+    except FileNotFoundError:
+        content = b""
+    if line.encode() in content.split(b"\n"):
+        return False
+    # A line that was cut off ends here, or it would take this one with it.
+    begin = "\n" if content and not content.endswith(b"\n") else ""
+    file = LineFile(path)
+    storage.attempt(path, "written", lambda: path.parent.mkdir(parents=True, exist_ok=True))
+    file.append(f"{begin}{line}\n")
+    file.flush()
+    return True
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How one kind of number came out over all forecasts.
+
+    Attributes:
+      coverage: share of the intervals that have what was measured; of them LEVEL should.
+      mean_z, rms_z: of errors in standard deviations, measured over forecast: 0 and 1 are right.
+      pinball: mean pinball loss of the lower end, the middle and the upper end, of ln values: the
+        smaller, the sharper and truer at once (Koenker & Bassett 1978).
+      rms_error: of ln(measured / forecast).
+    """
+
+    what: str
+    forecasts: int
+    coverage: float | None
+    mean_z: float | None
+    rms_z: float | None
+    pinball: float | None
+    rms_error: float
+
+
+def calibration(verdicts: Sequence[Verdict]) -> list[Calibration]:
+    """Of N*, D*, L* and the losses of single runs, as far as there are any."""
+    found = []
+    for what in ("params", "tokens", "loss", "run"):
+        numbers = [
+            one for verdict in verdicts for one in (*verdict.numbers, *verdict.runs)
+            if one.what == what
+        ]  # fmt: skip
+        if numbers:
+            found.append(_calibration(what, numbers))
+    return found
+
+
+def _calibration(what: str, numbers: Sequence[Outcome]) -> Calibration:
+    z = np.array([one.z for one in numbers if one.z is not None])
+    inside = [one.inside for one in numbers if one.inside is not None]
+    pinballs = [pinball(one) for one in numbers if one.interval is not None]
+    errors = np.array([one.error for one in numbers])
+    return Calibration(
+        what=what,
+        forecasts=len(numbers),
+        coverage=float(np.mean(inside)) if inside else None,
+        mean_z=float(z.mean()) if len(z) else None,
+        rms_z=float(np.sqrt(np.mean(z**2))) if len(z) else None,
+        pinball=float(np.mean(pinballs)) if pinballs else None,
+        rms_error=float(np.sqrt(np.mean(errors**2))),
+    )
+
+
+def pinball(one: Outcome) -> float:
+    """Mean over three quantiles of (y - q) (level - [y < q]), y and q in ln."""
+    assert one.interval is not None
+    low, high = one.interval
+    y = math.log(one.measured)
+    losses = []
+    for level, value in ((_TAIL, low), (0.5, one.predicted), (1 - _TAIL, high)):
+        miss = y - math.log(value)
+        losses.append(miss * (level - (miss < 0)))
+    return sum(losses) / len(losses)
+
+
+@dataclass(frozen=True)
+class AtDistance:
+    """Errors of forecasts of about one distance: `low` to `high` decades beyond the runs."""
+
+    low: float
+    high: float
+    forecasts: int
+    loss: float | None  # rms of ln(measured / forecast) of L*
+    params: float | None  # of N*
+    inside: float | None  # share of L* and N* inside their intervals
+
+
+_DISTANCES = (0.0, 0.35, 0.75, 1.25, 2.25, math.inf)  # decades: a half, one, one to two
+
+
+def by_distance(verdicts: Sequence[Verdict]) -> list[AtDistance]:
+    """Error against how far beyond the runs the forecast was."""
+    found = []
+    for low, high in itertools.pairwise(_DISTANCES):
+        here = [verdict for verdict in verdicts if low <= verdict.decades < high]
+        numbers = [one for verdict in here for one in verdict.numbers]
+        inside = [one.inside for one in numbers if one.what != "tokens" and one.inside is not None]
+        if here:
+            loss, params = (
+                _rms([one.error for one in numbers if one.what == what])
+                for what in ("loss", "params")
+            )
+            share = float(np.mean(inside)) if inside else None
+            found.append(AtDistance(low, high, len(here), loss, params, share))
+    return found
+
+
+def _rms(errors: Sequence[float]) -> float | None:
+    return float(np.sqrt(np.mean(np.square(errors)))) if errors else None

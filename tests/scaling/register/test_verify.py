@@ -1,0 +1,247 @@
+"""The verdict on a registered forecast: right numbers, and runs that do not count."""
+
+import dataclasses
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.experiment import records
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.loading import load_experiment
+from chinchilla_jax.scaling.analysis import analyse
+from chinchilla_jax.scaling.fits import read as read_fits
+from chinchilla_jax.scaling.fitting.optimum import along
+from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.register import ledger as ledgers
+from chinchilla_jax.scaling.register import verdict as verdicts
+from chinchilla_jax.scaling.register.register import register
+from chinchilla_jax.scaling.register.registration import Predicted
+from chinchilla_jax.scaling.register.verdict import outcome
+from chinchilla_jax.scaling.register.verify import verify
+from chinchilla_jax.scaling.report import outcome as told
+from chinchilla_jax.scaling.report import write
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.cost import FlopsModel
+from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.register.known import check_in, grid_in, plan_in, quickstart, train
+from tests.scaling.sweeps import SURFACE, true_loss
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A grid, its registered forecast with a configuration, and the runs of that."""
+    folder = tmp_path_factory.mktemp("place")
+    fits = grid_in(folder / "grid")
+    known = register(fits, 1e13, folder / "forecasts" / "one.json", folder / "one.py", seeds=2)
+    check_in(folder / "runs", folder / "one.py", seed=1)
+    return folder, known
+
+
+@pytest.fixture
+def copied(place, tmp_path):
+    """The same to break, its runs still to be trained."""
+    folder, known = place
+    shutil.copytree(folder / "forecasts", tmp_path / "forecasts")
+    (tmp_path / "forecasts" / "ledger.jsonl").unlink(missing_ok=True)
+    shutil.copy(folder / "one.py", tmp_path)
+    return tmp_path, known
+
+
+def test_a_true_forecast_is_a_hit(place):
+    folder, known = place
+    found = verify(folder / "forecasts" / "one.json", folder / "runs")
+    assert found.hit and found.missed == () and found.notes == ()
+    assert [one.what for one in found.numbers] == ["params", "tokens", "loss"]
+    assert len(found.runs) == 10
+    for one in found.runs:
+        result = records.run_directory(folder / "runs", one.run_id).result()
+        assert one.measured == result["loss"] and one.inside
+        assert one.error == pytest.approx(math.log(one.measured / one.predicted))
+    cost = read_fits(folder / "grid" / "report" / "fits.json").table.flops_model
+    best = along(Surface(**SURFACE), cost)(np.array([1e13]))
+    params, _, loss = found.numbers
+    assert params.measured == pytest.approx(best.params[0], rel=0.2)
+    assert loss.measured == pytest.approx(best.loss[0], rel=0.01)
+    assert loss.predicted == known.loss.value and loss.interval == known.loss.interval
+
+
+def test_regret_is_what_the_choice_cost(copied):
+    """Without noise: the loss at N* over the lowest of the others, in FLOPs by the frontier."""
+    folder, known = copied
+    size = min(known.runs, key=lambda run: abs(math.log(run.size))).params
+
+    def loss(cell):
+        return true_loss(cell.params, cell.tokens) * (1.02 if cell.params == size else 1)
+
+    check_in(folder / "runs", folder / "one.py", loss=loss)
+    found = verify(folder / "forecasts" / "one.json", folder / "runs")
+    neighbour, minimum = found.regret
+    by_size = {run.params: true_loss(run.params, run.tokens) for run in known.runs}
+    others = min(value for params, value in by_size.items() if params != size)
+    assert neighbour.against == "neighbour" and minimum.against == "minimum"
+    assert neighbour.loss == pytest.approx(1.02 * by_size[size] / others - 1)
+    assert by_size[neighbour.params] == others
+    # FLOPs at which the frontier of the surface itself reaches such a loss, in proportion.
+    best = along(Surface(**SURFACE), FlopsModel())
+    low, high = np.log(1e12), np.log(1e13)
+    top = float(best(np.array([1e13])).loss[0])
+    for _ in range(60):
+        middle = (low + high) / 2
+        too_high = best(np.array([np.exp(middle)])).loss[0] > top * (1 + neighbour.loss)
+        low, high = (middle, high) if too_high else (low, middle)
+    assert neighbour.flops == pytest.approx(1 - np.exp(low) / 1e13, rel=0.35)
+    assert neighbour.se == pytest.approx(known.basis.noise)  # two seeds each
+    texts = " ".join(told.sentences(found))
+    assert "Choosing this size cost" in texts and "FLOPs" in texts
+
+
+@pytest.mark.parametrize(
+    ("measured", "inside", "z"), [(1.0, True, 0.0), (1.1, True, 1.0), (0.9, True, -1.0),
+                                  (1.3, False, None), (0.7, False, None)]
+)  # fmt: skip
+def test_inside_or_outside_and_by_how_much(measured, inside, z):
+    deviation = math.log(1.1) if measured >= 1 else -math.log(0.9)
+    end = math.exp(1.959964 * deviation)
+    found = outcome("loss", Predicted(1.0, (1 / end, end)), measured)
+    assert found.inside is inside and found.error == math.log(measured)
+    if z is not None:
+        assert found.z == pytest.approx(z, abs=1e-6)
+    half = outcome("loss", Predicted(1.0, (1 / end, end)), measured, se=abs(deviation))
+    assert half.z == pytest.approx(found.z / math.sqrt(2)) and half.inside is inside
+
+
+def test_a_miss_is_said_with_what_missed(copied):
+    folder, _ = copied
+    check_in(folder / "runs", folder / "one.py", loss=lambda c: 1.5 * true_loss(c.params, c.tokens))
+    found = verify(folder / "forecasts" / "one.json", folder / "runs")
+    assert not found.hit and "loss" in found.missed and "params" not in found.missed
+    first, second, *_ = told.sentences(found)
+    assert first.startswith("Miss: of ") and "loss L*" in second
+    assert "outside" in told.terminal(found)
+
+
+def test_a_minimum_at_the_edge_leaves_the_numbers_open_and_says_so(copied):
+    folder, _ = copied
+    check_in(folder / "runs", folder / "one.py", loss=lambda c: 1.2 * c.params**-0.02)
+    found = verify(folder / "forecasts" / "one.json", folder / "runs")
+    assert found.numbers == () and "no minimum of the new budget" in found.notes[0]
+    assert [one.against for one in found.regret] == ["neighbour"]
+
+
+def test_a_diverged_run_has_no_loss(copied):
+    folder, known = copied
+    size = min(known.runs, key=lambda run: abs(math.log(run.size))).params
+
+    def loss(cell):
+        return None if cell.params == size else true_loss(cell.params, cell.tokens)
+
+    check_in(folder / "runs", folder / "one.py", loss=loss)
+    found = verify(folder / "forecasts" / "one.json", folder / "runs")
+    assert not found.hit and found.regret == () and len(found.runs) == 8
+    assert any("diverged" in note for note in found.notes)
+    assert told.sentences(found)[0].startswith("Miss: no run of the registered size")
+
+
+def refused(folder, words, runs="runs"):
+    with pytest.raises(UserError, match=words):
+        verify(folder / "forecasts" / "one.json", folder / runs)
+    assert not (folder / "forecasts" / "ledger.jsonl").exists()
+    assert not (folder / runs / verdicts.FILE).exists()
+
+
+def test_runs_that_are_older_than_the_registration_are_refused(copied):
+    """The same runs, trained without the forecast's digest."""
+    folder, _ = copied
+    plain = dataclasses.replace(load_experiment(str(folder / "one.py")), forecast="")
+    train(folder / "runs", plan_in(folder / "runs", plain))
+    refused(folder, "names no forecast, so the run is older than .*one.json")
+    # Nor can they be taken over afterwards: what was begun stays what it was.
+    with pytest.raises(UserError, match=r"begun before the forecast .* another --workdir"):
+        plan_in(folder / "runs", load_experiment(str(folder / "one.py")))
+
+
+def test_a_forecast_that_was_registered_anew_is_refused(place, copied):
+    folder, _ = copied
+    original, _ = place
+    check_in(folder / "runs", folder / "one.py")
+    (folder / "forecasts" / "one.json").unlink()
+    (folder / "one.py").unlink()
+    fits = original / "grid" / "report" / "fits.json"
+    like = quickstart(order="largest")
+    register(fits, 1e13, folder / "forecasts" / "one.json", folder / "one.py", 2, like=like)
+    refused(folder, "names another forecast .*registered anew after the results")
+
+
+def test_a_changed_registration_is_refused(copied):
+    folder, _ = copied
+    check_in(folder / "runs", folder / "one.py")
+    file = folder / "forecasts" / "one.json"
+    file.write_text(file.read_text().replace('"2026', '"2025'))
+    refused(folder, "was changed after it was registered")
+
+
+def test_other_text_is_refused(copied):
+    folder, _ = copied
+    check_in(folder / "runs", folder / "one.py", text="another")
+    refused(folder, "was trained on other text .*data_fingerprint another")
+
+
+def test_another_recipe_is_refused(copied):
+    folder, _ = copied
+    experiment = load_experiment(str(folder / "one.py"))
+    recipe = dataclasses.replace(experiment.recipe, base_lr=0.007)
+    train(folder / "runs", plan_in(folder / "runs", dataclasses.replace(experiment, recipe=recipe)))
+    refused(folder, r"holds other runs .*recipe\.base_lr was 0\.006, now 0\.007")
+
+
+def test_a_part_of_the_runs_is_no_verdict(copied):
+    folder, _ = copied
+    cells = plan_in(folder / "runs", load_experiment(str(folder / "one.py")))
+    refused(folder, r"10 of 10 runs are not over .*chinchilla_jax\.sweep")
+    train(folder / "runs", cells[:7])
+    refused(folder, r"3 of 10 runs are not over \(1e13-")
+
+
+def test_a_forecast_without_runs_cannot_be_verified(place, tmp_path):
+    folder, _ = place
+    fits = folder / "grid" / "report" / "fits.json"
+    register(fits, 1e13, tmp_path / "forecasts" / "one.json")
+    refused(tmp_path, "registered without a configuration.*--write_config")
+
+
+def test_a_folder_without_a_plan_is_refused(copied):
+    refused(copied[0], "holds no plan.json", runs="nowhere")
+
+
+def test_the_report_of_the_runs_has_the_section(place, tmp_path):
+    folder, _ = place
+    verify(folder / "forecasts" / "one.json", folder / "runs")
+    fits, arrays = analyse(read_runs(folder / "runs"), Settings(bootstrap=0))
+    page = write.write(tmp_path, fits, arrays).read_text()
+    assert 'id="forecast-and-outcome"' in page and "Hit: of " in page
+    assert '<figure id="outcome">' in page and (tmp_path / "outcome.png").exists()
+    fits, arrays = analyse(read_runs(folder / "grid"), Settings(bootstrap=0))
+    assert "forecast-and-outcome" not in write.write(tmp_path, fits, arrays, (), False).read_text()
+
+
+def test_a_damaged_verdict_says_to_verify_again(place, tmp_path):
+    folder, _ = place
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    (tmp_path / "runs" / verdicts.FILE).write_text('{"version": 1}')
+    with pytest.raises(
+        UserError, match=r"verdict\.json: the field .* is missing; run verify again"
+    ):
+        told.in_report(str(tmp_path / "runs"))
+
+
+def test_verified_twice_it_stands_once_in_the_ledger(copied):
+    folder, _ = copied
+    check_in(folder / "runs", folder / "one.py", seed=1)
+    first = verify(folder / "forecasts" / "one.json", folder / "runs")
+    content = (folder / "forecasts" / "ledger.jsonl").read_bytes()
+    second = verify(folder / "forecasts" / "one.json", folder / "runs")
+    assert first == second == verdicts.in_folder(folder / "runs")
+    assert (folder / "forecasts" / "ledger.jsonl").read_bytes() == content
+    assert ledgers.read(folder / "forecasts" / "ledger.jsonl").verdicts == (first,)

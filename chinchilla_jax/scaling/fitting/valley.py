@@ -198,10 +198,13 @@ def _prior(theta: Floats) -> Floats:
 
 
 def _squares(b: Valley, theta_Px2: Floats) -> Floats:
-    """Sums of squared relative residuals of one budget under P pairs of exponents."""
+    """Sums of squared relative residuals of one budget under P pairs of exponents.
+
+    0 where its sizes nearly coincide: it tells no exponents.
+    """
     fitted = (b.basis(theta_Px2) @ b.solved(theta_Px2)[..., None])[..., 0]
     squares = np.sum((fitted - 1) ** 2, axis=1)
-    return np.where(np.isfinite(squares), squares, np.inf)
+    return np.nan_to_num(squares, nan=0.0)
 
 
 @dataclass(frozen=True)

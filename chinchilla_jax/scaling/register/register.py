@@ -42,6 +42,8 @@ from chinchilla_jax.scaling.register.runs import Sweep
 from chinchilla_jax.scaling.table.conditions import where as picked
 from chinchilla_jax.scaling.table.read import read_runs
 
+# How the minimum of the new budget is found: five sizes about it want a curve of three parameters.
+_MINIMA = "parabola"
 _BEYOND = 1.01  # of the largest run's FLOPs: nearer than that nothing is forecast
 
 
@@ -153,7 +155,7 @@ def _registration(
             params_convention=fits.table.params_convention,
             flops_convention=fits.table.flops_convention,
             largest=rests.largest,
-            minima=fits.settings.minima,
+            minima=_MINIMA,
             noise=float(rests.fit.noise),
         ),
         flops=budget,

@@ -18,6 +18,7 @@ from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.records import first_difference
 from chinchilla_jax.experiment.schema import from_json, to_json
 from chinchilla_jax.scaling.arrays import silent
+from chinchilla_jax.scaling.fitting.estimators import Estimator
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
 from chinchilla_jax.scaling.fitting.isoflop import Profile
 from chinchilla_jax.scaling.fitting.minima import fit_minima
@@ -321,7 +322,8 @@ def _numbers(
     )
     size = registration.basis.noise
     noise = Noise(size, 0, "registered", np.array([size]))
-    found = fit_minima(registration.basis.minima, [profile], noise, 0, np.random.default_rng(0))
+    estimator = Estimator(registration.basis.minima)
+    found = fit_minima(estimator, [profile], noise, 0, np.random.default_rng(0))
     if found.reason_G[0] is not None:
         return [], None, found.reason_G[0]
     params, data, loss = (float(x[0]) for x in (found.params_G, found.tokens_G, found.loss_G))

@@ -204,7 +204,7 @@ def _squares(b: Valley, theta_Px2: Floats) -> Floats:
     """
     fitted = (b.basis(theta_Px2) @ b.solved(theta_Px2)[..., None])[..., 0]
     squares = np.sum((fitted - 1) ** 2, axis=1)
-    return np.nan_to_num(squares, nan=0.0)
+    return np.asarray(np.nan_to_num(squares, nan=0.0))
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,19 @@ class Sampler:
         Inputs are [..., :-1], targets [..., 1:]. A host that feeds only some rows of a global
         batch asks for just these.
         """
+        return self.windows(self.places(seed, numbers)).astype(np.int32)
+
+    def places(self, seed: int, numbers: np.ndarray) -> np.ndarray:
+        """Where the examples of these numbers are among `rows`: uint64, of the same shape."""
         epoch, index = np.divmod(np.asarray(numbers).astype(np.uint64), np.uint64(self.rows))
-        place = permutation(index, self.rows, seed, epoch)
+        return permutation(index, self.rows, seed, epoch)
+
+    def windows(self, place: np.ndarray) -> np.ndarray:
+        """The rows at these places, [*place.shape, S + 1] of the type of the tokens."""
         row = place
         if self.rows < len(self._windows):
             row = permutation(place, len(self._windows), _CAPPED, np.zeros_like(place))
-        windows = self._windows[row].astype(np.int32)
+        windows = self._windows[row]
         if self.noise:
             noisy = self._noisy(place)
             windows[noisy] = random_tokens(row[noisy], self.sequence + 1, self.vocab_size)

@@ -5,11 +5,13 @@ only a build imports tensorflow_datasets, array_record or sentencepiece.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import zlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +28,18 @@ from chinchilla_jax.data.layout import (
     PartMeta,
     alone,
 )
+from chinchilla_jax.data.mixture import Mixture
 from chinchilla_jax.data.progress import say
 from chinchilla_jax.data.sampler import Sampler, validation_windows
 from chinchilla_jax.data.tokenizers import Tokenizer
-from chinchilla_jax.experiment.config import DataConfig
+from chinchilla_jax.experiment.config import BUILDERS, DataConfig
+from chinchilla_jax.experiment.epochs import unique_tokens
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import from_json
-from chinchilla_jax.experiment.storage import expanded, is_remote, read_json
+from chinchilla_jax.experiment.storage import expanded, is_remote, read_json, write_text_atomic
 
 _MOST_META = 1 << 24  # bytes of meta.json
+_AND = "+"  # between the fingerprints of a mixture
 CHECKED_BYTES = 256 << 20  # files up to here are checked whole at every opening, else by size
 
 
@@ -49,15 +54,29 @@ class Corpus:
     token_bytes: np.ndarray  # [V] int64, bytes of text that each id spells
     most: int | None = None  # of `sampler.Sampler`, as is the next
     noise: float = 0.0
+    others: tuple["Corpus", ...] = ()  # whose training text is mixed in
+    weights: tuple[float, ...] = (1.0,)  # of this one and of the others
 
     @property
     def train_tokens(self) -> int:
-        """Those that runs are trained on: one, and all that an epoch can predict."""
+        """Those of an epoch, and the first; of a mixture, until a part of it is used up."""
+        if self.others:
+            ends = (part.train_tokens / share for part, share in self._parts())
+            return int(min(ends))
         return len(self.train) if self.most is None else min(len(self.train), self.most + 1)
 
     @property
     def data_fingerprint(self) -> str:
-        return self.meta.data_fingerprint
+        """Of documents and their split; of a mixture those of all its parts."""
+        fingerprints = (part.meta.data_fingerprint for part in (self, *self.others))
+        return _AND.join(fingerprints)
+
+    def unique_tokens(self, tokens: int, sequence: int) -> int:
+        """How many different ones a run of so many predicts."""
+        return sum(
+            min(round(tokens * share), unique_tokens(len(part.train), sequence, part.most))
+            for part, share in self._parts()
+        )
 
     @property
     def tokenizer_fingerprint(self) -> str:
@@ -65,8 +84,38 @@ class Corpus:
 
     def examples(self, seed: int, numbers: np.ndarray, sequence: int) -> np.ndarray:
         """Training examples by number: int32 [*numbers.shape, S + 1]; see `sampler.Sampler`."""
-        sampler = Sampler(self.train, sequence, self.most, self.noise, self.meta.vocab_size)
-        return sampler.examples(seed, numbers)
+        return self._reader(sequence).examples(seed, numbers)
+
+    @functools.cached_property
+    def _reader(self) -> Callable[[int], Sampler | Mixture]:
+        """What reads rows of a length: kept, since it remembers where they are."""
+
+        @functools.lru_cache(maxsize=1)
+        def made(sequence: int) -> Sampler | Mixture:
+            samplers = tuple(part._sampler(sequence) for part, _ in self._parts())
+            return Mixture(samplers, self.weights) if self.others else samplers[0]
+
+        return made
+
+    def _sampler(self, sequence: int) -> Sampler:
+        return Sampler(self.train, sequence, self.most, self.noise, self.meta.vocab_size)
+
+    def _parts(self) -> list[tuple["Corpus", float]]:
+        """This one and the others, each with its share of examples; caps are split likewise."""
+        total = sum(self.weights)
+        return [
+            (
+                replace(
+                    part,
+                    most=self.most if self.most is None else round(self.most * weight / total),
+                    noise=self.noise,
+                    others=(),
+                    weights=(1.0,),
+                ),
+                weight / total,
+            )
+            for part, weight in zip((self, *self.others), self.weights, strict=True)
+        ]
 
     def validation_windows(self, count: int, sequence: int) -> tuple[np.ndarray, int]:
         """(windows int32 [count, S + 1], bytes of text that their [:, 1:] spell)."""
@@ -101,8 +150,10 @@ def open_corpus(config: DataConfig, cache: Path, expected: str | None = None) ->
 
     Raises:
       UserError: the source is missing, damaged or empty; the corpus in the cache is damaged; or
-        it is not the expected one.
+        it is not the expected one; a part of a mixture has another tokenizer.
     """
+    if config.mixed_with:
+        return _mixed(config, cache, expected)
     root = cache / "corpora"
     try:
         if expected and (folder := _find(root, config, expected)):
@@ -135,6 +186,56 @@ def open_corpus(config: DataConfig, cache: Path, expected: str | None = None) ->
             "forecast only the first will do)"
         )
     return corpus
+
+
+def _mixed(config: DataConfig, cache: Path, expected: str | None) -> Corpus:
+    """The corpus of `config` with those that it is mixed with."""
+    known = expected.split(_AND) if expected else [None] * len(config.weights)
+    if len(known) != len(config.weights):
+        raise UserError(
+            f"data.mixed_with: the mixture has {len(config.weights)} parts, and the text that "
+            f"these runs are of {len(known)} (data fingerprint {expected})"
+        )
+    plain = replace(config, mixed_with=(), weights=())
+    first = open_corpus(plain, cache, known[0])
+    others = []
+    for path, fingerprint in zip(config.mixed_with, known[1:], strict=True):
+        try:
+            part = open_corpus(_part(plain, path), cache, fingerprint)
+        except UserError as error:
+            raise UserError(f"data.mixed_with = {path!r}: {error}") from None
+        if part.tokenizer_fingerprint != first.tokenizer_fingerprint:
+            raise UserError(
+                f"data.mixed_with = {path!r}: has another tokenizer than the corpus itself, learnt "
+                "of its own text; a mixture has one, as data.tokenizer = bytes is"
+            )
+        _tell_overlap(first, part, path, cache / "corpora")
+        others.append(part)
+    return replace(first, others=tuple(others), weights=config.weights)
+
+
+def _part(plain: DataConfig, path: str) -> DataConfig:
+    """The corpus at a path of `data.mixed_with`, whole."""
+    if path in BUILDERS[:1]:
+        return replace(plain, builder=path, path="", max_megabytes=None)
+    prepared = (expanded(path) / "dataset_info.json").exists()
+    builder = "array_record" if prepared else "local_text"
+    return replace(plain, builder=builder, path=path, max_megabytes=None)
+
+
+def _tell_overlap(first: Corpus, part: Corpus, path: str, root: Path) -> None:
+    """Says how much of what `first` holds out a part has in its training text, once."""
+    file = root / f"overlap-{first.folder.name}-{part.folder.name}.json"
+    if file.exists():
+        return
+    windows, shared = overlap.shared_windows(
+        [part.train], [first.validation], first.meta.validation.tokens
+    )
+    write_text_atomic(file, json.dumps({"windows": windows, "shared": shared}) + "\n")
+    say(
+        f"{shared / max(windows, 1):.1%} of the passages of {overlap.WINDOW} tokens held out occur "
+        f"word for word in the training text of {path}"
+    )
 
 
 def describe(meta: CorpusMeta) -> str:

@@ -56,6 +56,11 @@ class DataConfig:
     # Of a planned run; up to 4 repetition costs almost nothing (Muennighoff et al. 2023).
     max_epochs: float = field(default=4.0, metadata=OPERATION)
     max_megabytes: float | None = None  # of training text; less is a subset of more
+    # Further corpora to train on: paths as above, a prepared folder too, or python_source. The text
+    # held out is of the corpus itself.
+    mixed_with: tuple[str, ...] = field(default=(), metadata=UNLESS_DEFAULT)
+    # Of the examples, how many parts are of the corpus and of each that it is mixed with.
+    weights: tuple[float, ...] = field(default=(), metadata=UNLESS_DEFAULT)
     # Data fingerprint of the text that is to be found; where it is another, nothing is planned.
     fingerprint: str = field(default="", metadata={**OPERATION, **UNLESS_DEFAULT})
     # Folder of prepared corpora; default: $CHINCHILLA_JAX_CACHE, ~/.cache/...
@@ -87,6 +92,17 @@ class DataConfig:
         )
         if self.max_megabytes is not None:
             positive(where, max_megabytes=self.max_megabytes)
+        parts = 1 + len(self.mixed_with) if self.mixed_with else 0
+        require(
+            len(self.weights) == parts,
+            f"{where}.weights",
+            self.weights,
+            f"give {parts}, of the corpus and of each of data.mixed_with"
+            if parts
+            else "is of corpora that data.mixed_with names",
+        )
+        for weight in self.weights:
+            positive(where, weights=weight)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ import jax
 from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment import energy
 from chinchilla_jax.experiment.config import RunConfig
-from chinchilla_jax.experiment.epochs import unique_tokens
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.experiment.records import RunDirectory
@@ -105,9 +104,7 @@ def train(
                      profiler, on_progress, meter)  # fmt: skip
         state, reason = loop.advance(state, step, should_stop)
         measured: dict[str, Any] = loop.speed.columns(run, compiled.mesh) | {
-            "unique_tokens": min(
-                run.tokens, unique_tokens(corpus.train_tokens, run.sequence_length)
-            ),
+            "unique_tokens": corpus.unique_tokens(run.tokens, run.sequence_length),
             "data_fingerprint": corpus.data_fingerprint,
             "tokenizer_fingerprint": corpus.tokenizer_fingerprint,
         }

@@ -11,9 +11,9 @@ four quickstarts and the overhead of the techniques.
 Expected from a prototype: non-zero weights worth more than dense ones, a teacher worth most where
 text is short, four bits the best of the widths in bytes, nothing better than dense in training
 FLOPs. Seen on 2026-11-27, on two cores in 20 minutes, multipliers of dense models: a teacher 1.5 in
-size and 1.8 in tokens, 1.03 (.93 to 1.08) in training FLOPs; 50 and 75 % sparse 1.24 and 1.28 in
-non-zero weights, .80 and .59 in training FLOPs; four bits 4.8 in bytes, where bfloat16 is 2.0 and
-two bits 3.8; a teacher and four bits 6.9. README.md has the table.
+size and 1.8 in tokens, 1.02 (.90 to 1.10) in training FLOPs; 50 and 75 % sparse 1.23 and 1.27 in
+non-zero weights, .79 and .58 in training FLOPs; four bits 4.8 in bytes, where bfloat16 is 2.0 and
+two bits 3.7; a teacher and four bits 6.8. README.md has the table.
 """
 
 from chinchilla_jax.experiment.config import Experiment, LadderConfig

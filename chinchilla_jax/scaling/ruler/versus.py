@@ -86,11 +86,11 @@ def _by_cell(weights_BxC: Floats, index_R: Codes, runs: Runs) -> Floats:
 
 @dataclass(frozen=True)
 class _Frontier:
-    """E + K C^-gamma, arrays of B."""
+    """E + K C^-slope, arrays of B."""
 
     E: Floats
     K: Floats
-    gamma: Floats
+    slope: Floats
 
     @classmethod
     def of(cls, law: Yardstick, cost: FlopsModel) -> _Frontier:
@@ -98,17 +98,17 @@ class _Frontier:
         s = law.surface
         params, tokens = s.optimum(1.0, in_units)
         reducible = np.asarray(s.loss(params, tokens)) - s.E
-        gamma = np.asarray(s.alpha) * s.beta / (s.alpha + cost.exponent * np.asarray(s.beta))
+        slope = np.asarray(s.alpha) * s.beta / (s.alpha + cost.exponent * np.asarray(s.beta))
         known_B = law.known_B
-        return cls(*(np.where(known_B, x, np.nan) for x in (s.E, reducible, gamma)))
+        return cls(*(np.where(known_B, x, np.nan) for x in (s.E, reducible, slope * s.gamma)))
 
     def loss(self, flops: float) -> Floats:
-        return np.asarray(self.E + self.K * flops**-self.gamma)
+        return np.asarray(self.E + self.K * flops**-self.slope)
 
     def flops(self, loss_B: Floats) -> Floats:
         """Infinite for a loss under the floor."""
         above = loss_B - self.E
-        found = (np.maximum(above, 1e-300) / self.K) ** (-1 / self.gamma)
+        found = (np.maximum(above, 1e-300) / self.K) ** (-1 / self.slope)
         return np.asarray(np.where(above > 0, found, np.where(np.isnan(above), np.nan, np.inf)))
 
 

@@ -1,15 +1,17 @@
 """The ruler itself: the law of the dense runs, and what is moved along it.
 
-L0(N, D) = E + A N^-alpha + B D^-beta is fitted to the dense runs alone: no technique bends the
-ruler by which the others are measured. A multiplier m moves one of three things along it:
+L0(N, D) = E + (A N^-alpha + B D^-beta)^gamma is fitted to the dense runs alone: no technique bends
+the ruler by which the others are measured. Runs of a law with an outer power (`fitting/coupled.py`)
+are so measured rightly, and those of one without no less sharply. A multiplier m moves one of three
+things along it:
 
-    size      E + A (m N)^-alpha + B D^-beta             N in the currency asked for
-    tokens    E + A N^-alpha + B (m D)^-beta
-    compute   E + m^-gamma (A N^-alpha + B D^-beta)      gamma = alpha beta / (alpha + p beta)
+    size      E + (A (m N)^-alpha + B D^-beta)^gamma             N in the currency asked for
+    tokens    E + (A N^-alpha + B (m D)^-beta)^gamma
+    compute   E + (m^-c (A N^-alpha + B D^-beta))^gamma          c = alpha beta / (alpha + p beta)
 
 The last is what m times the FLOPs buy where both are scaled along the compute-optimal frontier of
-C = kappa N^p D, on which the reducible loss falls as C^-gamma (Hoffmann et al. 2022, equation 4).
-So each of them is E + f exp(-g_1 u) + s exp(-g_2 u) with u = ln m.
+C = kappa N^p D, on which the bracket falls as C^-c (Hoffmann et al. 2022, equation 4).
+So each of them is E + (f exp(-g_1 u) + s exp(-g_2 u))^gamma with u = ln m.
 
 Array suffixes: B draws, of which the first is the fit to all runs; R rows.
 """
@@ -29,6 +31,7 @@ from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.runs import Runs
 
 AXES = ("size", "tokens", "compute")
+_LEAST_CELLS = 9  # for six parameters; below, the outer power is 1
 
 
 @dataclass(frozen=True)
@@ -45,28 +48,32 @@ class Yardstick:
         s = Surface(*(np.asarray(x)[:, None] for x in self.surface.columns()))
         size = s.A * np.exp(-s.alpha * np.log(amount_R / self.unit))
         data = s.B * np.exp(-s.beta * np.log(tokens_R))
-        gamma = s.alpha * s.beta / (s.alpha + cost.exponent * s.beta)
-        none = np.zeros_like(gamma)
-        rates = {"size": (s.alpha, none), "tokens": (none, s.beta), "compute": (gamma, gamma)}
-        return Moved(np.asarray(s.E), size, data, *map(np.asarray, rates[axis]))
+        both = s.alpha * s.beta / (s.alpha + cost.exponent * s.beta)
+        none = np.zeros_like(both)
+        rates = {"size": (s.alpha, none), "tokens": (none, s.beta), "compute": (both, both)}
+        return Moved(np.asarray(s.E), size, data, *map(np.asarray, (*rates[axis], s.gamma)))
 
 
 @dataclass(frozen=True)
 class Moved:
-    """E + first exp(-first_rate u) + second exp(-second_rate u); arrays of [B, R] or [B, 1]."""
+    """E + (first exp(-first_rate u) + second exp(-second_rate u))^gamma, [B, R] or [B, 1]."""
 
     E: Floats
     first: Floats
     second: Floats
     first_rate: Floats
     second_rate: Floats
+    gamma: Floats
 
     def at(self, u_BxR: Floats | float) -> tuple[Floats, Floats]:
         """ln loss, and its slope in u."""
         first = self.first * np.exp(-self.first_rate * u_BxR)
         second = self.second * np.exp(-self.second_rate * u_BxR)
-        loss = self.E + first + second
-        return np.log(loss), -(self.first_rate * first + self.second_rate * second) / loss
+        bracket = first + second
+        reducible = bracket**self.gamma
+        loss = self.E + reducible
+        fall = self.gamma * (self.first_rate * first + self.second_rate * second) / bracket
+        return np.log(loss), -fall * reducible / loss
 
     def shifted(self, u_R: Floats) -> Moved:
         """With u counted from u_R."""
@@ -76,6 +83,7 @@ class Moved:
             self.second * np.exp(-self.second_rate * u_R),
             self.first_rate,
             self.second_rate,
+            self.gamma,
         )
 
     def draws(self, index: slice | Ints) -> Moved:
@@ -93,8 +101,9 @@ def yardstick(dense: Runs, amount_R: Floats, settings: Settings, weights_BxC: Fl
     weights_R = law_weights(dense, objective)
     unit = float(np.exp(np.log(amount_R).mean()))
     fit = fit_surface(
-        amount_R / unit, dense.tokens, dense.loss, weights_R, objective, settings.tied
-    )
+        amount_R / unit, dense.tokens, dense.loss, weights_R, objective, settings.tied,
+        form="gamma" if len(np.unique(dense.cell_R())) >= _LEAST_CELLS else "surface",
+    )  # fmt: skip
     columns, known = [np.array([x]) for x in fit.surface.columns()], [fit.identified]
     if len(weights_BxC) > 1:
         drawn = refit(fit, weights_BxC[1:, dense.cell_R()] * weights_R)

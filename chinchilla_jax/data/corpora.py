@@ -8,16 +8,20 @@ is an ordinary TFDS folder in array_record files, so that other tools can read i
 
 import contextlib
 import io
+import itertools
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from array_record.python import array_record_module
+from google.protobuf.message import DecodeError
+from tensorflow_datasets.proto import tf_example_pb2
 
 from chinchilla_jax.data import python_source, sources
 from chinchilla_jax.data.progress import Advance, progress
@@ -26,7 +30,9 @@ from chinchilla_jax.experiment.errors import UserError
 
 TRAIN = "train"  # the one split written here; `store` holds out validation by document hash
 _SHARD_DOCUMENTS = 1 << 16
-_BATCH_BYTES = 4 << 20  # of text between two writes of the metadata
+_BATCH_BYTES = 4 << 20  # of records read at once, about
+_FIRST_READ, _MOST_READ = 16, 4096  # records
+_READ_OPTIONS = "readahead_buffer_size:0"  # of records that are asked for by number
 _INT64_MAX = 2**63 - 1
 
 NamedDocuments = Callable[[Counter[str]], Iterator[tuple[str, bytes]]]
@@ -70,18 +76,33 @@ class TextBuilder(tfds.core.GeneratorBasedBuilder):
     def _generate_splits(self, dl_manager: object, download_config: object) -> list[Any]:
         """Streams the split to disk.
 
-        TFDS's own writer holds a gigabyte of documents to shuffle them, and beyond that asks
-        for TensorFlow; the order of documents is the sampler's business here.
+        TFDS's own writers hold a gigabyte of documents to shuffle them, beyond that ask for
+        TensorFlow, and take most of a build of short documents; the order of documents is the
+        sampler's business here.
         """
-        info = self._info()  # of the temporary folder that TFDS renames when all is written
-        writer = tfds.core.SequentialWriter(
-            info, max_examples_per_shard=_SHARD_DOCUMENTS, file_format="array_record"
+        template = tfds.core.ShardedFileTemplate(
+            dataset_name=self.name,
+            data_dir=self._info().data_dir,  # temporary: TFDS renames it when all is written
+            split=TRAIN,
+            filetype_suffix="array_record",
+            template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
         )
-        writer.initialize_splits([TRAIN])
-        for batch in _batches(example for _, example in self._generate_examples()):
-            writer.add_examples({TRAIN: batch})
-        writer.close_all()
-        return list(info.splits.values())
+        lengths, size = [], 0
+        for number, shard in enumerate(_shards(self._generate_examples())):
+            path = template.sharded_filepath(shard_index=number, num_shards=None)
+            writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+            lengths.append(0)
+            for example in shard:
+                record = _record(example)
+                writer.write(record)
+                lengths[-1] += 1
+                size += len(record)
+            writer.close()
+        return [
+            tfds.core.SplitInfo(
+                name=TRAIN, shard_lengths=lengths, num_bytes=size, filename_template=template
+            )
+        ]
 
 
 class LocalText(TextBuilder):
@@ -184,26 +205,68 @@ def documents(builder: Any, text_field: str) -> Iterator[bytes]:
     """
     splits = builder.info.splits
     for name in [TRAIN] if TRAIN in splits else sorted(splits):
-        rows = builder.as_data_source(name)
-        start = 0
         for path, length in zip(splits[name].filepaths, splits[name].shard_lengths, strict=True):
-            for number in range(start, start + length):
+            for number, record in enumerate(_records(Path(path), length)):
                 try:
-                    text = rows[number][text_field]
-                    if text is None:  # what a file cut at a block boundary yields, silently
-                        raise ValueError("the record is empty")
+                    text = _text_of(record, text_field)
                     text.decode()
                 except UnicodeDecodeError:
-                    where = f"record {number - start}"
+                    where = f"record {number}"
                     raise UserError(f"data.path: {path} is not UTF-8 in {where}") from None
-                except (ValueError, OSError, RuntimeError, IndexError) as error:
-                    raise UserError(
-                        f"data.path: {path} is damaged at record {number - start} "
-                        f"({' '.join(str(error).split()):.160}); delete {path.parent} and "
-                        "prepare the data set again"
-                    ) from None
+                except (DecodeError, ValueError, IndexError) as error:
+                    raise _damaged(Path(path), number, error) from None
                 yield text
-            start += length
+
+
+def _records(path: Path, length: int) -> Iterator[bytes]:
+    """The records of a shard: as many are read at once as hold some _BATCH_BYTES.
+
+    Raises:
+      UserError: one cannot be read; its number is told.
+    """
+    start, count, reader = 0, _FIRST_READ, None
+    try:
+        while start < length:
+            end = min(start + count, length)
+            try:
+                reader = reader or array_record_module.ArrayRecordReader(str(path), _READ_OPTIONS)
+                records = reader.read(start, end)
+                if len(records) != end - start or not all(records):
+                    raise ValueError("the record is empty")  # of a file cut at a block boundary
+            except (ValueError, OSError, RuntimeError, IndexError) as error:
+                if end - start == 1:
+                    raise _damaged(path, start, error) from None
+                count = 1  # again, up to the one
+                continue
+            yield from records
+            start = end
+            size = sum(map(len, records))
+            count = max(1, count // 2) if size > _BATCH_BYTES else min(2 * count, _MOST_READ)
+    finally:
+        if reader is not None:
+            with contextlib.suppress(RuntimeError):  # of what it could not read
+                reader.close()
+
+
+def _damaged(path: Path, number: int, error: Exception) -> UserError:
+    return UserError(
+        f"data.path: {path} is damaged at record {number} ({' '.join(str(error).split()):.160}); "
+        f"delete {path.parent} and prepare the data set again"
+    )
+
+
+def _record(example: Mapping[str, Any]) -> bytes:
+    """An example of texts as TFDS stores it."""
+    proto = tf_example_pb2.Example()
+    for name, value in example.items():
+        text = value.encode() if isinstance(value, str) else value
+        proto.features.feature[name].bytes_list.value.append(text)
+    return proto.SerializeToString()
+
+
+def _text_of(record: bytes, name: str) -> bytes:
+    """One text of an example, without the work of decoding the others."""
+    return tf_example_pb2.Example.FromString(record).features.feature[name].bytes_list.value[0]
 
 
 def _below(folder: Path) -> str:
@@ -243,14 +306,10 @@ def _some(documents: NamedDocuments) -> NamedDocuments:
     return checked
 
 
-def _batches(examples: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Lists of examples that hold some _BATCH_BYTES of text each."""
-    batch, size = [], 0
-    for example in examples:
-        batch.append(example)
-        size += len(example["text"])
-        if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def _shards(
+    examples: Iterator[tuple[int, dict[str, Any]]],
+) -> Iterator[Iterator[dict[str, Any]]]:
+    """The examples in runs of _SHARD_DOCUMENTS."""
+    for _, first in examples:
+        rest = itertools.islice(examples, _SHARD_DOCUMENTS - 1)
+        yield itertools.chain([first], (example for _, example in rest))

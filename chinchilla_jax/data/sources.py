@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from chinchilla_jax.data import zstd
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.experiment.storage import expanded
@@ -236,7 +237,14 @@ def _open(file: Path) -> BinaryIO:
 
     compression = COMPRESSIONS.get(file.suffix.lower())
     stream = pa.input_stream(str(file), compression=compression, buffer_size=_BLOCK)
-    return io.BufferedReader(stream, _BLOCK)
+    reader = io.BufferedReader(stream, _BLOCK)
+    try:
+        reader.peek(1)
+    except OSError as error:
+        if zstd.TOO_LONG not in str(error):
+            raise
+        return io.BufferedReader(zstd.long_windows(file), _BLOCK)
+    return reader
 
 
 def _checked(text: bytes, file: Path, offset: int, of: str = "") -> bytes:

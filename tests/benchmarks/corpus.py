@@ -1,11 +1,12 @@
 """Time and peak memory of building the embedded corpus, of opening it, and of reading batches.
 
-    python tests/benchmarks/corpus.py [--text=FILE_OR_FOLDER]
+    python tests/benchmarks/corpus.py [--text=FILE_OR_FOLDER] [--documents=200000]
 
 The corpus is built in an empty cache by a process of its own, so that its memory is its own.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -38,8 +39,15 @@ SHAPES = ((64, 4), (64, 16), (64, 64), (1, 512))  # steps in one dispatch, seque
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", default="", help="files for local_text; default: python_source")
-    text = parser.parse_args().text
+    parser.add_argument("--documents", type=int, default=0, help="so many short ones are made up")
+    asked = parser.parse_args()
+    text = asked.text
     with tempfile.TemporaryDirectory() as cache:
+        if asked.documents:
+            text = str(Path(cache) / "many.jsonl")
+            with Path(text).open("w") as file:
+                for i in range(asked.documents):
+                    file.write(json.dumps({"text": f"word{i} " * 40}) + "\n")
         subprocess.run([sys.executable, "-c", BUILD, cache, text], check=True)
         fields = {"builder": "local_text", "path": text} if text else {}
         started = time.perf_counter()

@@ -28,11 +28,11 @@ def main(_: list[str]) -> None:
     workdir = storage.path(_WORKDIR.value)
     asked = program.experiment_to_plan(_CONFIG.value, workdir)
     read_plan(workdir)  # nothing is begun in a folder that has none
-    experiment, planned = sweep.opened_plan(asked, workdir)
-    cells = sweep.select(planned, _CELLS.value, experiment.order)
-    from chinchilla_jax.training.measure import measure  # after the mistakes that need no JAX
+    with sweep.opened_plan(asked, workdir) as (experiment, planned):
+        cells = sweep.select(planned, _CELLS.value, experiment.order)
+        from chinchilla_jax.training.measure import measure  # after the mistakes that need no JAX
 
-    found = measure(workdir, cells)
+        found = measure(workdir, cells)
     for run_id, reason in found.left.items():
         print(f"{run_id}: not measured: {reason}", file=sys.stderr)
     print(f"measured {found.measured} of {len(cells)} runs, {found.not_done} not done")

@@ -6,6 +6,7 @@ Exit status: 0 all selected cells are over; 1 some failed or are left; 2 a mista
 130 interrupted.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -14,8 +15,8 @@ from absl import flags
 
 from chinchilla_jax import program
 from chinchilla_jax.experiment import status, storage, tables
-from chinchilla_jax.experiment.records import read_plan
-from chinchilla_jax.training import distributed, job_array, sweep
+from chinchilla_jax.experiment.records import cells_of
+from chinchilla_jax.training import distributed, job_array, supervise, sweep
 
 _JOIN = program.define_processes()
 _CONFIG = program.define_config(required=False)
@@ -50,29 +51,29 @@ def main(_: list[str]) -> None:
     if _WORKER.value:
         from chinchilla_jax.training.worker import work
 
-        work(workdir, [int(i) for i in _CELLS.value.split(",")], [int(i) for i in _PIN.value])
+        work(workdir, [int(core) for core in _PIN.value])
         return
     if _STATUS.value:
         asked = program.experiment_from_flags(_CONFIG.value) if _CONFIG.value else None
         print(status.text(workdir, asked))
         return
     several = _JOIN()
-    sys.exit(distributed.in_all_processes(lambda: _run(workdir, several)))
+    with contextlib.ExitStack() as opened:
+        sys.exit(distributed.in_all_processes(lambda: _run(workdir, several, opened)))
 
 
-def _chosen(workdir: Path) -> list[int]:
-    """Indices of the cells to run, in their order."""
+def _chosen(workdir: Path, opened: contextlib.ExitStack) -> list[str]:
+    """Ids of the runs to make, in their order; none leaves the plan before `opened` ends."""
     asked = program.experiment_to_plan(_CONFIG.value, workdir)
-    experiment, cells = sweep.opened_plan(asked, workdir)
+    experiment, cells = opened.enter_context(sweep.opened_plan(asked, workdir))
     selection = job_array.part(os.environ) if _CELLS.value == "auto" else _CELLS.value
-    return [cell.index for cell in sweep.chosen(workdir, cells, selection, experiment.order)]
+    return [cell.run.run_id for cell in sweep.chosen(workdir, cells, selection, experiment.order)]
 
 
-def _run(workdir: Path, several: bool) -> int:
+def _run(workdir: Path, several: bool, opened: contextlib.ExitStack) -> int:
     """The exit status."""
-    indices = distributed.on_writer(lambda: _chosen(workdir))
-    cells = {cell.index: cell for cell in read_plan(workdir)[1]}
-    chosen = [cells[index] for index in indices]
+    names = distributed.on_writer(lambda: _chosen(workdir, opened))
+    chosen = cells_of(workdir, names)
     if several:
         from chinchilla_jax.training.worker import work_jointly
 
@@ -84,11 +85,10 @@ def _run(workdir: Path, several: bool) -> int:
             def show(p: sweep.Progress) -> None:
                 bar.show(p.flops, p.flops_total, f"{p.over} of {p.cells} cells")
 
-            rows = sweep.run(workdir, chosen, show, *division)
+            rows = supervise.run(workdir, chosen, show, *division)
     if distributed.is_writer():
         lacking = sweep.unmeasured(workdir, chosen, rows)
         print(f"{tables.results(rows)}\nresults: {workdir / 'results.csv'}{lacking}")
-    names = {cell.run.run_id for cell in chosen}
     left = [r for r in rows if r["run_id"] in names and r["status"] not in ("done", "diverged")]
     for row in left if distributed.is_writer() else []:
         print(f"{row['run_id']}: {row['status']}: {row['reason'] or 'not run'}", file=sys.stderr)

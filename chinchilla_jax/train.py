@@ -7,6 +7,7 @@ Exit status: 0 done; 1 diverged, or another process has the run; 2 a mistake in 
 130 interrupted (the state is saved).
 """
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ _PROFILE = flags.DEFINE_string(
 _RUN = flags.DEFINE_string("run", "", "A resolved run instead: the config.json of one.")
 
 
-def _chosen(workdir: Path) -> RunConfig:
+def _chosen(workdir: Path, opened: contextlib.ExitStack) -> RunConfig:
+    """The run, which does not leave the plan before `opened` ends."""
     if bool(_RUN.value) == (_CELL.value is not None):
         raise UserError(
             "give either --cell=INDEX of the plan or --run=FILE, a resolved config.json"
@@ -40,16 +42,21 @@ def _chosen(workdir: Path) -> RunConfig:
     if _RUN.value:
         return needs.read_run(storage.path(_RUN.value))
 
-    def open_plan() -> None:
-        opened_plan(program.experiment_to_plan(_CONFIG.value, workdir), workdir)
+    def select_one() -> str:
+        asked = program.experiment_to_plan(_CONFIG.value, workdir)
+        _, cells = opened.enter_context(opened_plan(asked, workdir))
+        return select(cells, str(_CELL.value), "planned", "cell")[0].run.run_id
 
-    distributed.on_writer(open_plan)
-    return select(records.read_plan(workdir)[1], str(_CELL.value), "planned", "cell")[0].run
+    return records.cells_of(workdir, [distributed.on_writer(select_one)])[0].run
 
 
 def _train(workdir: Path) -> dict[str, Any]:
     """The result row."""
-    run = _chosen(workdir)
+    with contextlib.ExitStack() as opened:
+        return _carry_out(workdir, _chosen(workdir, opened))
+
+
+def _carry_out(workdir: Path, run: RunConfig) -> dict[str, Any]:
     from chinchilla_jax.training import worker  # after the mistakes that need no JAX
     from chinchilla_jax.training.loop import Interrupted, train
     from chinchilla_jax.training.profiling import steps_named

@@ -17,12 +17,12 @@ import io
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import contents, earlier, lock, needs, storage
+from chinchilla_jax.experiment import claims, contents, earlier, lock, needs, storage
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -211,21 +211,26 @@ def run_directory(workdir: Path, run_id: str) -> RunDirectory:
 
 
 def write_plan(
-    workdir: Path, experiment: Experiment, cells: Sequence[Cell], facts: Mapping[str, Any]
+    workdir: Path,
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    facts: Mapping[str, Any],
+    then: Callable[[], object] = lambda: None,
 ) -> None:
     """Freezes the grid in `plan.json`.
 
-    A plan may be extended, by budgets or by values of what varies, as long as every run begun under
-    the old one stays in it unchanged.
+    A plan may be extended at any time, by budgets or by values of what varies. Cells may go or
+    change while none of them was begun and nobody works by the plan (`claims`).
 
-    Of processes that begin a work folder at once one writes; the others find its plan.
+    Of processes that do so at once each compares with what the one before has written.
 
     Args:
       facts: what else the plan stands on: the code version, and of each corpus, by the fingerprint
         of its `DataConfig`, its tokens and the fingerprints of text and tokenizer.
+      then: called before any other process may replace the plan: to make a claim to it.
     Raises:
-      UserError: a run begun under the old plan would change or be lost, the text is another, or
-        the runs that are there were trained as another model.
+      UserError: a run begun under the old plan, or one of a process that works by it, would change
+        or be lost, the text is another, or the runs that are there were trained as another model.
     """
 
     def text(model_version: int) -> str:
@@ -233,24 +238,77 @@ def write_plan(
         plan = {**versions, **facts, "experiment": experiment, "cells": list(cells)}
         return _json_text({key: to_json(value) for key, value in plan.items()})
 
-    if storage.create(workdir / "plan.json", text(MODEL_VERSION).encode()):
-        return
-    _, old_cells, old_facts = read_plan(workdir)
-    planned = {c.run.run_id: c.run for c in cells if c.status == "planned"}
-    for cell in old_cells:
-        begun = run_directory(workdir, cell.run.run_id).begun()
-        new = planned.get(cell.run.run_id)
-        if begun and (new is None or fingerprint(new) != fingerprint(cell.run)):
-            change = first_difference(to_json(cell.run), to_json(new)) if new else "dropped"
+    file = workdir / "plan.json"
+    while True:
+        before = storage.read_bytes(file) if has_plan(workdir) else None
+        lost: dict[str, str] = {}
+        forecast_late: list[str] = []
+        version = MODEL_VERSION
+        if before is not None:
+            _, old_cells, old_facts = read_plan(workdir)
+            lost, forecast_late = _lost(old_cells, cells), _forecast_late(old_cells, cells)
+            _refuse_begun(workdir, lost, forecast_late)
+            _refuse_other_text(workdir, old_facts, facts)
+            version = _model_version(workdir, old_cells, old_facts, cells)
+        now = text(version).encode()
+        with claims.alone(workdir):
+            if (storage.read_bytes(file) if has_plan(workdir) else None) != before:
+                continue  # another one was written meanwhile: that is the one to compare with
+            _refuse_begun(workdir, lost, forecast_late)  # meanwhile, by one who has ended since
+            _refuse_claimed(workdir, lost)
+            if now != before:
+                storage.write_bytes_atomic(file, now)
+            then()
+            return
+
+
+def _lost(old: Sequence[Cell], new: Sequence[Cell]) -> dict[str, str]:
+    """What becomes of the runs of an old plan that are not in the new one as they were."""
+    planned = {c.run.run_id: c.run for c in new if c.status == "planned"}
+    found = {}
+    for run in (cell.run for cell in old if cell.status == "planned"):
+        other = planned.get(run.run_id)
+        if other is None:
+            found[run.run_id] = "dropped"
+        elif fingerprint(other) != fingerprint(run):
+            found[run.run_id] = first_difference(to_json(run), to_json(other))
+    return found
+
+
+def _forecast_late(old: Sequence[Cell], new: Sequence[Cell]) -> list[str]:
+    """The runs that are now to check a forecast, which is registered before they begin."""
+    before = {cell.run.run_id: cell.run.forecast for cell in old}
+    runs = (cell.run for cell in new if cell.run.run_id in before)
+    return [run.run_id for run in runs if run.forecast not in ("", before[run.run_id])]
+
+
+def _refuse_begun(workdir: Path, lost: Mapping[str, str], forecast_late: Sequence[str]) -> None:
+    for run_id in forecast_late:
+        if run_directory(workdir, run_id).begun():
             raise UserError(
-                f"{workdir}: run {cell.run.run_id} was begun under another plan ({change}); "
-                "use another --workdir"
-            )
-        if begun and new is not None and new.forecast not in ("", cell.run.forecast):
-            raise UserError(
-                f"{workdir}: run {cell.run.run_id} was begun before the forecast that it is to "
+                f"{workdir}: run {run_id} was begun before the forecast that it is to "
                 "check was registered; use another --workdir"
             )
+    for run_id, change in lost.items():
+        if run_directory(workdir, run_id).begun():
+            raise UserError(
+                f"{workdir}: run {run_id} was begun under another plan ({change}); "
+                "use another --workdir"
+            )
+
+
+def _refuse_claimed(workdir: Path, lost: Mapping[str, str]) -> None:
+    if lost and (others := claims.claimants(workdir)):
+        run_id, change = next(iter(lost.items()))
+        raise UserError(
+            f"{workdir}: another plan is being carried out here, by {others[0]}, which has run "
+            f"{run_id} ({change} in this one); wait until that has ended, or use another --workdir"
+        )
+
+
+def _refuse_other_text(
+    workdir: Path, old_facts: Mapping[str, Any], facts: Mapping[str, Any]
+) -> None:
     for key, corpus in facts.get("corpora", {}).items():
         new_text = corpus["data_fingerprint"]
         old_text = old_facts.get("corpora", {}).get(key, {}).get("data_fingerprint")
@@ -260,9 +318,6 @@ def write_plan(
                 f"is {new_text}; give all hosts the same files or packages, or use another "
                 "--workdir"
             )
-    now = text(_model_version(workdir, old_cells, old_facts, cells))
-    if storage.read_text(workdir / "plan.json") != now:
-        write_text_atomic(workdir / "plan.json", now)
 
 
 def continued_plan(workdir: Path) -> tuple[Experiment, list[Cell]]:
@@ -337,6 +392,14 @@ def read_plan(workdir: Path) -> tuple[Experiment, list[Cell], dict[str, Any]]:
     for key, corpus in corpora.items():
         typed(str | None, corpus.get("data_fingerprint"), f"{file}: corpora.{key}.data_fingerprint")
     return experiment, list(cells), plan
+
+
+def cells_of(workdir: Path, run_ids: Sequence[str]) -> list[Cell]:
+    """The cells of these runs, in this order; raises UserError as `read_plan`, or one is none."""
+    cells = {cell.run.run_id: cell for cell in read_plan(workdir)[1] if cell.status == "planned"}
+    if gone := [run_id for run_id in run_ids if run_id not in cells]:
+        raise UserError(f"{workdir}: run {gone[0]} has left the plan")
+    return [cells[run_id] for run_id in run_ids]
 
 
 def planned_text(facts: Mapping[str, Any], data: DataConfig) -> str | None:

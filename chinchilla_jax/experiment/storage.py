@@ -280,6 +280,15 @@ def remove(place: Path) -> None:
     attempt(place, "removed", lambda: place.unlink(missing_ok=True))
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a folder of files; that there is none is no error."""
+    for child in children(folder):
+        remove(child)
+    if not is_remote(folder):  # in an object store it went with what was in it
+        with contextlib.suppress(FileNotFoundError):
+            attempt(folder, "removed", folder.rmdir)
+
+
 def write_bytes_atomic(place: Path | str, data: bytes) -> None:
     """Writes a file with its parent folders: all of `data` or nothing.
 

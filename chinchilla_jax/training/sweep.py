@@ -1,26 +1,19 @@
-"""A sweep over the cells of a plan: who runs what, how far it is, and what came of it.
+"""A sweep over the cells of a plan: which of them, in what order, how far it is.
 
 The cells' folders are the only state. Workers are processes that walk over the cells and take
 those that are neither over nor locked, so that several sweeps, hosts or schedulers share a plan
-without talking to each other. No JAX here: the parent must leave the devices to its workers.
+without talking to each other. `supervise` has the workers of one host.
 """
 
 import contextlib
-import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from chinchilla_jax import techniques
 from chinchilla_jax.data.store import Corpus, open_corpus
-from chinchilla_jax.experiment import estimate, grid, lock, needs, storage, vary
+from chinchilla_jax.experiment import claims, estimate, grid, needs, vary
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -34,15 +27,10 @@ from chinchilla_jax.experiment.records import (
     read_plan,
     run_directory,
     write_plan,
-    write_results,
 )
-from chinchilla_jax.experiment.storage import StorageError
 from chinchilla_jax.experiment.version import code_version
 from chinchilla_jax.training import placement
-from chinchilla_jax.training.placement import Group, Host
-
-POLL_SECONDS = 0.5
-REMOTE_LOOK_SECONDS = 10.0  # between looks at an object store, where each costs requests
+from chinchilla_jax.training.placement import Host
 
 
 @dataclass(frozen=True)
@@ -55,12 +43,16 @@ class Progress:
     cells: int
 
 
-def freeze_plan(experiment: Experiment, workdir: Path) -> list[Cell]:
+def freeze_plan(
+    experiment: Experiment, workdir: Path, then: Callable[[], object] = lambda: None
+) -> list[Cell]:
     """Opens (or builds) every corpus, plans the grid on them and writes `plan.json`.
 
+    Args:
+      then: as of `write_plan`.
     Raises:
       UserError: no corpus or too little of it held out, no cell to run, or a work folder with
-        runs of another plan.
+        runs of another plan, or where one is being carried out.
     """
     planned = read_plan(workdir)[2] if has_plan(workdir) else {}
     corpora: dict[DataConfig, Corpus] = {}
@@ -84,19 +76,30 @@ def freeze_plan(experiment: Experiment, workdir: Path) -> list[Cell]:
             for data, corpus in corpora.items()
         },
     }
-    write_plan(workdir, experiment, cells, facts)
+    write_plan(workdir, experiment, cells, facts, then)
     return cells
 
 
-def opened_plan(asked: Experiment | None, workdir: Path) -> tuple[Experiment, list[Cell]]:
+@contextlib.contextmanager
+def opened_plan(asked: Experiment | None, workdir: Path) -> Iterator[tuple[Experiment, list[Cell]]]:
     """The plan to be carried out: that of `asked`, frozen now, or the one that is in `workdir`.
+
+    It loses no cell while the context lasts.
 
     Raises:
       UserError: as `freeze_plan`.
     """
-    if asked is not None:
-        freeze_plan(asked, workdir)
-    return continued_plan(workdir)
+    with contextlib.ExitStack() as stack:
+
+        def claim() -> None:
+            stack.enter_context(claims.claim(workdir))
+
+        if asked is not None:
+            freeze_plan(asked, workdir, claim)
+        else:
+            with claims.alone(workdir):
+                claim()
+        yield continued_plan(workdir)
 
 
 def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells") -> list[Cell]:
@@ -209,155 +212,3 @@ def unmeasured(workdir: Path, cells: Sequence[Cell], rows: Sequence[Mapping[str,
         return ""
     command = f"python -m chinchilla_jax.measure --workdir={workdir}"
     return f"\n{count} runs lack measurements that the plan asks for: run {command}"
-
-
-def run(
-    workdir: Path,
-    cells: Sequence[Cell],
-    on_progress: Callable[[Progress], None],
-    devices_per_cell: int = 0,
-    cells_per_device: int = 1,
-    workers: int = 0,
-) -> list[dict[str, Any]]:
-    """Runs those of `cells` that are not over, and returns the result rows of the whole plan.
-
-    SIGTERM and SIGINT are passed on to the workers, which save their state.
-
-    Args:
-      devices_per_cell: what a cell gets of this host, see `devices_for`.
-      cells_per_device: at once, of the cells that get one device.
-      workers: most processes at once; 0 for as many as there is place for.
-    Raises:
-      UserError: a cell that does not fit this host, or a division it does not know.
-      KeyboardInterrupt: after an orderly stop by a signal.
-    """
-    todo = [c for c in cells if run_directory(workdir, c.run.run_id).result() is None]
-    host = placement.this_host()
-    groups = placement.groups(
-        host, todo, lambda run: devices_for(run, host, devices_per_cell), cells_per_device
-    )
-    for cell in todo:
-        run_directory(workdir, cell.run.run_id).forget_failure()
-    interrupted: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda received, frame: interrupted.append(received))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        complaint = _supervise(
-            workdir, groups, cells, workers or len(groups), interrupted, on_progress
-        )
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    rows = write_results(workdir)
-    if interrupted:
-        raise KeyboardInterrupt
-    if complaint and progress(workdir, cells).over < len(cells):
-        raise UserError(complaint)
-    return rows
-
-
-def _supervise(
-    workdir: Path,
-    groups: Sequence[Group],
-    cells: Sequence[Cell],
-    most: int,
-    interrupted: Sequence[int],
-    on_progress: Callable[[Progress], None],
-) -> str:
-    """Keeps up to `most` workers at their places until all cells are over or a signal comes.
-
-    Returns:
-      What a worker said that ended without being at a cell; empty when none did.
-    """
-    waiting = dict(enumerate(groups))
-    alive: dict[int, subprocess.Popen[bytes]] = {}
-    stopping, complaint = False, ""
-    next_look, remote = 0.0, storage.is_remote(workdir)
-    while alive or waiting:
-        for number, group in list(waiting.items()):
-            before = [groups[n] for n in {*alive, *waiting} if n < number]
-            if len(alive) < most and placement.may_start(group, before):
-                alive[number] = _spawn(workdir, group, number)
-                del waiting[number]
-        time.sleep(POLL_SECONDS)
-        if interrupted and not stopping:
-            waiting.clear()
-            for process in alive.values():
-                process.terminate()
-            stopping = True
-        for number, process in list(alive.items()):
-            status = process.poll()
-            if status is None:
-                continue
-            del alive[number]
-            group = groups[number]
-            if not status or interrupted:
-                continue
-            if _blame(workdir, group.cells, process.pid, status):
-                waiting[number] = group
-            else:
-                complaint = _last_line(_log_file(workdir, number))
-        if not alive or time.monotonic() >= next_look:
-            with contextlib.suppress(StorageError):  # the bar can wait for the store to come back
-                on_progress(progress(workdir, cells))
-            next_look = time.monotonic() + (REMOTE_LOOK_SECONDS if remote else 0.0)
-    if remote:  # so far they lie on this host
-        for log in storage.children(_logs(workdir)):
-            storage.write_bytes_atomic(workdir / "logs" / log.name, log.read_bytes())
-    return complaint
-
-
-def _spawn(workdir: Path, group: Group, number: int) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable, "-m", "chinchilla_jax.sweep", f"--workdir={workdir}",
-        f"--cells={','.join(str(cell.index) for cell in group.cells)}",
-        f"--pin={','.join(map(str, group.place.cores))}", "--worker",
-    ]  # fmt: skip
-    file = _log_file(workdir, number)
-
-    def opened() -> IO[bytes]:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return file.open("ab")
-
-    with storage.attempt(file, "written", opened) as log:
-        # A session of its own: Ctrl-C reaches the workers once, through us.
-        return subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env=placement.environment(group.place, os.environ),
-        )
-
-
-def _logs(workdir: Path) -> Path:
-    """Where workers write what they say: beside the runs, or on this host until the sweep ends."""
-    if not storage.is_remote(workdir):
-        return workdir / "logs"
-    here = f"chinchilla_jax-{os.getuid()}-{workdir.name}-{os.getpid()}"
-    return Path(tempfile.gettempdir()) / here
-
-
-def _log_file(workdir: Path, number: int) -> Path:
-    return _logs(workdir) / f"{socket.gethostname()}-{number}.log"
-
-
-def _last_line(file: Path) -> str:
-    lines = file.read_text(errors="replace").strip().splitlines()
-    return f"{lines[-1].removeprefix('error: ') if lines else 'a worker ended'} (see {file})"
-
-
-def _blame(workdir: Path, cells: Sequence[Cell], pid: int, status: int) -> bool:
-    """Notes the death of a worker in the cell it was at; whether there was one."""
-    for cell in cells:
-        directory = run_directory(workdir, cell.run.run_id)
-        was_there = directory.owner() == lock.process(pid)
-        if was_there and directory.result() is None:
-            what = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-            if status == -signal.SIGKILL:
-                what += ", as where memory runs out (--config.execution.microbatch=1 takes least)"
-            directory.fail(f"its process ended {what}; see {_logs(workdir)}")
-            return True
-    return False

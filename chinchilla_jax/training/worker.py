@@ -5,16 +5,20 @@ takes the locks and decides, and the others follow.
 """
 
 import contextlib
+import ctypes
+import json
 import logging
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.data.store import Corpus, open_corpus
-from chinchilla_jax.experiment import needs, storage
+from chinchilla_jax.experiment import claims, needs, storage
 from chinchilla_jax.experiment.config import DataConfig, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
@@ -22,17 +26,22 @@ from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.lock import Lock, LockLost
 from chinchilla_jax.experiment.records import (
     RunDirectory,
+    cells_of,
     has_plan,
     planned_text,
     read_plan,
     run_directory,
     write_results,
 )
+from chinchilla_jax.experiment.storage import StorageError
 from chinchilla_jax.training import distributed
 
 log = logging.getLogger(__name__)
 
 Corpora = dict[DataConfig, Corpus]
+
+ORPHAN_SECONDS = 8.0  # to save and end in, once the parent is gone
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 def stop_requested() -> Callable[[], bool]:
@@ -94,20 +103,59 @@ def prepare_jax(cache: Path) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def work(workdir: Path, indices: Sequence[int], pinned_to: Sequence[int] = ()) -> None:
-    """Runs the cells `indices` of the plan in this order, each unless it is over or taken.
+def work(workdir: Path, pinned_to: Sequence[int] = ()) -> None:
+    """Runs cells of the plan, whose run ids the parent tells, each unless it is over or taken.
 
     A cell that fails leaves its reason in its folder and the next one begins. After a pass, cells
     that were taken by another process are tried again, until a pass finds nothing to do.
 
     Args:
       pinned_to: CPU cores of this process; set before JAX counts them.
+    Raises:
+      UserError: a run is not in the plan.
     """
     if pinned_to and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, pinned_to)
-    should_stop = stop_requested()
-    cells = {cell.index: cell for cell in read_plan(workdir)[1]}
-    _work(workdir, [cells[index].run for index in indices], should_stop)
+    stop_asked = stop_requested()
+    run_ids = _told_by_parent()
+    orphaned = _watch_parent()
+    with contextlib.ExitStack() as stack:
+        with claims.alone(workdir):
+            stack.enter_context(claims.claim(workdir))
+        runs = [cell.run for cell in cells_of(workdir, run_ids)]
+        _work(workdir, runs, lambda: stop_asked() or orphaned.is_set())
+
+
+def _told_by_parent() -> list[str]:
+    """The run ids on standard input; ends this process where the parent is gone before."""
+    line = b""
+    while not line.endswith(b"\n"):
+        if not (more := os.read(0, 1 << 16)):
+            sys.exit(1)
+        line += more
+    run_ids: list[str] = json.loads(line)
+    return run_ids
+
+
+def _watch_parent() -> threading.Event:
+    """An event that is set when the parent is gone, however it ended.
+
+    The pipe from it, standard input, then ends. A process that does not come to an end by itself
+    within `ORPHAN_SECONDS` is ended: a run then continues from its last checkpoint.
+    """
+    gone = threading.Event()
+    if sys.platform == "linux":  # a process that is stopped reads no pipe: the kernel wakes it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+
+    def watch() -> None:
+        while os.read(0, 1 << 16):
+            pass
+        gone.set()
+        time.sleep(ORPHAN_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+    return gone
 
 
 def work_jointly(workdir: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -157,17 +205,22 @@ _ENDED, _LEFT, _WAITS = "ended", "left", "waits"
 def _standing(run: RunConfig, workdir: Path) -> tuple[str, str]:
     """Before an attempt: (what becomes of it, why it fails where that is known)."""
     directory = run_directory(workdir, run.run_id)
-    if directory.result() or directory.failure():
-        return _LEFT, ""
-    for name in needs.of_grid(run):
-        other = run_directory(workdir, name)
-        result, failure = other.result(), other.failure()
-        if result is not None and result["status"] != "done":
-            failure = f"{result['status']}: {result.get('reason')}"
-        if failure is not None:
-            return _ENDED, f"needs {name}, which did not end well: {failure}"
-        if result is None:
-            return _WAITS, ""
+    try:
+        if directory.failure() or directory.result():
+            return _LEFT, ""
+        for name in needs.of_grid(run):
+            other = run_directory(workdir, name)
+            result, failure = other.result(), other.failure()
+            if result is not None and result["status"] != "done":
+                failure = f"{result['status']}: {result.get('reason')}"
+            if failure is not None:
+                return _ENDED, f"needs {name}, which did not end well: {failure}"
+            if result is None:
+                return _WAITS, ""
+    except StorageError:
+        raise
+    except UserError as damage:
+        return _ENDED, str(damage)
     return _ENDED, ""
 
 
@@ -176,7 +229,10 @@ def _awaited(waiting: Sequence[RunConfig], workdir: Path, should_stop: Callable[
 
     def expected() -> bool:
         folders = {run_directory(workdir, name) for run in waiting for name in needs.of_grid(run)}
-        return any(d.result() or d.failure() or d.is_held() for d in folders)
+        try:
+            return any(d.result() or d.failure() or d.is_held() for d in folders)
+        except UserError:  # it has come to an end, of which the next attempt tells
+            return True
 
     if not distributed.on_writer(expected):
         return False

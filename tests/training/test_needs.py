@@ -1,6 +1,7 @@
 """A sweep over runs that need others: their order, their waiting, and what a failure leaves."""
 
 import threading
+import time
 
 import pytest
 
@@ -56,6 +57,13 @@ class Fake:
         return True, ""
 
 
+def work(workdir, runs):
+    """What a worker does, which a fault would let wait for ever, for a minute at most."""
+    end = time.monotonic() + 60
+    worker._work(workdir, runs, lambda: time.monotonic() > end)
+    assert time.monotonic() < end, "it waited for what does not come"
+
+
 def planned(tmp_path, panel=TAUGHT):
     source = experiment(panel)
     cells = plan(source)
@@ -69,14 +77,14 @@ def statuses(workdir):
 
 def test_a_student_begins_when_its_teacher_is_done(monkeypatch, tmp_path):
     runs, fake = planned(tmp_path), Fake(monkeypatch)
-    worker._work(tmp_path, runs[::-1], lambda: False)  # students first: they wait for a pass
+    work(tmp_path, runs[::-1])  # students first: they wait for a pass
     assert {status for status, _ in statuses(tmp_path).values()} == {"done"}
     assert all(fake.begun.index(FIRST) < fake.begun.index(r.run_id) for r in runs if r.needs)
 
 
 def test_of_two_workers_one_waits_for_the_teacher_that_the_other_trains(monkeypatch, tmp_path):
     runs, fake = planned(tmp_path), Fake(monkeypatch)
-    other = threading.Thread(target=worker._work, args=(tmp_path, runs, lambda: False))
+    other = threading.Thread(target=work, args=(tmp_path, runs))
     with run_directory(tmp_path, FIRST).lock():  # another worker has the teacher
         other.start()
         other.join(2.0)
@@ -90,7 +98,7 @@ def test_of_two_workers_one_waits_for_the_teacher_that_the_other_trains(monkeypa
 
 def test_it_does_not_wait_for_a_teacher_that_nobody_trains(monkeypatch, tmp_path):
     runs, fake = planned(tmp_path), Fake(monkeypatch)
-    worker._work(tmp_path, [run for run in runs if run.needs], lambda: False)
+    work(tmp_path, [run for run in runs if run.needs])
     assert not fake.begun and statuses(tmp_path)["1e10-16x2-taught-s0"] == ("missing", "")
 
 
@@ -99,7 +107,7 @@ def test_a_teacher_that_ends_badly_fails_its_students_in_a_line(monkeypatch, tmp
     panel = {"first": {TEACHER: "3e10-32x3"}, "second": {TEACHER: "1e10-32x3-first-s0"}}
     runs = planned(tmp_path, panel)
     fake = Fake(monkeypatch, **{how: (FIRST,)})
-    worker._work(tmp_path, runs, lambda: False)
+    work(tmp_path, runs)
     found = statuses(tmp_path)
     why = "out of memory" if how == "failing" else "diverged: loss 1e9"
     assert found["1e10-16x2-first-s0"] == (
@@ -112,5 +120,26 @@ def test_a_teacher_that_ends_badly_fails_its_students_in_a_line(monkeypatch, tmp
         for run in runs:
             run_directory(tmp_path, run.run_id).forget_failure()
         fake.failing = ()
-        worker._work(tmp_path, runs, lambda: False)
+        work(tmp_path, runs)
         assert {status for status, _ in statuses(tmp_path).values()} == {"done"}
+
+
+def test_a_result_that_is_damaged_meanwhile_is_told_of_in_its_run_and_others_go_on(
+    monkeypatch, tmp_path
+):
+    runs, fake = planned(tmp_path), Fake(monkeypatch)
+    teacher = run_directory(tmp_path, FIRST)
+
+    def damaging(run, *rest):
+        ended = fake.outcome(run, *rest)
+        if run.run_id == FIRST:
+            (teacher.path / "result.json").write_text("[]")
+        return ended
+
+    monkeypatch.setattr(worker, "_outcome", damaging)
+    work(tmp_path, runs)
+    assert "result.json: is no JSON object; remove this file" in teacher.failure()
+    students = [run.run_id for run in runs if run.needs]
+    assert all("is no JSON object" in run_directory(tmp_path, s).failure() for s in students)
+    others = {run.run_id for run in runs} - {FIRST, *students}
+    assert others and all(run_directory(tmp_path, name).result() for name in others)

@@ -3,8 +3,10 @@
 import csv
 import dataclasses
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,7 +28,8 @@ from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.records import collect, read_plan, run_directory
 from chinchilla_jax.training import worker
 from chinchilla_jax.training.placement import mesh_devices
-from chinchilla_jax.training.sweep import _blame, freeze_plan, select, unmeasured
+from chinchilla_jax.training.supervise import _blame
+from chinchilla_jax.training.sweep import freeze_plan, select, unmeasured
 from tests.command import call
 from tests.conftest import QUICK_TO_COMPILE, write_sentences
 
@@ -258,6 +261,29 @@ def test_killed_while_it_trains_it_changes_no_digit(place, whole, tmp_path):
     status, _, err = finish(start(place, tmp_path, config))
     assert status == 0, err
     assert results(tmp_path) == results(whole[0])
+
+
+def test_a_plan_that_is_carried_out_may_grow_and_not_shrink(place, whole, tmp_path, monkeypatch):
+    """By a plan, a sweep, and a train of other grids, while the first cells train."""
+    monkeypatch.setenv("CHINCHILLA_JAX_CACHE", str(place / "cache"))
+    config, workdir = f"--config={place / 'config.py'}", f"--workdir={tmp_path}"
+    process = start(place, tmp_path, config)
+    await_steps(process, tmp_path)
+    # The last cells have hardly begun; if they have, that is why they may not go.
+    refused = rf"carried out here, by {socket.gethostname()} \d+, .*1e10|run 1e10\S+ was begun"
+    for program, *more in (("plan",), ("sweep", "--cells=0"), ("train", "--cell=0")):
+        done = call(program, config, workdir, "--config.budgets=3e9", *more)
+        assert done.returncode == 2 and re.search(refused, done.stderr), done.stderr
+        assert done.stderr.count("\n") == 1
+    # Cells of the new width stand between the old: positions change, and a run stays what it is.
+    done = call("plan", config, workdir, "--config.ladder.widths=8,10,12")
+    assert done.returncode == 0, done.stderr
+    status, _, err = finish(process)
+    assert status == 0, err
+    found = {row["run_id"]: row for row in results(tmp_path)}
+    assert [found[row["run_id"]] for row in results(whole[0])] == results(whole[0])
+    assert sorted(row["status"] for row in found.values()) == ["done"] * 4 + ["missing"] * 2
+    assert len(list(tmp_path.glob("runs/*"))) == 4
 
 
 @pytest.mark.slow

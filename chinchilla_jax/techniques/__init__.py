@@ -22,6 +22,8 @@ from chinchilla_jax.techniques.shape import Shape
 from chinchilla_jax.techniques.sparsity import TECHNIQUE as SPARSITY
 from chinchilla_jax.techniques.sparsity import Sparsity
 from chinchilla_jax.techniques.technique import Facts, Ledger, Technique
+from chinchilla_jax.techniques.transfer import TECHNIQUE as TRANSFER
+from chinchilla_jax.techniques.transfer import Transfer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +35,10 @@ class Techniques:
     distillation: Distillation = field(default_factory=Distillation, metadata=UNLESS_DEFAULT)
     quantisation: Quantisation = field(default_factory=Quantisation, metadata=UNLESS_DEFAULT)
     data: Data = field(default_factory=Data, metadata=UNLESS_DEFAULT)
+    transfer: Transfer = field(default_factory=Transfer, metadata=UNLESS_DEFAULT)
 
 
-TECHNIQUES: tuple[Technique, ...] = (SHAPE, SPARSITY, DISTILLATION, QUANTISATION, DATA)
+TECHNIQUES: tuple[Technique, ...] = (SHAPE, SPARSITY, DISTILLATION, QUANTISATION, DATA, TRANSFER)
 
 
 def reduced(techniques: Techniques) -> Techniques:
@@ -71,6 +74,17 @@ def needs(techniques: Techniques) -> dict[str, str]:
         for technique, config in active(techniques)
         for name, asked in technique.needs(config).items()
     }
+
+
+def may_be_of_another_text(techniques: Techniques, asked: str) -> bool:
+    """Whether all that ask for the run of this name take it of any text."""
+    asking = [
+        name in technique.other_text
+        for technique, config in active(techniques)
+        for name, other in technique.needs(config).items()
+        if other == asked
+    ]
+    return bool(asking) and all(asking)
 
 
 def misfit(techniques: Techniques, facts: Facts) -> str:

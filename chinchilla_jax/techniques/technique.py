@@ -227,6 +227,7 @@ class Technique:
       model: (planned shape, config) -> the shape that is trained. UserError for one that cannot be.
       needs: config -> the other runs whose weights it takes, by the field that asks for each, as
         `experiment/needs.py` reads them.
+      other_text: the fields of those that may be runs of another text than its own.
       misfit: (config, facts of the run) -> why it cannot go with this shape, or with the runs that
         it needs, so that the run is left out of the plan; empty where it can.
       ledger: (ledger, config, facts of the run) -> the ledger with what it adds or saves.
@@ -253,6 +254,7 @@ class Technique:
     reduced: Callable[[Any], Any] = _same_config
     model: Callable[[ModelConfig, Any], ModelConfig] = _same_model
     needs: Callable[[Any], Mapping[str, str]] = _no_needs
+    other_text: tuple[str, ...] = ()
     misfit: Callable[[Any, Facts], str] = _fits
     ledger: Callable[[Ledger, Any, Facts], Ledger] = _same_ledger
     text: Callable[[int, Any], int] = _whole_text

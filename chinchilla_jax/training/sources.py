@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from chinchilla_jax import techniques
 from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment import needs, storage
 from chinchilla_jax.experiment.config import RunConfig
@@ -94,7 +95,7 @@ def opened(run: RunConfig, corpus: Corpus, directory: RunDirectory) -> dict[str,
 
     Raises:
       UserError: one is not there, not done, damaged, or of another text, tokenizer or model code
-        than this run.
+        than this run; of another text those may be that a technique takes of any.
     """
     return {other.asked: _opened(run, other, corpus, directory) for other in run.needs}
 
@@ -129,7 +130,8 @@ def _opened(run: RunConfig, other: OtherRun, corpus: Corpus, directory: RunDirec
             ("tokenizer", corpus.tokenizer_fingerprint),
             ("model_version", MODEL_VERSION),
         ):
-            if record["meta"][name] != ours:
+            any_text = techniques.may_be_of_another_text(run.techniques, other.asked)
+            if record["meta"][name] != ours and not (name == "data" and any_text):
                 raise UserError(
                     f"{where} has another {_WHAT[name]} ({record['meta'][name]}, here {ours}): "
                     "take a run of the same"

@@ -36,6 +36,7 @@ ON = {
     "distillation": {"teacher": "1e11-32x3"},
     "quantisation": {"bits": 4.0},
     "data": {"unique_tokens": 65536, "noise": 0.25},
+    "transfer": {"start": "1e11-32x3"},
 }
 
 
@@ -241,6 +242,7 @@ def test_the_toy_is_no_part_of_the_package():
         ("quantisation", {"bits": "1", "start": "0.75", "group": "32"},
          "1 bit from 75 % on, group 32"),
         ("shape", {"depth_multiplier": "2"}, "shape depth multiplier 2"),
+        ("transfer", {"start": "3e12-48x3"}, "begun from 3e12-48x3"),
         ("data", {"unique_tokens": "65536"}, "65536 unique tokens"),
         ("data", {"unique_tokens": "0", "noise": "0.25"}, "all of the text, 25 % noise"),
     ],

@@ -16,7 +16,13 @@ from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.training import given, sources
 from chinchilla_jax.training.sources import Sources
 from chinchilla_jax.training.step import TrainState
-from chinchilla_jax.training.techniques import data, distillation, quantisation, sparsity
+from chinchilla_jax.training.techniques import (
+    data,
+    distillation,
+    quantisation,
+    sparsity,
+    transfer,
+)
 from chinchilla_jax.training.techniques.hooks import Evaluate, Hooked, Hooks, method_of
 from chinchilla_jax.training.transfers import unguarded
 
@@ -31,6 +37,7 @@ HOOKS: Mapping[str, Hooks] = {
     "distillation": distillation.HOOKS,
     "quantisation": quantisation.HOOKS,
     "data": data.HOOKS,
+    "transfer": transfer.HOOKS,
 }
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from chinchilla_jax.techniques.teachers import STUDENT
+from chinchilla_jax.techniques.transfer import TEXT
 
 
 def law_runs(seed=0, count=90):
@@ -25,6 +26,7 @@ def law_runs(seed=0, count=90):
         "group": generator.choice([32.0, 64.0, 128.0, 256.0], count),
         "teacher_loss": generator.uniform(1.8, 3.2, count),
         "dense_loss": generator.uniform(1.9, 2.8, count),
+        "pretrained_tokens": generator.choice([0.0, 3e10], count),
     }
 
 
@@ -36,6 +38,7 @@ TRUTH = {
         "E": 1.87, "A": 521.0, "B": 1488.0, "alpha": 0.3527, "R_D": 15.39, "R_N": 5.31
     },
     "students": STUDENT,
+    "transfer": {"E": 1.7, "A": 406.0, "B": 411.0, "alpha": 0.34, "beta": 0.28} | TEXT,
     "over_training": {"E": 1.5, "a": 141.0, "b": 190.0, "eta": 0.121},
     "farseer": {
         "E": 2.0, "k3": 0.1, "gamma": 0.1, "B": 0.2, "k2": 60.0, "beta": 0.11,

@@ -87,6 +87,12 @@ def muennighoff(n, d, epochs=1.0):
     )
 
 
+# Hernandez et al. 2021, equation 1.1 from text to Python, in a surface of Hoffmann et al.'s.
+def hernandez(n, d, pretrained=False):
+    gained = 1.9e4 * d**0.18 * n**0.38 if pretrained else 0.0
+    return 1.69 + 406.4 * n**-0.34 + 410.7 * (d + gained) ** -0.28
+
+
 _TEACHER = busbridge(7.75e9, 20 * 7.75e9)
 CASES = {
     case.name: case
@@ -100,6 +106,8 @@ CASES = {
              (1e8, 1.6e9), 20.0),
         Case("muennighoff", muennighoff, lambda n, d: muennighoff(n, d, 8.0), "tokens",
              (1e8, 1.6e9), 20.0),
+        Case("hernandez", hernandez, lambda n, d: hernandez(n, d, True), "tokens",
+             (1e7, 1.6e8), 20.0),
     )
 }  # fmt: skip
 

@@ -23,6 +23,13 @@ case "$*" in
   "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
   "-c import jax"*) echo "$JAX_FINDS" ;;
   "-m chinchilla_jax.sweep"*) exit "${SWEEP_STATUS:-0}" ;;
+  "-m chinchilla_jax.forecast"*)
+    for argument; do
+      case $argument in
+        --register=* | --write_config=*) mkdir -p forecasts && : >"${argument#*=}" ;;
+      esac
+    done
+    ;;
 esac
 """
 
@@ -100,6 +107,34 @@ def test_a_sweep_that_fails_gives_its_status(checkout, status, evaluated):
     done, calls = call(checkout, "local.sh", SWEEP_STATUS=str(status))
     assert done.returncode == status
     assert ("chinchilla_jax.evaluate" in calls[-1]) == evaluated
+
+
+CHECKED = [
+    "sweep --config=configs/a.py --workdir=runs/a --config.seed=1",
+    "evaluate --runs=runs/a --out=runs/a/report",
+    "forecast --fits=runs/a/report/fits.json --flops=1e18 --register=forecasts/a_1e18.json "
+    "--write_config=forecasts/a_1e18.py --seeds=2",
+    "sweep --config=forecasts/a_1e18.py --workdir=runs/a_1e18",
+    "verify --forecast=forecasts/a_1e18.json --runs=runs/a_1e18",
+]
+
+
+def test_check_registers_before_it_trains_and_never_again(checkout):
+    flags = "--config=configs/a.py", "--flops=1e18", "--seeds=2", "--config.seed=1"
+
+    def called():
+        (checkout / "calls").unlink(missing_ok=True)
+        done, calls = call(checkout, "check.sh", *flags)
+        assert done.returncode == 0, done.stderr
+        return [c.removeprefix("-m chinchilla_jax.") for c in calls if "-m chinchilla_jax" in c]
+
+    assert called() == CHECKED
+    assert called() == CHECKED[3:]  # the forecast is there: nothing of it is done again
+    (checkout / "forecasts" / "a_1e18.py").unlink()  # killed between the two files
+    assert called() == CHECKED[2:]
+    (checkout / "forecasts" / "a_1e18.json").unlink()
+    done, calls = call(checkout, "check.sh", *flags, SWEEP_STATUS="2")
+    assert done.returncode == 2 and "chinchilla_jax.sweep" in calls[-1]
 
 
 @pytest.mark.parametrize("driver,extra", [("580.65.06", "cuda13"), ("535.104.05", "cuda12")])

@@ -56,6 +56,7 @@ class Corpus:
     noise: float = 0.0
     others: tuple["Corpus", ...] = ()  # whose training text is mixed in
     weights: tuple[float, ...] = (1.0,)  # of this one and of the others
+    in_others: tuple[float, ...] = ()  # as `held_out_in_training`, of each of the others
 
     @property
     def train_tokens(self) -> int:
@@ -81,6 +82,16 @@ class Corpus:
     @property
     def tokenizer_fingerprint(self) -> str:
         return self.meta.tokenizer_fingerprint
+
+    @property
+    def held_out_in_training(self) -> float | None:
+        """Share of the passages held out that occur word for word in training text, at least; None
+        where none was looked up."""
+        if not self.meta.overlap_windows:
+            return None
+        own = self.meta.overlap_shared / self.meta.overlap_windows
+        shares = zip((own, *self.in_others), self.weights, strict=True)
+        return max(share for share, weight in shares if weight > 0)
 
     def examples(self, seed: int, numbers: np.ndarray, sequence: int) -> np.ndarray:
         """Training examples by number: int32 [*numbers.shape, S + 1]; see `sampler.Sampler`."""
@@ -198,7 +209,7 @@ def _mixed(config: DataConfig, cache: Path, expected: str | None) -> Corpus:
         )
     plain = replace(config, mixed_with=(), weights=())
     first = open_corpus(plain, cache, known[0])
-    others = []
+    others, shared = [], []
     for path, fingerprint in zip(config.mixed_with, known[1:], strict=True):
         try:
             part = open_corpus(_part(plain, path), cache, fingerprint)
@@ -209,9 +220,9 @@ def _mixed(config: DataConfig, cache: Path, expected: str | None) -> Corpus:
                 f"data.mixed_with = {path!r}: has another tokenizer than the corpus itself, learnt "
                 "of its own text; a mixture has one, as data.tokenizer = bytes is"
             )
-        _tell_overlap(first, part, path, cache / "corpora")
+        shared.append(_overlap(first, part, path, cache / "corpora"))
         others.append(part)
-    return replace(first, others=tuple(others), weights=config.weights)
+    return replace(first, others=tuple(others), weights=config.weights, in_others=tuple(shared))
 
 
 def _part(plain: DataConfig, path: str) -> DataConfig:
@@ -223,19 +234,22 @@ def _part(plain: DataConfig, path: str) -> DataConfig:
     return replace(plain, builder=builder, path=path, max_megabytes=None)
 
 
-def _tell_overlap(first: Corpus, part: Corpus, path: str, root: Path) -> None:
-    """Says how much of what `first` holds out a part has in its training text, once."""
+def _overlap(first: Corpus, part: Corpus, path: str, root: Path) -> float:
+    """The share of what `first` holds out that a part has in its training text; said once."""
     file = root / f"overlap-{first.folder.name}-{part.folder.name}.json"
     if file.exists():
-        return
+        known = json.loads(file.read_bytes())
+        return known["shared"] / max(known["windows"], 1)
     windows, shared = overlap.shared_windows(
         [part.train], [first.validation], first.meta.validation.tokens
     )
     write_text_atomic(file, json.dumps({"windows": windows, "shared": shared}) + "\n")
+    share = shared / max(windows, 1)
     say(
-        f"{shared / max(windows, 1):.1%} of the passages of {overlap.WINDOW} tokens held out occur "
-        f"word for word in the training text of {path}"
+        f"{share:.1%} of the passages of {overlap.WINDOW} tokens held out occur word for word in "
+        f"the training text of {path}"
     )
+    return share
 
 
 def describe(meta: CorpusMeta) -> str:

@@ -58,6 +58,7 @@ class Measured:
     device_kind: str | None = None
     device_count: int | None = None
     unique_tokens: int | None = None  # of the text, that it was trained on
+    held_out_in_training: float | None = None  # share of held-out passages, word for word
     data_fingerprint: str | None = None
     tokenizer_fingerprint: str | None = None
 

@@ -105,6 +105,7 @@ def train(
         state, reason = loop.advance(state, step, should_stop)
         measured: dict[str, Any] = loop.speed.columns(run, compiled.mesh) | {
             "unique_tokens": corpus.unique_tokens(run.tokens, run.sequence_length),
+            "held_out_in_training": corpus.held_out_in_training,
             "data_fingerprint": corpus.data_fingerprint,
             "tokenizer_fingerprint": corpus.tokenizer_fingerprint,
         }

@@ -111,14 +111,15 @@ def test_contamination_between_the_parts_is_told_once(folder, tmp_path, opened, 
     for file in folder.iterdir():
         (copy / file.name).write_text(f"{file.read_text()} and more of it")
     fields = {"mixed_with": (str(copy),), "weights": (1.0, 1.0), "validation_fraction": 0.1}
-    opened(folder, **fields)
+    corpus = opened(folder, **fields)
+    assert corpus.held_out_in_training > 0.5
     said = capsys.readouterr()
     line = next(x for x in (said.out + said.err).splitlines() if f"text of {copy}" in x)
     assert "passages of 64 tokens held out occur word for word" in line
     assert float(line.split("%")[0].split()[-1]) > 50
     (record,) = (tmp_path / "cache" / "corpora").glob("overlap-*.json")
     assert json.loads(record.read_text())["shared"] > 0
-    opened(folder, **fields)
+    assert opened(folder, **fields).held_out_in_training == corpus.held_out_in_training
     again = capsys.readouterr()
     assert f"text of {copy}" not in again.out + again.err
 

@@ -44,6 +44,7 @@ def test_it_is_resumed_to_the_bit_and_counts_what_it_saw(mixed, tmp_path):
     again = train_with_interruptions(run, corpus, broken, (4, 8))
     assert numbers(again) == numbers(row) and curve(broken) == curve(whole)
     assert row["unique_tokens"] == run.tokens
+    assert row["held_out_in_training"] == corpus.held_out_in_training
     assert row["data_weights"] == [3.0, 1.0] and "+" in row["data_fingerprint"]
     seen = corpus.examples(run.seed, np.arange(run.steps * run.batch_size), 16)
     other = np.isin(seen, np.frombuffer(b"QUITE", np.uint8)).any(axis=1)

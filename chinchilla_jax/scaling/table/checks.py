@@ -10,6 +10,8 @@ from chinchilla_jax.scaling.table.runs import Runs
 # flops / (params * tokens): 2 for a forward pass, 6 for training, more where attention, embeddings
 # or a recomputed forward pass weigh. Beyond these bounds a unit is wrong.
 _RATIO = (0.5, 600.0)
+HELD_OUT_IN_TRAINING = "held_out_in_training"  # column: a share, 0 to 1
+_LEAK = 0.1  # of it that is said
 _UNITS = {3: "thousands", 6: "millions", 9: "billions", 12: "trillions"}
 
 
@@ -45,6 +47,7 @@ def doubts(runs: Runs) -> tuple[str, ...]:
                 f"row {runs.row_R[worst]} spent {ratio[worst]:.3g} times its budget; "
                 "are flops counted in another convention than budgets?"
             )
+    said += _leaks(runs)
     if len(table) > len(runs):
         settings = ", ".join(table.names("setting"))
         said.append(
@@ -98,6 +101,17 @@ def could_cost(params_R: Floats, tokens_R: Floats, flops_R: Floats) -> bool:
     """Whether runs of these sizes may have spent these FLOPs."""
     middle = np.nanmedian(flops_R / (params_R * tokens_R))
     return bool(_RATIO[0] < middle < _RATIO[1])
+
+
+def _leaks(runs: Runs) -> list[str]:
+    """Held-out text that training has, too."""
+    share_R = runs.columns.get(HELD_OUT_IN_TRAINING, np.zeros(0))
+    if not (leaking := int(np.sum(share_R > _LEAK))):
+        return []
+    return [
+        f"up to {np.nanmax(share_R):.0%} of the held-out passages occur word for word in the "
+        f"training text of {leaking} runs: their losses measure memory, too; hold out other text"
+    ]
 
 
 def _counts_itself(runs: Runs) -> bool:

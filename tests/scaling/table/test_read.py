@@ -248,8 +248,15 @@ def test_a_unit_off_by_a_million_is_refused(tmp_path, column, factor):
             "are the units right",
         ),
         (lambda rows: [r | {"train_loss": 1.0, "lr": ""} for r in rows], None),
+        (lambda rows: [r | {"held_out_in_training": 0.09} for r in rows], None),
         (lambda rows: [r | {"model_size": 2} for r in rows], "there is also 'model_size'"),
         (lambda rows: [r | {"budget": 2 * r["flops"]} for r in rows], "another convention"),
+        (
+            lambda rows: [
+                r | {"held_out_in_training": 0.05 + 0.1 * (i < 3)} for i, r in enumerate(rows)
+            ],
+            "up to 15% of the held-out passages occur word for word in the training text of 3 runs",
+        ),
         (lambda rows: [r | {"run_id": f"r{i // 2}"} for i, r in enumerate(rows)], "more than once"),
     ],
 )
@@ -257,6 +264,7 @@ def test_doubts_are_carried_as_warnings(tmp_path, change, message):
     runs = read_runs(_csv(tmp_path / "runs.csv", change(ROWS)))
     if message is None:
         assert runs.loss.tolist() == [row["loss"] for row in ROWS]
+        assert not any("held-out" in warning for warning in runs.warnings)
     else:
         assert any(message in warning for warning in runs.warnings)
 

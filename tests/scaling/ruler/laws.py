@@ -106,8 +106,6 @@ CASES = {
              (1e8, 1.6e9), 20.0),
         Case("muennighoff", muennighoff, lambda n, d: muennighoff(n, d, 8.0), "tokens",
              (1e8, 1.6e9), 20.0),
-        Case("hernandez", hernandez, lambda n, d: hernandez(n, d, True), "tokens",
-             (1e7, 1.6e8), 20.0),
     )
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from tests.scaling.ruler.laws import (
     Case,
     busbridge,
     frantar,
+    hernandez,
     kumar,
     ludziejewski,
     muennighoff,
@@ -74,6 +75,15 @@ def test_weights_of_four_bits_and_sparse_ones():
 def test_repetition_acts_on_tokens(epochs, golden):
     rows = with_cell(muennighoff, lambda n, d: muennighoff(n, d, epochs), 1e8, 5e9)
     assert found(rows, "tokens")[1].value == pytest.approx(golden, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("params", "tokens", "golden"), [(4e7, 1e9, 1.6131), (1e9, 1e9, 3.0833), (1e9, 1e10, 1.3153)]
+)
+def test_a_start_acts_on_tokens(params, tokens, golden):
+    """(D_F + D_T) / D_F of the run itself: over many it varies too much for one multiplier."""
+    rows = with_cell(hernandez, lambda n, d: hernandez(n, d, True), params, tokens)
+    assert found(rows, "tokens")[1].value == pytest.approx(golden, abs=1e-3)
 
 
 @pytest.mark.parametrize(("per_param", "golden"), [(20, 3.97), (80, 1.52), (320, 1.14)])

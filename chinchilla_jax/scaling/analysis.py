@@ -29,6 +29,7 @@ from chinchilla_jax.scaling.laws.further import fit_laws
 from chinchilla_jax.scaling.sections import approaches as approach
 from chinchilla_jax.scaling.sections import outlook, variants
 from chinchilla_jax.scaling.sections.downstream import downstream
+from chinchilla_jax.scaling.sections.surfaces import surfaces
 from chinchilla_jax.scaling.sections.table import run_table
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import choice, conditions
@@ -89,8 +90,9 @@ def analyse(
 
     with beside(varied) as variations:
         found = candidates(each, settings, stream(4))
+        family = surfaces(each, settings, stream(8))
         influences, conventions = variations()
-    sources, draws = outlook.kept(found)
+    sources, draws = outlook.kept(found, family)
     parametric, isoflop = approach.parametric(each, settings), approach.isoflop(each, bias)
     forecasts = tuple(outlook.forecast(found.sources, float(c), runs, stream(5)) for c in at)
     checked = None
@@ -121,6 +123,7 @@ def analyse(
         settings=Choices(**vars(settings)),
         table=run_table(tried, runs, given, cost),
         parametric=parametric,
+        forms=family.forms,
         isoflop=isoflop,
         envelope=approach.envelope(lower, lower_laws, curves),
         holdout=outlook.held_out(found, each.head.method),

@@ -31,6 +31,7 @@ from chinchilla_jax.scaling.fitting.forms import FORMS as SURFACES
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval, Intervals
 from chinchilla_jax.scaling.fitting.refusal import Refusal
 from chinchilla_jax.scaling.fitting.separable import EXPONENT_BOUNDS
+from chinchilla_jax.scaling.fitting.surface import PARAMETERS
 from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cost import FlopsModel
@@ -614,7 +615,7 @@ class MinimaSource:
         _within("sources.minima", -_STEEPEST, _STEEPEST, a=self.a, b=self.b)
 
 
-def _surface_within(where: str, of: SurfaceSource | RunnerUp | Parametric) -> None:
+def _surface_within(where: str, of: SurfaceSource | RunMember | RunnerUp | Parametric) -> None:
     _within(where, 0.0, _MOST, E=of.E, A=of.A, B=of.B)
     _within(where, *EXPONENTS, alpha=of.alpha, beta=of.beta)
 
@@ -625,11 +626,87 @@ def _loss_law_within(where: str, of: MinimaSource | ComputeLaw) -> None:
 
 
 @dataclass(frozen=True)
+class RunMember:
+    """A surface that forecasts of single runs average, and how it did on runs it had not seen."""
+
+    form: str  # of fitting.forms.FORMS
+    selection: str  # of the runs it was fitted on
+    runs: int
+    weight: float  # of ln loss; they sum to 1
+    rms: float | None  # of ln(predicted / observed) of runs beyond the cuts; None: unchecked
+    bias: float | None
+    E: float
+    A: float
+    B: float
+    alpha: float
+    beta: float
+    gamma: float
+
+    def __post_init__(self) -> None:
+        where = "sources.runs.members"
+        one_of(f"fits.{where}.form", self.form, tuple(SURFACES))
+        _surface_within(where, self)
+        _within(where, *GAMMAS, gamma=self.gamma)
+        _within(where, 0.0, 1.0, weight=self.weight)
+
+
+@dataclass(frozen=True)
+class HeldOutRuns:
+    """Errors of the average of surfaces at runs beyond those fitted, over all cuts."""
+
+    loss: float  # rms of ln(predicted / observed)
+    distance: float  # rms of ln FLOPs beyond those fitted
+    cuts: int
+    runs: int  # predicted
+
+    def __post_init__(self) -> None:
+        _within("sources.runs.held_out", 0.0, _MOST, loss=self.loss)
+        _within("sources.runs.held_out", 1e-6, _MOST, distance=self.distance)
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """What forecasts of single runs rest on: the mean of ln loss over surfaces, by weight."""
+
+    members: tuple[RunMember, ...]  # the heaviest first
+    reason: str  # why these weights
+    noise: float  # standard deviation of ln loss of a run around the average
+    held_out: HeldOutRuns | None  # None where nothing could be held out
+
+    def __post_init__(self) -> None:
+        require(bool(self.members), "fits.sources.runs.members", [], "one at least is needed")
+        _within("sources.runs", 0.0, _MOST, noise=self.noise)
+
+
+@dataclass(frozen=True)
+class FormFit:
+    """A form of surface on all runs, and its certificate as in `Parametric`."""
+
+    form: str
+    formula: str
+    E: float
+    A: float
+    B: float
+    alpha: float
+    beta: float
+    gamma: float
+    a: float | None  # of N* ~ C^a; None where A, B, alpha or beta is at a bound
+    b: float | None
+    objective: float
+    noise: float | None  # standard deviation of the log residuals
+    gradient_norm: float | None
+    starts: int
+    starts_agreeing: float
+    at_bound: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Sources:
     """The fits that forecasts rest on; None where they were refused."""
 
     surface: SurfaceSource | None
     minima: MinimaSource | None
+    runs: RunSource | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -684,6 +761,7 @@ class Draws:
 
     surface: DrawTable | None
     minima: DrawTable | None
+    runs: DrawTable | None = None  # of all members, each as often as its weight says
 
     def __post_init__(self) -> None:
         for name, table, source, left in (
@@ -691,8 +769,13 @@ class Draws:
             ("minima", self.minima, MinimaSource, ("method", "noise", "held_out")),
         ):
             wanted = [field.name for field in fields(source) if field.name not in left]
-            if table is not None and list(table.columns) != wanted:
-                raise UserError(f"fits.draws.{name}: expected the columns {', '.join(wanted)}")
+            self._expect(name, table, wanted)
+        self._expect("runs", self.runs, list(PARAMETERS))
+
+    @staticmethod
+    def _expect(name: str, table: DrawTable | None, wanted: list[str]) -> None:
+        if table is not None and list(table.columns) != wanted:
+            raise UserError(f"fits.draws.{name}: expected the columns {', '.join(wanted)}")
 
 
 @dataclass(frozen=True)
@@ -703,6 +786,7 @@ class Fits:
     settings: Choices
     table: RunTable
     parametric: Parametric
+    forms: tuple[FormFit, ...]  # of surface, Chinchilla's first; empty where it was refused
     isoflop: IsoFlop
     envelope: EnvelopeLaws
     holdout: Holdout

@@ -13,7 +13,7 @@ import numpy as np
 
 from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.fitting.forms import FORMS, Form
-from chinchilla_jax.scaling.fitting.newton import Objective, Rows, Solutions
+from chinchilla_jax.scaling.fitting.newton import ITERATIONS, Objective, Rows, Solutions
 from chinchilla_jax.scaling.table.cost import SIX_ND, FlopsModel
 
 CHINCHILLA = ("E", "A", "B", "alpha", "beta")
@@ -23,6 +23,7 @@ _MANY_ROWS = 4096
 # Of a draw's further starts the best after so many steps goes on, where it may still win. On loose
 # tables that ends within 1 % of going on from each in 96 to 99.8 draws of 100, at 40 % of the time.
 _FIRST_STEPS = 16
+_QUICK_STEPS = 10, 20
 _MAY_WIN = 2.0
 _FRONTIER = slice(1, 5)  # of PARAMETERS: those that decide where it is
 _NO_OPTIMUM = 300.0  # ln params beyond which the optimum is at no size or at infinite size
@@ -235,15 +236,20 @@ def _refits(fit: SurfaceFit, theta_BxP: Floats, objective_B: Floats) -> Refits:
     return Refits(surface, objective_B, fit.fitter.at_bound(theta_BxP, fit.rows))
 
 
-def refit(fit: SurfaceFit, weights_BxR: Floats, thorough: bool = False) -> Refits:
-    """The same rows under other weights, started from `fit`.
+def refit(
+    fit: SurfaceFit, weights_BxR: Floats, thorough: bool = False, quick: bool = False
+) -> Refits:
+    """The same rows under other weights, started from `fit`; `quick` stops after a few steps.
 
     `thorough` also tries the table's other optima and far ends of the grid: a few steps from each,
     and all the way from the best of them where that may still win.
     """
     delta = draw_delta(fit, len(weights_BxR))
     begin = np.tile(fit.fitter.off_bounds(fit.theta_P, fit.rows), (len(weights_BxR), 1))
-    best = fit.fitter.polish(fit.rows, weights_BxR, begin, fit.objective, fit.tied, delta)
+    best = fit.fitter.polish(
+        fit.rows, weights_BxR, begin, fit.objective, fit.tied, delta,
+        iterations=sum(_QUICK_STEPS) if quick else ITERATIONS,
+    )  # fmt: skip
     if thorough:
         theta, value = begin.copy(), np.full(len(begin), np.inf)
         others = fit.fitter.starts(fit.rows, fit.weights_R[None], fit.objective, fit.tied, 4, 8)[0]
@@ -278,11 +284,16 @@ def draw_delta(fit: SurfaceFit, count: int) -> Floats | None:
 
 
 def refit_searched(
-    fit: SurfaceFit, weights_BxR: Floats, delta_B: Floats | None = None, count: int = 8
+    fit: SurfaceFit,
+    weights_BxR: Floats,
+    delta_B: Floats | None = None,
+    count: int = 8,
+    quick: bool = False,
 ) -> Refits:
     """`refit` that also starts every problem from `count` points of its own grid.
 
-    For the few fits that are reported by themselves.
+    For the few fits that are reported by themselves. `quick` takes a few steps from each start and
+    goes on from the best, not to the last digit: for fits that are only compared.
     """
     gridded = fit.fitter.starts(fit.rows, weights_BxR, fit.objective, fit.tied, count, 16)
     known = np.broadcast_to(
@@ -298,12 +309,16 @@ def refit_searched(
         fit.objective,
         fit.tied,
         None if delta_B is None else np.repeat(delta_B, each),
+        iterations=_QUICK_STEPS[0] if quick else ITERATIONS,
     )
     value = np.nan_to_num(found.objective_B, nan=np.inf).reshape(-1, each)
     best = np.arange(len(value)) * each + value.argmin(axis=1)
     theta, objective = found.theta_BxP[best], found.objective_B[best]
-    if len(thin.loss_R) < len(fit.rows.loss_R):
-        found = fit.fitter.polish(fit.rows, weights_BxR, theta, fit.objective, fit.tied, delta_B)
+    if quick or len(thin.loss_R) < len(fit.rows.loss_R):
+        found = fit.fitter.polish(
+            fit.rows, weights_BxR, theta, fit.objective, fit.tied, delta_B,
+            iterations=_QUICK_STEPS[1] if quick else ITERATIONS,
+        )  # fmt: skip
         theta, objective = found.theta_BxP, found.objective_B
     return _refits(fit, theta, objective)
 

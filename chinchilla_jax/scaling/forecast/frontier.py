@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fits import FORMS, Fits
+from chinchilla_jax.scaling.fitting.intervals import Interval
 from chinchilla_jax.scaling.fitting.optimum import Optima, Optimum
 from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.forecast.average import averaged
 from chinchilla_jax.scaling.forecast.source import Source
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.table.cost import SIX_ND, FlopsModel
@@ -25,6 +28,7 @@ class Frontier:
       cost: FLOPs of a run.
       surface: the law as E + A/N^alpha + B/D^beta; None where it is none.
       loss: (params, tokens) -> loss of any run; None where the law has none.
+      run: (params, tokens) -> the loss of one more run like those fitted, and its interval.
       largest: largest FLOPs of the runs behind it, and vocab_size: theirs, where they are known.
     """
 
@@ -34,6 +38,7 @@ class Frontier:
     cost: FlopsModel
     surface: Surface | None = None
     loss: Callable[[Floats, Floats], Floats] | None = None
+    run: Callable[[float, float], tuple[float, Interval | None]] | None = None
     largest: float | None = None
     vocab_size: int | None = None
 
@@ -90,6 +95,7 @@ def from_fits(fits: Fits, form: str = "") -> Frontier:
         cost=source.cost,
         surface=of_surface,
         loss=None if of_surface is None else of_surface.loss,
+        run=None if form or fits.sources.runs is None else partial(averaged, fits),
         largest=source.largest,
         vocab_size=table.vocab_size,
     )

@@ -15,6 +15,7 @@ from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.fitting.intervals import Interval, interval
 from chinchilla_jax.scaling.fitting.optimum import along
 from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.forecast.average import averaged
 from chinchilla_jax.scaling.forecast.frontier import source_of
 
 
@@ -27,7 +28,7 @@ class RunForecast:
       interval: 95 %, of the loss of that one run: chance of the fit and of the run, and the error
         of the form as far as hold-out shows it. None without draws, or where an end is open.
       decades: beyond the largest run fitted; 0 or less inside.
-      form, selection: of the law it rests on.
+      form, selection: of the law it rests on; of surfaces that are averaged the heaviest.
     """
 
     params: float
@@ -44,11 +45,12 @@ class RunForecast:
 def run_forecast(fits: Fits, params: float, tokens: float, form: str = "") -> RunForecast:
     """The loss of one more run like those of a report.
 
-    It rests on what the forecasts of optima rest on: at the optimum it is the loss forecast there.
-    Beside laws through minima the surface says how much a run off the optimum loses.
+    Surfaces are averaged, each by its error on runs that it had not seen (`average`). With a `form`
+    it rests on that law: at the optimum it is the loss forecast there, and beside laws through
+    minima the surface says how much a run off the optimum loses.
 
     Args:
-      form: as of `frontier.from_fits`.
+      form: as of `frontier.from_fits`; "" averages surfaces.
     Raises:
       UserError: a size or length that is no positive number, or no surface was fitted.
     """
@@ -59,6 +61,8 @@ def run_forecast(fits: Fits, params: float, tokens: float, form: str = "") -> Ru
     if fits.sources.surface is None:
         limits = " ".join(refusal.sentence for refusal in fits.refusals)
         raise UserError(f"{table.source}: {fits.parametric.reason or limits or 'no surface'}")
+    if not form and fits.sources.runs is not None:
+        return _averaged(fits, params, tokens)
     source = source_of(fits, form)
     beside = source if source.surface is not None else source.other
     assert beside is not None and beside.surface is not None
@@ -91,4 +95,22 @@ def run_forecast(fits: Fits, params: float, tokens: float, form: str = "") -> Ru
         decades=float(np.log10(at[0] / source.largest)),
         form=source.forecaster.form,
         selection=source.forecaster.selection,
+    )
+
+
+def _averaged(fits: Fits, params: float, tokens: float) -> RunForecast:
+    found, spread = averaged(fits, params, tokens)
+    loss, runs = known(found), fits.sources.runs
+    if loss is None or runs is None:
+        raise UserError(f"params={params:g}, tokens={tokens:g}: no surface gives a loss there")
+    flops = float(fits.table.flops_model.flops(params, tokens))
+    return RunForecast(
+        params=params,
+        tokens=tokens,
+        flops=flops,
+        loss=loss,
+        interval=spread,
+        decades=float(np.log10(flops / fits.table.range.flops[1])),
+        form=runs.members[0].form,
+        selection=runs.members[0].selection,
     )

@@ -267,7 +267,7 @@ def _runs(
         setting = cell.run.run_id.partition(f"-{shape}-")[2].rpartition("s")[0].rstrip("-")
         loss_of = None
         if fits.sources.surface is not None:  # else nothing tells what a size off N* loses
-            row = run_forecast(fits, params, tokens, form)
+            row = run_forecast(fits, params, tokens, form or fits.holdout.best.form)
             loss_of = Predicted(row.loss, row.interval)
         found.append(
             RegisteredRun(

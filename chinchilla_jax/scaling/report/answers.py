@@ -80,7 +80,7 @@ def given(frontier: Frontier, params: Sequence[float], tokens: Sequence[float]) 
     Raises:
       UserError: the law has no loss, or there are not as many tokens as sizes.
     """
-    if frontier.loss is None:
+    if frontier.loss is None and frontier.run is None:
         raise UserError("--params with --tokens asks for a loss; this law gives sizes only")
     if len(params) != len(tokens):
         raise UserError(f"--params has {len(params)} values and --tokens {len(tokens)}")
@@ -88,11 +88,20 @@ def given(frontier: Frontier, params: Sequence[float], tokens: Sequence[float]) 
     rows: Rows = [
         (
             count(n), count(d), ratio(d / n), numbers.flops(float(frontier.cost.flops(n, d))),
-            loss(float(frontier.loss(np.array(n), np.array(d)))),
+            _loss_of(frontier, n, d),
         )
         for n, d in zip(params, tokens, strict=True)
     ]  # fmt: skip
     return tables.table(head, rows)
+
+
+def _loss_of(frontier: Frontier, params: float, tokens: float) -> str:
+    """Of fitted runs the forecast of one more, in which no form is believed alone."""
+    if frontier.run is not None:
+        found, ends = frontier.run(params, tokens)
+        return estimate(found, {"run": ends}, "run", loss)
+    assert frontier.loss is not None
+    return loss(float(frontier.loss(np.array(params), np.array(tokens))))
 
 
 def optima(

@@ -26,6 +26,7 @@ from chinchilla_jax.scaling.fits import (
 )
 from chinchilla_jax.scaling.fitting.bias import Bias
 from chinchilla_jax.scaling.fitting.estimators import ALL_SIZES, METHODS, TITLES
+from chinchilla_jax.scaling.fitting.forms import FORMS as SURFACES
 from chinchilla_jax.scaling.fitting.intervals import Interval
 from chinchilla_jax.scaling.table.conventions import in_print
 
@@ -241,6 +242,33 @@ def surface(fits: Fits) -> Table:
         certificate += f" Other local optima: {', '.join(others)}."
     return Table("Loss surface L = E + A/N^alpha + B/D^beta", ("", "value", "95 %", "s.e."), rows,
                  certificate)  # fmt: skip
+
+
+def forms(fits: Fits) -> Table | None:
+    """Every form of surface: how it did on runs that it had not seen, and what it weighs."""
+    source = fits.sources.runs
+    if source is None:
+        return None
+    frontier = {form.form: form for form in fits.forms}
+    rows = [
+        (
+            SURFACES[m.form].title, m.selection, str(m.runs), f"{100 * m.weight:.1f} %",
+            percent(m.rms).lstrip("+"), percent(m.bias), numbers.coefficient(m.E),
+            numbers.coefficient(m.alpha), numbers.coefficient(m.beta),
+            numbers.coefficient(m.gamma),
+            exponent(frontier[m.form].a) if m.selection == "all" else "",
+        )
+        for m in source.members
+    ]  # fmt: skip
+    head = (
+        "form", "runs", "fitted", "weight", "rms beyond", "bias", "E", "alpha", "beta", "gamma", "a"
+    )  # fmt: skip
+    note = (
+        f"The loss of a run of any size and length is {source.reason}: each form is fitted up to "
+        "quantiles of FLOPs and asked for all runs beyond; errors of ln loss. An error a tenth "
+        "larger has half the weight."
+    )
+    return Table("Forms of the surface", head, rows, note, {0: "forecast"})
 
 
 def forecasts(fits: Fits) -> Table | str:

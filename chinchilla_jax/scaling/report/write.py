@@ -86,7 +86,12 @@ def html(
             present(summary.exponents(fits), summary.estimators(fits)),
             some("curves"),
         ),
-        Section("Loss surface", (), [summary.surface(fits)], some("surface", "residuals")),
+        Section(
+            "Loss surface",
+            (),
+            present(summary.surface(fits), summary.forms(fits)),
+            some("surface", "residuals"),
+        ),
         Section(
             "Forecasts",
             (),

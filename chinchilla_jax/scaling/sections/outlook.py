@@ -27,6 +27,7 @@ from chinchilla_jax.scaling.forecast.candidates import Candidates, candidates
 from chinchilla_jax.scaling.forecast.frontier import from_source
 from chinchilla_jax.scaling.forecast.questions import at_flops
 from chinchilla_jax.scaling.forecast.source import Source
+from chinchilla_jax.scaling.sections.surfaces import Surfaces
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.runs import Runs
 
@@ -168,7 +169,7 @@ def _inside(value: float, ends: Interval | None) -> bool | None:
     return None if ends is None else ends[0] <= value <= ends[1]
 
 
-def kept(found: Candidates) -> tuple[Sources, Draws]:
+def kept(found: Candidates, family: Surfaces) -> tuple[Sources, Draws]:
     """What `forecast` will rest on: of each form the one that hold-out prefers, with its draws."""
     surface = minima = None
     of_surface = of_minima = None
@@ -177,4 +178,4 @@ def kept(found: Candidates) -> tuple[Sources, Draws]:
             surface, of_surface = source.fit, source.draws
         else:
             minima, of_minima = source.fit, source.draws
-    return Sources(surface, minima), Draws(of_surface, of_minima)
+    return Sources(surface, minima, family.runs), Draws(of_surface, of_minima, family.draws)

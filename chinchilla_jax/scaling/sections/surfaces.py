@@ -1,0 +1,81 @@
+"""The family of surfaces on all runs, and the average of them that forecasts of runs rest on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chinchilla_jax.scaling.approaches import Approaches
+from chinchilla_jax.scaling.arrays import known
+from chinchilla_jax.scaling.doubt.rolling import Mixture, fit_forms, mixture_draws, rolling
+from chinchilla_jax.scaling.fits import DrawTable, FormFit, HeldOutRuns, RunMember, RunSource
+from chinchilla_jax.scaling.fitting.forms import FORMS
+from chinchilla_jax.scaling.fitting.surface import PARAMETERS, Surface, SurfaceFit
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.cost import FlopsModel
+
+_DRAWS = 400  # of all members together: their spread is one part of an interval of four
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Sections of the record."""
+
+    forms: tuple[FormFit, ...] = ()
+    runs: RunSource | None = None
+    draws: DrawTable | None = None
+
+
+def surfaces(each: Approaches, settings: Settings, rng: np.random.Generator) -> Surfaces:
+    """Every form on all runs, compared by hold-out; nothing where a surface was refused."""
+    if each.fit is None:
+        return Surfaces()
+    fits = fit_forms(each.fit, each.runs)
+    mixture = rolling(each.runs, fits)
+    forms = tuple(_form(fit, each.flops_model) for fit in fits.values())
+    if mixture is None or not np.isfinite(mixture.noise):
+        return Surfaces(forms)
+    drawn = None
+    if settings.draws:
+        rows = mixture_draws(mixture, fits, min(settings.draws, _DRAWS), rng)
+        drawn = DrawTable(PARAMETERS, rows)
+    return Surfaces(forms, _source(mixture), drawn)
+
+
+def _values(surface: Surface) -> dict[str, float]:
+    return dict(zip(PARAMETERS, map(float, surface.columns()), strict=True))
+
+
+def _form(fit: SurfaceFit, cost: FlopsModel) -> FormFit:
+    a, b = fit.surface.exponents(cost) if fit.identified else (np.nan, np.nan)
+    return FormFit(
+        form=fit.form,
+        formula=FORMS[fit.form].title,
+        **_values(fit.surface),
+        a=known(float(a)),
+        b=known(float(b)),
+        objective=fit.value,
+        noise=known(fit.noise),
+        gradient_norm=known(fit.gradient_norm),
+        starts=fit.starts,
+        starts_agreeing=fit.starts_agreeing,
+        at_bound=fit.at_bound,
+    )
+
+
+def _source(mixture: Mixture) -> RunSource:
+    members = [
+        RunMember(
+            m.form, m.selection, int(m.keep_R.sum()), m.weight, m.rms, m.bias, **_values(m.surface)
+        )
+        for m in sorted(mixture.members, key=lambda m: -m.weight)
+    ]
+    beyond, held = mixture.beyond, None
+    reason = "no run could be held out: the mean of forms of five parameters"
+    if beyond is not None:
+        rms, distance = (float(np.sqrt(np.mean(x**2))) for x in (beyond.error_H, beyond.distance_H))
+        held = HeldOutRuns(rms, max(distance, 1e-6), beyond.folds, len(beyond.error_H))
+        reason = (
+            f"the mean of forms, each by its error on the dearer runs of {beyond.folds} "
+            f"cut{'s' * (beyond.folds > 1)}, rms {100 * rms:.2f} %"
+        )
+    return RunSource(tuple(members), reason, mixture.noise, held)

@@ -30,7 +30,7 @@ _ABOVE_CHANCE = 0.02  # of what chance leaves; below, the logarithm is noise
 
 
 def _sigmoid_of(p: Values, x: Values) -> Array:
-    return 1 / (1 + np.exp(np.clip(p["k"] * (x[TASK_LOSS] - p["m"]), -300, 300)))
+    return (1 - np.tanh(p["k"] * (x[TASK_LOSS] - p["m"]) / 2)) / 2  # exp would overflow
 
 
 def _sigmoid(p: Values, x: Values) -> Array:

@@ -58,9 +58,15 @@ def checked(fits: Fits) -> Table | None:
     return Table("Accuracy of the largest runs, by the others", head, rows, note)
 
 
+def fared(fits: Fits) -> list[str]:
+    """The same in a sentence."""
+    found = checked(fits)
+    return [f"{found.title}. {found.note}"] if found else []
+
+
 def _law(task: Task) -> str:
     form = _FORMS[task.best or ""]
-    return f"{form} by {task.loss or 'the loss'}" if task.best == "two_step" else form
+    return f"{form} by the run's loss" if task.best == "two_step" and not task.loss else form
 
 
 def _share(value: float | None) -> str:

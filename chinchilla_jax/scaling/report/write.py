@@ -176,7 +176,7 @@ def terminal(fits: Fits, path: Path | str) -> str:
     parts = []
     found = (
         *(make(fits) for make in (summary.optima, summary.check, summary.exponents)),
-        *(make(fits) for make in (accuracies.accuracies, accuracies.checked)),
+        accuracies.accuracies(fits),
         laws.further_laws(fits.laws),
         laws.choices(fits.laws),
     )
@@ -184,6 +184,7 @@ def terminal(fits: Fits, path: Path | str) -> str:
         if table is not None and table.rows:
             shown = table.without_empty_columns()
             parts.append(tables.table(shown.head, shown.rows))
+    parts += accuracies.fared(fits)
     answer = summary.answer(fits)
     parts.append("\n".join(answer))
     doubts = [text for text in summary.doubts(fits) if text not in answer]

@@ -29,6 +29,7 @@ from chinchilla_jax.scaling.settings import CHOSEN, Settings
 from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.runs import Runs
 
+_WHOLE = tuple(map(Estimator, METHODS))  # through all sizes
 _FURTHER_DRAWS = 400  # of the estimators that do not head the report
 Streams = Callable[[int], np.random.Generator]
 """Part of the work -> its random numbers, so that parts do not disturb each other."""
@@ -81,21 +82,27 @@ def approaches(
         noise = with_surface(noise, near, fit.residual_R, parameters=4 if settings.tied else 5)
 
     def all_minima() -> dict[str, Any]:
-        choice = choose(near) if settings.minima == CHOSEN else Choice.of(settings.minima)
-        votes = {trial.estimator: trial.votes for trial in choice.trials if trial.votes}
-
-        def fitted(estimator: Estimator, draws: int, part: int, **further: Any) -> MinimaFit:
-            stream = streams(part)
-            return fit_minima(estimator, near, noise, draws, stream, asked, **further)
-
+        if settings.minima == CHOSEN:
+            choice = choose(near)
+        else:
+            choice = Choice.only(settings.minima, near, "asked for")
+        fitted = {trial.estimator: trial.curves for trial in choice.trials}
         few = min(settings.draws, _FURTHER_DRAWS)
+
+        def fit(estimator: Estimator) -> MinimaFit:
+            chosen, whole = estimator == choice.estimator, estimator.within is None
+            return fit_minima(
+                estimator, near, noise, settings.draws if chosen else few if whole else 0,
+                streams(1 if chosen else 2), asked, choice.trials if chosen else (),
+                fitted.get(estimator), loss_law=chosen or whole,
+            )  # fmt: skip
+
+        fits = {estimator: fit(estimator) for estimator in {**fitted, **dict.fromkeys(_WHOLE)}}
         return {
             "choice": choice,
-            "head": fitted(choice.estimator, settings.draws, 1, votes=votes),
-            "minima": {method: fitted(Estimator(method), few, 2) for method in METHODS},
-            "by_estimator": {
-                trial.estimator: fitted(trial.estimator, 0, 2) for trial in choice.trials
-            },
+            "head": fits[choice.estimator],
+            "minima": {estimator.method: fits[estimator] for estimator in _WHOLE},
+            "by_estimator": fits,
         }
 
     with beside(all_minima) as found_minima:

@@ -62,6 +62,11 @@ class Estimator:
             return list(found)
         return [p.only(_near(p, self.within, _LEAST_WITHIN)) for p in found]
 
+    def curves(self, found: Sequence[Profile]) -> Curves:
+        """Fitted through the budgets that have LEAST_SIZES sizes."""
+        enough = [p for p in found if p.sizes >= LEAST_SIZES[self.method]]
+        return curves(self.method, self.selected(enough))
+
 
 # In order of preference among those that sizes left out cannot tell apart.
 ESTIMATORS = (
@@ -204,12 +209,14 @@ def _log_means(profile: Profile) -> tuple[Floats, Floats]:
 class Trial:
     """An estimator tried on a table: rms error of ln loss of sizes left out; None where none was.
 
-    `votes` is the share of resamples of these errors that would choose it.
+    `votes` is the share of resamples of these errors that would choose it. `curves` go through the
+    budgets of LEAST_SIZES sizes.
     """
 
     estimator: Estimator
     error: float | None
     votes: float
+    curves: Curves
 
 
 @dataclass(frozen=True)
@@ -222,14 +229,14 @@ class Choice:
     trials: tuple[Trial, ...]
 
     @classmethod
-    def of(cls, method: str) -> Choice:
-        """Of a method that was asked for."""
-        asked = Estimator(method)
-        return cls(asked, "asked for", 0, (Trial(asked, None, 1.0),))
+    def only(cls, method: str, found: Sequence[Profile], reason: str, left_out: int = 0) -> Choice:
+        """A method through all sizes, of which nothing was compared."""
+        one = Estimator(method)
+        return cls(one, reason, left_out, (Trial(one, None, 1.0, one.curves(found)),))
 
 
 _RESAMPLES = 200
-_SIGMAS = 2.0  # of a difference of mean squared errors: below it two estimators are as good
+_SIGMAS = 3.0  # of a difference of mean squared errors: below it two estimators are as good
 _ROUNDING = 1e-7  # of ln loss
 _WHY = (
     "lowest error of {count} sizes near the minima, each left out in turn, rms {rms}",
@@ -241,32 +248,28 @@ _WHY = (
 def choose(found: Sequence[Profile]) -> Choice:
     """The estimator that predicts sizes near the minima best when it has not seen them.
 
-    Those whose squared errors exceed the best one's by no more than two standard errors of the
+    Those whose squared errors exceed the best one's by no more than three standard errors of the
     difference are as good, and the first of them in the order of ESTIMATORS is taken. An estimator
     that finds fewer minima than another does not take part.
     """
     near = _left_out_sizes(found)
     count = sum(map(len, near))
-    plain = Estimator("parabola")
     if count < _LEAST_NEAR:
-        return Choice(plain, "too few sizes to leave any out", 0, (Trial(plain, None, 1.0),))
+        return Choice.only("parabola", found, "too few sizes to leave any out")
     tried, squares, minima = [], [], []
-    for estimator, parts in _different(found):
-        enough = [p.sizes >= LEAST_SIZES[estimator.method] for p in parts]
-        part = [*itertools.compress(parts, enough)]
-        sizes = [*itertools.compress(near, enough)]
-        tried.append(estimator)
-        fitted = curves(estimator.method, part)
-        squares.append(fitted.left_out(sizes) ** 2 + _ROUNDING**2)
+    for estimator in _different(found):
+        enough = [p.sizes >= LEAST_SIZES[estimator.method] for p in found]
+        fitted = estimator.curves(found)
+        tried.append((estimator, fitted))
+        squares.append(fitted.left_out([*itertools.compress(near, enough)]) ** 2 + _ROUNDING**2)
         minima.append(sum(m.good_B[0] for m in fitted.minima()))
     error_MxK, most = np.array(squares), max(minima)
     error_MxK[np.array(minima) < most] = np.inf
     error_MxK[~np.isfinite(error_MxK).all(axis=1)] = np.inf
     if not np.isfinite(error_MxK).any():
-        return Choice(plain, "no estimator finds a minimum", count, (Trial(plain, None, 1.0),))
+        return Choice.only("parabola", found, "no estimator finds a minimum", count)
     taken = np.isfinite(error_MxK[:, 0])
-    tried = [estimator for estimator, one in zip(tried, taken, strict=True) if one]
-    error_MxK = error_MxK[taken]
+    tried, error_MxK = [*itertools.compress(tried, taken)], error_MxK[taken]
     slack_MxM = _SIGMAS * np.std(error_MxK[:, None] - error_MxK[None], axis=2)
     slack_MxM /= np.sqrt(count)
     counts = np.random.default_rng(count).multinomial(count, [1 / count] * count, _RESAMPLES)
@@ -278,8 +281,13 @@ def choose(found: Sequence[Profile]) -> Choice:
     rms_M = np.sqrt(error_MxK.mean(axis=1))
     close = int(_close(error_MxK.mean(axis=1), slack_MxM).sum())
     why = _WHY[close > 1].format(count=count, close=close, rms=f"{100 * rms_M.min():.2g} %")
-    trials = [Trial(*one) for one in zip(tried, rms_M.tolist(), votes.tolist(), strict=True)]
-    return Choice(tried[first[0]], why, count, tuple(trials))
+    trials = [
+        Trial(estimator, error, share, fitted)
+        for (estimator, fitted), error, share in zip(
+            tried, rms_M.tolist(), votes.tolist(), strict=True
+        )
+    ]
+    return Choice(tried[first[0]][0], why, count, tuple(trials))
 
 
 def _close(mean_M: Floats, slack_MxM: Floats) -> Bools:
@@ -291,16 +299,16 @@ def _first(mean_M: Floats, slack_MxM: Floats) -> int:
     return int(_close(mean_M, slack_MxM).argmax())
 
 
-def _different(found: Sequence[Profile]) -> list[tuple[Estimator, list[Profile]]]:
-    """Estimators with the runs they go through, without those that repeat another's."""
-    parts, seen = [], set()
+def _different(found: Sequence[Profile]) -> list[Estimator]:
+    """Those that do not go through the same runs as another."""
+    different, seen = [], set()
     for estimator in ESTIMATORS:
         part = estimator.selected(found)
         key = (estimator.method, *(len(p.loss_S) for p in part))
         if key not in seen:
             seen.add(key)
-            parts.append((estimator, part))
-    return parts
+            different.append(estimator)
+    return different
 
 
 def _left_out_sizes(found: Sequence[Profile]) -> list[Floats]:

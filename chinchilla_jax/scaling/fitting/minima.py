@@ -6,7 +6,7 @@ that intervals hold the choice. In simulation nominal 95 % covers 92-98 % for 4 
 (tests/scaling/doubt/test_uncertainty.py, the slow one).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.fitting.bias import Bias, expected_bias
 from chinchilla_jax.scaling.fitting.curves import Minima
-from chinchilla_jax.scaling.fitting.estimators import LEAST_SIZES, Estimator, curves
+from chinchilla_jax.scaling.fitting.estimators import LEAST_SIZES, Curves, Estimator, Trial
 from chinchilla_jax.scaling.fitting.isoflop import PowerLaws, Profile, power_laws
 from chinchilla_jax.scaling.fitting.newton import Objective, Rows
 from chinchilla_jax.scaling.fitting.noise import Noise
@@ -84,7 +84,7 @@ class MinimaDraws:
 
 
 def minima_draws(
-    votes: Mapping[Estimator, float],
+    voters: Sequence[Trial],
     found: Sequence[Profile],
     weights_G: Floats,
     noise: Noise,
@@ -101,14 +101,13 @@ def minima_draws(
     used = np.flatnonzero(weights_G > 0).tolist()
     log_params, log_tokens, loss = (np.full((draws, len(used)), np.nan) for _ in range(3))
     good = np.zeros((draws, len(used)), bool)
-    total = sum(votes.values())
-    ends = np.round(draws * np.cumsum([0.0, *votes.values()]) / total).astype(int)
-    for estimator, begin, end in zip(votes, ends, ends[1:], strict=False):
-        rows = slice(begin, end)
-        at, part = _enough(estimator, found)
-        if begin == end or not part:
+    votes = np.cumsum([0.0, *(voter.votes for voter in voters)])
+    ends = np.round(draws * votes / votes[-1]).astype(int)
+    for voter, begin, end in zip(voters, ends, ends[1:], strict=False):
+        rows, at = slice(begin, end), _enough(voter.estimator, found)
+        if begin == end or not at:
             continue
-        drawn = curves(estimator.method, part).drawn(noise.log_loss_G[at], scale[rows], rng)
+        drawn = voter.curves.drawn(noise.log_loss_G[at], scale[rows], rng)
         for g, lowest in zip(at, drawn, strict=True):
             if g in used:
                 k = used.index(g)
@@ -126,18 +125,18 @@ def minima_draws(
     return MinimaDraws(laws, law, log_params, loss, good)
 
 
-def _enough(estimator: Estimator, found: Sequence[Profile]) -> tuple[list[int], list[Profile]]:
-    """The budgets that have sizes enough, and the runs of each that the curve goes through."""
+def _enough(estimator: Estimator, found: Sequence[Profile]) -> list[int]:
+    """The budgets that have sizes enough for a curve."""
     least = LEAST_SIZES[estimator.method]
-    at = [g for g, profile in enumerate(found) if profile.sizes >= least]
-    return at, estimator.selected([found[g] for g in at])
+    return [g for g, profile in enumerate(found) if profile.sizes >= least]
 
 
 @dataclass(frozen=True)
 class MinimaFit:
     """One estimator over all budgets; arrays over G budgets, NaN where there is no minimum.
 
-    `laws` (of one entry) and `loss_law` are None where fewer than three budgets have a minimum.
+    `laws` (of one entry) and `loss_law` are None where fewer than three budgets have a minimum,
+    `loss_law` where it was not asked for too.
     `weights_G` are 0 for budgets that do not count.
     """
 
@@ -175,20 +174,23 @@ def fit_minima(
     draws: int,
     rng: np.random.Generator,
     tried: Tried = (),
-    votes: Mapping[Estimator, float] | None = None,
+    voters: Sequence[Trial] = (),
+    fitted: Curves | None = None,
+    loss_law: bool = True,
 ) -> MinimaFit:
     """Minima of every budget and the laws through them; `tried` are runs not to be asked for.
 
     Budgets weigh by the standard error of their minimum where seeds tell the noise, else equally.
-    `votes` are for the estimators that draw; by default this one alone does.
+    `voters` are the estimators that draw; by default this one alone does. `fitted` are its curves
+    where they are known.
     """
     nan = np.full(len(found), np.nan)
     params, tokens, loss, curvature = nan.copy(), nan.copy(), nan.copy(), nan.copy()
     errors = MinimaErrors(nan.copy(), nan.copy())
     lowest_G: list[Minima | None] = [None] * len(found)
-    at, part = _enough(estimator, found)
-    if part:
-        fitted = curves(estimator.method, part)
+    at = _enough(estimator, found)
+    fitted = estimator.curves(found) if fitted is None else fitted
+    if at:
         for g, lowest, error in zip(
             at, fitted.minima(), fitted.errors(noise.log_loss_G[at]), strict=True
         ):
@@ -211,16 +213,17 @@ def fit_minima(
         weights[good] = 1.0 / errors.log_params_G[good] ** 2
         weights /= weights[good].mean() if good.any() else 1.0
     refusal = minima_refusal(found, good, estimator.method, tried)
-    laws = loss_law = drawn = None
+    laws = law = drawn = None
     if refusal is None:
         flops = np.array([profile.flops for profile in found])[good]
         log_params, log_tokens = np.log(params[good])[None], np.log(tokens[good])[None]
         laws = power_laws(np.log(flops), log_params, log_tokens, weights[good][None])
-        loss_law = fit_loss_law(flops, loss[good][None])
+        law = fit_loss_law(flops, loss[good][None]) if loss_law else None
         if draws:
-            drawn = minima_draws(votes or {estimator: 1.0}, found, weights, noise, draws, rng)
+            alone = (Trial(estimator, None, 1.0, fitted),)
+            drawn = minima_draws(voters or alone, found, weights, noise, draws, rng)
     return MinimaFit(
-        estimator, tuple(reasons), params, tokens, loss, curvature, errors, weights, laws, loss_law,
+        estimator, tuple(reasons), params, tokens, loss, curvature, errors, weights, laws, law,
         drawn, refusal,
     )  # fmt: skip
 

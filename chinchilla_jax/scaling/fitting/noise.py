@@ -42,6 +42,7 @@ _LEAST_FREEDOM = 3
 _PRIOR_FREEDOM = 4  # with as many degrees of its own, a budget's noise counts half
 _TRENDS = np.linspace(-1.5, 1.5, 301)  # of ln sigma in ln FLOPs
 _USUAL_TREND = 0.25  # standard deviation of the prior around 0
+_NEAR = 1.08  # times a budget's lowest loss
 _LEAST_BUDGETS = 3  # FLOPs a factor of two apart that have replicates
 
 
@@ -114,13 +115,15 @@ def with_surface(
 ) -> Noise:
     """The noise by the surface's residuals where no seeds tell it and a curve's are smaller.
 
-    Of the runs that the profiles go through; what the form misses of them is in it.
+    Of the runs near a minimum, for far ones say nothing of it; what the form misses is in it.
     """
-    rows = np.concatenate([p.row_S for p in found]) if found else np.empty(0, int)
-    freedom = len(rows) - parameters
+    near = [p.row_S[p.loss_S <= _NEAR * p.loss_S.min()] for p in found]
+    rows = np.concatenate(near) if near else np.empty(0, int)
+    left = 1 - parameters / len(residual_R)  # of a run's degree of freedom
+    freedom = int(left * len(rows))
     if noise.source == "seeds" or freedom < _LEAST_FREEDOM:
         return noise
-    size = float(np.sqrt(np.sum(residual_R[rows] ** 2) / freedom))
+    size = float(np.sqrt(np.mean(residual_R[rows] ** 2) / left))
     if not size > noise.log_loss:
         return noise
     return Noise(size, freedom, "surface residuals", np.full(len(found), size))

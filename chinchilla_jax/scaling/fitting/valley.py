@@ -164,6 +164,8 @@ class Valleys:
 def fit_valleys(found: Sequence[Profile]) -> Valleys:
     """Exponents by least squares of relative residuals over all budgets, held by the prior."""
     budgets = tuple(map(Valley.of, found))
+    if not budgets:
+        return Valleys(_USUAL, np.zeros((2, 0)), (), (), ())
     runs = sum(len(b.u_S) for b in budgets)
     freedom = runs - 3 * len(budgets) - 2
     if freedom < 1:

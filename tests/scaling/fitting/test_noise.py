@@ -128,7 +128,11 @@ def test_without_seeds_the_noise_is_the_larger_of_two_residuals():
         noise = noise_model(found, np.arange(40), loss, budget)
         fit = fit_surface(params, tokens, loss)
         honest = with_surface(noise, found, fit.residual_R, 5)
-        assert honest.log_loss == max(noise.log_loss, fit.noise)
-        assert honest.source == ("surface residuals" if wave else noise.source)
+        if wave:  # a parabola follows each budget's own level
+            assert honest.source == "surface residuals"
+            assert honest.log_loss == pytest.approx(fit.noise, rel=0.3)
+            assert honest.log_loss > 5 * noise.log_loss
+        else:
+            assert honest is noise or honest.log_loss == pytest.approx(noise.log_loss, rel=0.4)
     seeds = noise_model(*seeded(0.0))
     assert with_surface(seeds, found, fit.residual_R, 5) is seeds

@@ -1,6 +1,7 @@
 """Columns by their usual names, and cells as numbers, with the place of whatever is wrong."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -68,7 +69,10 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
             likely = [one for one in likely if one[0] not in taken or one[0] == kept]
         if likely:
             found[ours] = likely[0]
-            others = [one for one in likely[1:] if not _equal(one[0], likely[0][0], raw)]
+            others = [
+                one for one in likely[1:]
+                if is_numeric(raw.columns[one[0]]) and not _equal(one[0], likely[0][0], raw)
+            ]  # fmt: skip
             said += names_of.told(ours, likely[0], others) if ours in FITTED else []
     if "params" not in found and "params_non_embedding" in found:
         found["params"] = found["params_non_embedding"]
@@ -165,6 +169,7 @@ def numbers(table: NamedTable, name: str, rows: Iterable[int] | None = None) -> 
         except (ValueError, OverflowError):
             if i in must:
                 hint = "; write 7e9 for 7B, 1e6 for 1,000,000" if str(cell)[:1].isdigit() else ""
+                hint = "; write 3.1 for 3,1" if re.fullmatch(r"\d+,\d+", str(cell)) else hint
                 message = f"{table.where(i, name)}: {cell!r:.60} is not a number{hint}"
                 raise UserError(message) from None
     return values * table.scale.get(name, 1.0)

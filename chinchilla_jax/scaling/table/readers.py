@@ -7,9 +7,12 @@ Nothing that is read is ever evaluated.
 """
 
 import csv
+import gzip
 import io
 import json
 import math
+import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +44,12 @@ def read_raw(path: Path) -> Raw:
     """Reads one file by its suffix; raises UserError for what cannot be read as a table."""
     if not storage.exists(path):
         raise UserError(f"{path}: no such file")
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
+    suffix = Path(path.stem if _zipped(path) else path.name).suffix.lower()
+    reader = _READERS.get(suffix)
+    if reader is None or (_zipped(path) and reader is _parquet):
         raise UserError(
-            f"{path}: cannot tell the format from '{path.suffix}'; known are {', '.join(SUFFIXES)}"
+            f"{path}: cannot tell the format from '{path.suffix}'; known are "
+            f"{', '.join(SUFFIXES)}, texts also with .gz"
         )
     raw = reader(path)
     if not raw.line:
@@ -130,9 +135,16 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _zipped(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
 def _text(path: Path) -> str:
+    content = storage.read_bytes(path)
     try:
-        return storage.read_bytes(path).decode("utf-8-sig")
+        return (gzip.decompress(content) if _zipped(path) else content).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be decompressed: {error}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text at byte {error.start}") from None
 
@@ -144,10 +156,15 @@ def _decoded(cell: bytes) -> str:
         return str(cell)
 
 
+_EXCEL = re.compile(r"^sep=(.)\r?$")  # a line of Excel's before the header
+
+
 def _csv(path: Path) -> Raw:
-    text = _text(path)
+    text, first = _text(path), 1
     head = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=head.count)
+    if told := _EXCEL.match(head):
+        first, text = 2, text[len(head) + 1 :]
+    delimiter = told[1] if told else max(",;\t", key=head.count)
     try:
         rows = list(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True))
     except csv.Error as error:
@@ -156,7 +173,7 @@ def _csv(path: Path) -> Raw:
         raise UserError(f"{path}: the file is empty")
     names = [name.strip() for name in rows[0]]
     line, kept = [], []
-    for number, row in enumerate(rows[1:], 2):
+    for number, row in enumerate(rows[1:], first + 1):
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != len(names):
@@ -226,6 +243,9 @@ def _rows_of(data: Any) -> list[dict[str, Any]] | None:
         return lists[0]  # {"runs": [...], ...}
     if len(lists) == len(data) and len({*map(len, lists)}) == 1:
         return [dict(zip(data, row, strict=True)) for row in zip(*lists, strict=True)]
+    objects = [value for value in data.values() if isinstance(value, dict)]
+    if len(objects) == 1 and _alike(objects[0].values()):
+        return _rows_of(objects[0])  # {"runs": {"small": {...}, "large": {...}}, ...}
     if not all(isinstance(value, dict) for value in data.values()):
         nested = any(isinstance(value, dict) for value in data.values())
         return [data] if nested else None  # one thing: its names tell what it is
@@ -233,6 +253,13 @@ def _rows_of(data: Any) -> list[dict[str, Any]] | None:
     if inner and all(key.isdigit() for key in inner):  # a column each, by number of the row
         return [{name: cells.get(key) for name, cells in data.items()} for key in inner]
     return [{"name": name, **row} for name, row in data.items()]
+
+
+def _alike(values: Iterable[Any]) -> bool:
+    """Whether these are several objects with a field in common, as runs are."""
+    values = list(values)
+    objects = len(values) > 1 and all(isinstance(value, dict) for value in values)
+    return objects and bool(set.intersection(*map(set, values)))
 
 
 def _parquet(path: Path) -> Raw:

@@ -1,5 +1,6 @@
 """Tables that are no files: what a notebook holds already reads like the file of the same rows."""
 
+import gzip
 import json
 
 import numpy as np
@@ -88,3 +89,38 @@ def test_what_is_no_table_is_one_line(table, says):
     with pytest.raises(UserError, match=says) as error:
         read_runs(table)
     assert "\n" not in str(error.value)
+
+
+TWO = [{"N": 1e8, "D": 2e9, "loss": 3.1}, {"N": 2e8, "D": 1e9, "loss": 3.2}]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"results": {"small": TWO[0], "large": TWO[1]}},
+        {"version": 1, "runs": {"small": TWO[0], "large": TWO[1]}},
+        {"small": TWO[0], "large": TWO[1]},
+    ],
+)
+def test_an_object_of_runs_by_name_lies_where_it_lies(data, tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    runs = read_runs(tmp_path / "x.json")
+    assert runs.run_id_R == ("small", "large")
+    assert runs.params.tolist() == [1e8, 2e8]
+
+
+def test_what_excel_and_pandas_put_around_a_table(tmp_path):
+    text = "N;D;loss\n1e8;2e9;3.1\n2e8;1e9;bad\n"
+    (tmp_path / "x.csv").write_text(f"sep=;\n{text.replace('bad', '3.2')}")
+    assert read_runs(tmp_path / "x.csv").loss.tolist() == [3.1, 3.2]
+    (tmp_path / "bad.csv").write_text(f"sep=;\n{text}")
+    with pytest.raises(UserError, match=r"bad\.csv, row 4, column 'loss': 'bad' is not a number"):
+        read_runs(tmp_path / "bad.csv")
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress((tmp_path / "x.csv").read_bytes()))
+    assert read_runs(tmp_path / "x.csv.gz").loss.tolist() == [3.1, 3.2]
+    (tmp_path / "cut.csv.gz").write_bytes((tmp_path / "x.csv.gz").read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"cut\.csv\.gz: cannot be decompressed"):
+        read_runs(tmp_path / "cut.csv.gz")
+    (tmp_path / "comma.csv").write_text("N;D;loss\n1e8;2e9;3,1\n")
+    with pytest.raises(UserError, match=r"'3,1' is not a number; write 3\.1 for 3,1"):
+        read_runs(tmp_path / "comma.csv")

@@ -54,6 +54,7 @@ class Corpus:
     token_bytes: np.ndarray  # [V] int64, bytes of text that each id spells
     most: int | None = None  # of `sampler.Sampler`, as is the next
     noise: float = 0.0
+    selection: str = ""  # fingerprint of what a filter has kept, `selection.py`
     others: tuple["Corpus", ...] = ()  # whose training text is mixed in
     weights: tuple[float, ...] = (1.0,)  # of this one and of the others
     in_others: tuple[float, ...] = ()  # as `held_out_in_training`, of each of the others
@@ -78,6 +79,12 @@ class Corpus:
             min(round(tokens * share), unique_tokens(len(part.train), sequence, part.most))
             for part, share in self._parts()
         )
+
+    @property
+    def text_fingerprint(self) -> str:
+        """Of what is trained on: of the data, and of what a filter has kept of them."""
+        kept = _AND.join(part.selection for part in (self, *self.others))
+        return f"{self.data_fingerprint}/{kept}" if self.selection else self.data_fingerprint
 
     @property
     def tokenizer_fingerprint(self) -> str:

@@ -1,5 +1,8 @@
 """Data: what text a run is trained on, where its held-out text stays the same.
 
+Documents are kept by rules or by likeness to a curated set (`data/quality.py`); a share of random
+documents is the control of the same size. Rows of what is left may be fewer, and some be noise.
+
 A text is capped by rows of it, drawn at random, so that a run repeats them: `repetition.py` has the
 law. Noise is put in on purpose, as a control whose answer is known: rows of tokens that are random,
 each as likely, teach nothing that holds elsewhere, so that with a share p of them D tokens are
@@ -7,15 +10,18 @@ worth (1 - p) D at most. Both are of the text and not of a run: the same rows fo
 every epoch, and the rows of a smaller cap are among those of a larger one.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import require
+from chinchilla_jax.experiment.schema import one_of, require
 from chinchilla_jax.techniques.repetition import REPETITION
 from chinchilla_jax.techniques.technique import Facts, Technique, listed
 
 _WHERE = "techniques.data"
+RANKED = ("classifier", "random")  # documents by a score, of which a share is kept
+FILTERS = ("gopher", *RANKED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,10 @@ class Data:
     # Tokens that an epoch predicts, in rows drawn at random; 0: all there are.
     unique_tokens: int = field(default=0, metadata={"short": "U"})
     noise: float = 0.0  # share of the rows that are random tokens instead
+    # Which documents are kept: gopher, classifier or random (`data/quality.py`); empty: all.
+    quality: str = field(default="", metadata={"short": "Q"})
+    keep: float = 0.5  # share of the tokens that the last two keep, in the best documents
+    curated: str = ""  # files that the classifier holds good, as in data.path
 
     def __post_init__(self) -> None:
         require(
@@ -34,6 +44,22 @@ class Data:
             "must be 0 (all of the text) or more",
         )
         require(0 <= self.noise < 1, f"{_WHERE}.noise", self.noise, "must lie in [0, 1), 0 is none")
+        one_of(f"{_WHERE}.quality", self.quality, ("", *FILTERS))
+        require(0 < self.keep <= 1, f"{_WHERE}.keep", self.keep, "must lie in (0, 1]")
+        require(
+            bool(self.curated) or self.quality != "classifier",
+            f"{_WHERE}.curated",
+            self.curated,
+            "name the files that the classifier holds good",
+        )
+
+
+def _reduced(config: Data) -> Data:
+    """Without the fields of a filter that is not in use."""
+    plain = Data()
+    if config.quality != "classifier":
+        config = replace(config, curated=plain.curated)
+    return config if config.quality in RANKED else replace(config, keep=plain.keep)
 
 
 def _misfit(config: Data, facts: Facts) -> str:
@@ -47,24 +73,32 @@ def _misfit(config: Data, facts: Facts) -> str:
 
 
 def _text(train_tokens: int, config: Data) -> int:
-    """The first token of a text is never predicted."""
+    """What rules keep is not known before they have read it: all of it, as far as a plan knows."""
+    if config.quality in RANKED:
+        train_tokens = math.ceil(config.keep * train_tokens)
+    # The first token of a text is never predicted.
     return min(train_tokens, config.unique_tokens + 1) if config.unique_tokens else train_tokens
 
 
 def words(fields: Mapping[str, str]) -> str:
-    """`65536 unique tokens, 25 % noise`."""
+    """`documents by classifier 25 %, 65536 unique tokens, 25 % noise`."""
     said = []
+    if quality := fields.get("quality"):
+        share = f" {100 * float(fields['keep']):g} %" if "keep" in fields else ""
+        said.append(f"documents by {quality}{share}")
     if unique := fields.get("unique_tokens"):
         said.append(f"{float(unique):.10g} unique tokens" if float(unique) else "all of the text")
     if noise := fields.get("noise"):
         said.append(f"{100 * float(noise):g} % noise")
-    rest = {name: value for name, value in fields.items() if name not in ("unique_tokens", "noise")}
+    known = ("unique_tokens", "noise", "curated", *(["quality", "keep"] if quality else []))
+    rest = {name: value for name, value in fields.items() if name not in known}
     return ", ".join([*said, *([listed(rest)] if rest else [])])
 
 
 TECHNIQUE = Technique(
     name="data",
     off=Data(),
+    reduced=_reduced,
     misfit=_misfit,
     text=_text,
     determines=("unique_tokens",),

@@ -64,5 +64,5 @@ REPETITION = Law(
     linear=_linear,
     natural=_natural,
     ordinary={"unique_tokens": "tokens"},
-    apart=("data_noise",),
+    apart=("data_noise", "data_quality", "data_keep", "data_curated"),
 )

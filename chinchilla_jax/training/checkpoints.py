@@ -34,7 +34,7 @@ class Meta(TypedDict):
 
     horizon: int  # optimizer steps of the whole run, which its schedule is a function of
     batch_size: int  # sequences in a step
-    data: str  # fingerprint of the corpus
+    data: str  # fingerprint of the corpus, and of what is kept of it
     tokenizer: str  # fingerprint
     model_version: int  # `experiment.version.MODEL_VERSION`
     fingerprint: str  # of the configuration
@@ -45,7 +45,7 @@ def meta(run: RunConfig, corpus: Corpus) -> Meta:
     return {
         "horizon": run.steps,
         "batch_size": run.batch_size,
-        "data": corpus.data_fingerprint,
+        "data": corpus.text_fingerprint,
         "tokenizer": corpus.tokenizer_fingerprint,
         "model_version": MODEL_VERSION,
         "fingerprint": fingerprint(run),

@@ -130,8 +130,9 @@ def _opened(run: RunConfig, other: OtherRun, corpus: Corpus, directory: RunDirec
             ("tokenizer", corpus.tokenizer_fingerprint),
             ("model_version", MODEL_VERSION),
         ):
+            theirs = str(record["meta"][name]).partition("/")[0]  # whatever was kept of the corpus
             any_text = techniques.may_be_of_another_text(run.techniques, other.asked)
-            if record["meta"][name] != ours and not (name == "data" and any_text):
+            if theirs != str(ours) and not (name == "data" and any_text):
                 raise UserError(
                     f"{where} has another {_WHAT[name]} ({record['meta'][name]}, here {ours}): "
                     "take a run of the same"

@@ -9,6 +9,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.ledger import dense, facts, ledger
+from chinchilla_jax.experiment.panel import Setting
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.ruler.league import league
 from chinchilla_jax.scaling.ruler.panel import is_panel, panel
@@ -50,11 +51,24 @@ def test_epochs_are_of_the_capped_text():
         ("unique_tokens", 63, "unique_tokens = 63: is less than one sequence of 64 tokens"),
         ("noise", 1.0, r"noise = 1.0: must lie in \[0, 1\), 0 is none"),
         ("noise", -0.1, r"noise = -0.1: must lie in"),
+        ("quality", "gofer", "quality = 'gofer': expected .*; did you mean gopher"),
+        ("quality", "classifier", "curated = '': name the files that the classifier holds good"),
+        ("keep", 0.0, r"keep = 0.0: must lie in \(0, 1\]"),
     ],
 )
 def test_what_is_no_text_is_one_line(field, value, message):
     with pytest.raises(UserError, match=message):
         varied(field, value)
+
+
+def test_a_filter_in_use_is_all_that_counts_and_a_share_of_the_text_is_planned_on():
+    most = max(cell.tokens for cell in plan(experiment()))
+    half = {"techniques.data.quality": "random", "techniques.data.keep": 0.25}
+    panel = {"half": Setting(values=half), "same": Setting(values={"techniques.data.keep": 0.1})}
+    cells = plan(experiment(panel=panel), most // 3)
+    reasons = {cell.run.run_id.split("-")[2]: cell.reason for cell in cells if cell.tokens == most}
+    assert reasons["s0"] == "" and "needs 12 epochs" in reasons["half"]
+    assert "is the same run as" in reasons["same"]
 
 
 def rows(caps=(0, 2**28, 2**26), noise=0.0, shares=(0.0,), seeds=1, scatter=0.0):

@@ -9,6 +9,10 @@ from chinchilla_jax.training.techniques.hooks import Hooks
 
 
 def _corpus(corpus: Corpus, config: Data, run: RunConfig) -> Corpus:
+    if config.quality:
+        from chinchilla_jax.data.selection import selected
+
+        corpus = selected(corpus, config.quality, config.keep, config.curated)
     return replace(corpus, most=config.unique_tokens or None, noise=config.noise)
 
 

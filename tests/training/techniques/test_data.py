@@ -52,6 +52,22 @@ def test_it_is_the_same_on_eight_devices_and_resumed_to_the_bit(text_corpus, tmp
     assert one["loss"] == pytest.approx(row["loss"], rel=1e-5)
 
 
+def test_a_filtered_text_is_the_same_on_any_mesh_and_no_other_is_continued(text_corpus, tmp_path):
+    run = on(small_run(steps=4, training=ALONE), quality="random", keep=0.4)
+    directory = RunDirectory(tmp_path / "run")
+    row = train(run, text_corpus, directory)
+    assert row["data_quality"] == "random"
+    assert row["data_fingerprint"] == text_corpus.data_fingerprint
+    mesh = dataclasses.replace(run, execution=small_run(training=MESH).execution)
+    other = train(mesh, text_corpus, RunDirectory(tmp_path / "mesh"))
+    assert other["loss"] == pytest.approx(row["loss"], rel=1e-5)
+    (directory.path / "result.json").unlink()
+    for file in text_corpus.folder.parent.glob("selected-*/meta.json"):  # as of another selection
+        file.write_text(file.read_text().replace('"selection": "', '"selection": "0'))
+    with pytest.raises(UserError, match="the checkpoint has data = "):
+        train(run, text_corpus, directory)
+
+
 def test_another_text_is_not_continued(text_corpus, tmp_path):
     run, directory = on(small_run(steps=4, training=ALONE), noise=0.25), RunDirectory(tmp_path)
     train(run, text_corpus, directory)

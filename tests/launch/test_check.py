@@ -9,20 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import write_sentences
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = """
 from chinchilla_jax.experiment.config import *
 def get_config():
     return Experiment(
-        name="tiny", budgets=(1e9, 3e9, 1e10, 3e10),
-        ladder=LadderConfig(widths=(8, 12, 16, 24, 32), min_tokens_per_param=0.1, min_steps=10,
+        name="tiny", budgets=(3e9, 1e10, 3e10, 1e11),
+        ladder=LadderConfig(widths=(8, 12, 16, 24, 32, 40), min_tokens_per_param=0.3, min_steps=10,
                             max_tokens_per_param=5000.0),
-        data=DataConfig(builder="local_text", path={path!r}, max_epochs=1000.0,
-                        validation_fraction=0.2),
         recipe=RecipeConfig(sequence_length=16),
-        measurement=Measurement(eval_windows=64),
     )
 """
 
@@ -39,15 +34,13 @@ def checkout(tmp_path):
     python.chmod(0o755)
     stamp = 'echo "$(cat setup.cfg pyproject.toml | cksum) $(pwd) []" >.venv/.installed'
     subprocess.run(["bash", "-c", stamp], cwd=tmp_path, check=True)
-    (tmp_path / "text").mkdir()
-    write_sentences(tmp_path / "text")
-    (tmp_path / "tiny.py").write_text(CONFIG.format(path=str(tmp_path / "text")))
+    (tmp_path / "tiny.py").write_text(CONFIG)
     return tmp_path
 
 
 @pytest.mark.slow
 def test_the_loop_is_closed(checkout):
-    command = [checkout / "launch" / "check.sh", "--config=tiny.py", "--flops=1e11"]
+    command = [checkout / "launch" / "check.sh", "--config=tiny.py", "--flops=3e11"]
     environment = os.environ | {"CHINCHILLA_JAX_CACHE": str(checkout / "cache")}
     environment.pop("WORKDIR", None)
 
@@ -58,11 +51,11 @@ def test_the_loop_is_closed(checkout):
     assert done.returncode == 0, done.stderr
     assert "Hit: of " in done.stdout or "Miss: of " in done.stdout
     assert "Choosing this size cost" in done.stdout
-    verdict = json.loads((checkout / "runs" / "tiny_1e11" / "verdict.json").read_text())
+    verdict = json.loads((checkout / "runs" / "tiny_3e11" / "verdict.json").read_text())
     ledger = checkout / "forecasts" / "ledger.jsonl"
     assert [json.loads(line) for line in ledger.read_text().splitlines()] == [verdict]
-    digest = json.loads((checkout / "forecasts" / "tiny_1e11.json").read_text())["digest"]
-    results = list((checkout / "runs" / "tiny_1e11" / "runs").glob("*/result.json"))
+    digest = json.loads((checkout / "forecasts" / "tiny_3e11.json").read_text())["digest"]
+    results = list((checkout / "runs" / "tiny_3e11" / "runs").glob("*/result.json"))
     assert len(results) >= 3 and digest == verdict["digest"]
     assert all(json.loads(file.read_text())["forecast"] == digest for file in results)
     again = called()

@@ -113,7 +113,7 @@ def calibration(verdicts: Sequence[Verdict]) -> list[Calibration]:
     for what in ("params", "tokens", "loss", "run"):
         numbers = [
             one for verdict in verdicts for one in (*verdict.numbers, *verdict.runs)
-            if one.what == what
+            if one.what == what and one.measured is not None
         ]  # fmt: skip
         if numbers:
             found.append(_calibration(what, numbers))
@@ -124,7 +124,7 @@ def _calibration(what: str, numbers: Sequence[Outcome]) -> Calibration:
     z = np.array([one.z for one in numbers if one.z is not None])
     inside = [one.inside for one in numbers if one.inside is not None]
     pinballs = [pinball(one) for one in numbers if one.interval is not None]
-    errors = np.array([one.error for one in numbers])
+    errors = np.array([one.error for one in numbers], float)
     return Calibration(
         what=what,
         forecasts=len(numbers),
@@ -138,7 +138,7 @@ def _calibration(what: str, numbers: Sequence[Outcome]) -> Calibration:
 
 def pinball(one: Outcome) -> float:
     """Mean over three quantiles of (y - q) (level - [y < q]), y and q in ln."""
-    assert one.interval is not None
+    assert one.interval is not None and one.measured is not None
     low, high = one.interval
     y = math.log(one.measured)
     losses = []
@@ -172,7 +172,7 @@ def by_distance(verdicts: Sequence[Verdict]) -> list[AtDistance]:
         inside = [one.inside for one in numbers if one.what != "tokens" and one.inside is not None]
         if here:
             loss, params = (
-                _rms([one.error for one in numbers if one.what == what])
+                _rms([one.error for one in numbers if one.what == what and one.error is not None])
                 for what in ("loss", "params")
             )
             share = float(np.mean(inside)) if inside else None

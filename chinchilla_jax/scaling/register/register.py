@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -125,8 +126,9 @@ def _registration(
     answer = at_flops(from_fits(fits, form), budget)
     _must_forecast(fits, rests, answer, budget)
     sweep = check.sweep_of(fits.table.source, fits_file)
+    rows = [] if sweep is None else records.collect(sweep.folder)
     if sweep is not None:
-        _must_be_of(fits, sweep, fits_file)
+        _must_be_of(fits, rows, sweep.folder, fits_file)
     corpus, experiment = Corpus(None, None), None
     runs: tuple[RegisteredRun, ...] = ()
     if config is not None:
@@ -147,7 +149,7 @@ def _registration(
         basis=Basis(
             source=fits.table.source,
             runs=fits.table.fitted,
-            digest=_digest(fits, sweep),
+            digest=_digest(fits, rows),
             fits=digest(to_json(fits)),
             form=rests.forecaster.form,
             selection=rests.forecaster.selection,
@@ -201,30 +203,29 @@ def _must_forecast(fits: Fits, rests: Source, answer: Answer, budget: float) -> 
         )
 
 
-def _must_be_of(fits: Fits, sweep: Sweep, file: Path) -> None:
+def _must_be_of(fits: Fits, rows: Sequence[Mapping[str, Any]], folder: Path, file: Path) -> None:
     """Raises UserError where the work folder has other runs than the fits were made of."""
-    rows = records.collect(sweep.folder)
     names = {name: [row.get(name) for row in rows] for name in rows[0]}
     runs = picked(read_runs(names, derived=bool(fits.table.condition)), fits.table.condition).best()
     loss_range = (float(runs.loss.min()), float(runs.loss.max()))
     if len(runs) != fits.table.fitted or loss_range != tuple(fits.table.range.loss):
         raise UserError(
-            f"{file}: was made of {fits.table.fitted} runs, and {sweep.folder} has {len(runs)} "
-            "now, or others: run evaluate again"
+            f"{file}: was made of {fits.table.fitted} runs, and {folder} has {len(runs)} now, or "
+            "others: run evaluate again"
         )
 
 
-def _digest(fits: Fits, sweep: Sweep | None) -> str:
+def _digest(fits: Fits, rows: Sequence[Mapping[str, Any]]) -> str:
     """Of the runs of a work folder that are over, or of the file of a table."""
-    if sweep is not None:
-        return runs_digest(records.collect(sweep.folder))
+    if rows:
+        return runs_digest(rows)
     place = storage.path(fits.table.source or ".")
     if not place.is_file():
         return ""
     return hashlib.sha256(storage.read_bytes(place)).hexdigest()
 
 
-def runs_digest(rows: list[dict[str, object]]) -> str:
+def runs_digest(rows: Sequence[Mapping[str, Any]]) -> str:
     """Of runs that are over: what each was, and its loss."""
     return digest(
         sorted(

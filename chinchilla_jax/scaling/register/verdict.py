@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -18,7 +18,7 @@ from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.records import first_difference
 from chinchilla_jax.experiment.schema import from_json, to_json
 from chinchilla_jax.scaling.arrays import silent
-from chinchilla_jax.scaling.fitting.estimators import Estimator
+from chinchilla_jax.scaling.fitting.estimators import LEAST_SIZES, Estimator
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
 from chinchilla_jax.scaling.fitting.isoflop import Profile
 from chinchilla_jax.scaling.fitting.minima import fit_minima
@@ -38,7 +38,7 @@ Z = NormalDist().inv_cdf((1 + LEVEL) / 2)  # standard deviations from the middle
 
 @dataclass(frozen=True)
 class Outcome:
-    """A number that was forecast beside what was measured.
+    """A number that was forecast beside what was measured; None where the runs do not tell it.
 
     Attributes:
       error: ln(measured / forecast).
@@ -51,9 +51,9 @@ class Outcome:
     what: str  # "params", "tokens", "loss", or "run"
     predicted: float
     interval: Interval | None
-    measured: float
+    measured: float | None
     measured_se: float
-    error: float
+    error: float | None
     z: float | None
     inside: bool | None
 
@@ -102,7 +102,7 @@ class Verdict:
     runs_digest: str  # of the runs that checked it
     hit: bool
     missed: tuple[str, ...]
-    numbers: tuple[Outcome, ...]  # N*, D*, L* of the new minimum, where it was found
+    numbers: tuple[Outcome, ...]  # N*, D*, L* of the minimum of the new budget
     runs: tuple[RunOutcome, ...]
     regret: tuple[Regret, ...]
     notes: tuple[str, ...]
@@ -151,7 +151,7 @@ def judged(registration: Registration, folder: Path, file: Path | str = "") -> V
         if run.run_id in losses
     ]
     runs = [one for one in every if one.run_id in _best_settings(registration, losses)]
-    numbers, minimum, why = _numbers(registration, runs)
+    numbers, minimum, why = _numbers(registration, runs, losses)
     notes = [*left_out, *([f"no minimum of the new budget: {why}"] if why else [])]
     chosen = _chosen(registration)
     headline: list[tuple[str, Outcome]] = [(one.what, one) for one in numbers]
@@ -175,7 +175,7 @@ def judged(registration: Registration, folder: Path, file: Path | str = "") -> V
         missed=missed,
         numbers=tuple(numbers),
         runs=tuple(runs),
-        regret=tuple(_regret(registration, runs, minimum)) if trained else (),
+        regret=tuple(_regret(registration, runs, losses, minimum)) if trained else (),
         notes=tuple(notes),
     )
 
@@ -268,8 +268,10 @@ def _run(registration: Registration, run: RegisteredRun, loss: float) -> RunOutc
     )
 
 
-def outcome(what: str, predicted: Predicted, measured: float, se: float = 0.0) -> Outcome:
+def outcome(what: str, predicted: Predicted, measured: float | None, se: float = 0.0) -> Outcome:
     """A forecast number beside the measured one, which has a standard error `se` of its ln."""
+    if measured is None:
+        return Outcome(what, predicted.value, predicted.interval, None, 0.0, None, None, None)
     error = math.log(measured / predicted.value)
     z = inside = None
     if predicted.interval is not None:
@@ -306,11 +308,10 @@ class _Minimum:
 
 
 def _numbers(
-    registration: Registration, runs: Sequence[RunOutcome]
+    registration: Registration, runs: Sequence[RunOutcome], losses: Mapping[str, float]
 ) -> tuple[list[Outcome], _Minimum | None, str]:
     """N*, D* and L* against the minimum through the new runs, or why there is none."""
-    if not runs:
-        return [], None, "no run has a loss"
+    expected = {name: getattr(registration, name) for name in ("params", "tokens", "loss")}
     tokens = {run.run_id: run.tokens for run in registration.runs}
     order = sorted(runs, key=lambda one: one.params)
     profile = Profile(
@@ -318,26 +319,33 @@ def _numbers(
         np.arange(len(order)),
         np.log([one.params for one in order]),
         np.log([tokens[one.run_id] for one in order]),
-        np.array([one.measured for one in order]),
+        np.array([losses[one.run_id] for one in order]),
     )
+    if profile.sizes < LEAST_SIZES[registration.basis.minima]:
+        why = f"{profile.sizes} sizes have a loss"
+        return [outcome(name, one, None) for name, one in expected.items()], None, why
     size = registration.basis.noise
     noise = Noise(size, 0, "registered", np.array([size]))
     estimator = Estimator(registration.basis.minima)
     found = fit_minima(estimator, [profile], noise, 0, np.random.default_rng(0))
     if found.reason_G[0] is not None:
-        return [], None, found.reason_G[0]
+        numbers = [outcome(name, one, None) for name, one in expected.items()]
+        return numbers, None, found.reason_G[0]
     params, data, loss = (float(x[0]) for x in (found.params_G, found.tokens_G, found.loss_G))
     size_se, loss_se = float(found.errors.log_params_G[0]), float(found.errors.log_loss_G[0])
     numbers = [
-        outcome("params", registration.params, params, size_se),
-        outcome("tokens", registration.tokens, data, size_se),
-        outcome("loss", registration.loss, loss, loss_se),
+        outcome("params", expected["params"], params, size_se),
+        outcome("tokens", expected["tokens"], data, size_se),
+        outcome("loss", expected["loss"], loss, loss_se),
     ]
     return numbers, _Minimum(params, loss, loss_se), ""
 
 
 def _regret(
-    registration: Registration, runs: Sequence[RunOutcome], minimum: _Minimum | None
+    registration: Registration,
+    runs: Sequence[RunOutcome],
+    losses: Mapping[str, float],
+    minimum: _Minimum | None,
 ) -> list[Regret]:
     """Of the registered size, in ln loss averaged over seeds.
 
@@ -345,7 +353,7 @@ def _regret(
     """
     by_size: dict[float, list[float]] = {}
     for one in runs:
-        by_size.setdefault(one.params, []).append(math.log(one.measured))
+        by_size.setdefault(one.params, []).append(math.log(losses[one.run_id]))
     mean = {params: float(np.mean(values)) for params, values in by_size.items()}
     se = {n: registration.basis.noise / math.sqrt(len(v)) for n, v in by_size.items()}
     chosen = _chosen(registration)

@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from chinchilla_jax.experiment import grid, storage
+from chinchilla_jax.experiment import grid as grids
+from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -26,8 +27,8 @@ from tests.scaling.sweeps import true_loss
 
 
 @pytest.fixture(scope="module")
-def fits(tmp_path_factory):
-    return grid_in(tmp_path_factory.mktemp("grid"))
+def fits(grid):
+    return grid
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_the_config_trains_the_best_size_and_its_neighbours(made, fits):
     experiment = load_experiment(str(config))
     assert experiment.forecast == json.loads(file.read_text())["digest"]
     assert dataclasses.replace(experiment, forecast="") == known.experiment
-    cells = [cell for cell in grid.plan(experiment) if cell.status == "planned"]
+    cells = [cell for cell in grids.plan(experiment) if cell.status == "planned"]
     assert [fingerprint(cell.run) for cell in cells] == [run.fingerprint for run in known.runs]
     assert {cell.run.budget for cell in cells} == {1e13}
     assert {cell.run.forecast for cell in cells} == {experiment.forecast}
@@ -154,10 +155,11 @@ def test_a_refused_fit_is_refused_in_its_words(tmp_path):
         register(few, 1e13, tmp_path / "out" / "one.json", form="loss_law")
 
 
-def test_without_draws_there_is_nothing_to_register(tmp_path):
-    fits = grid_in(tmp_path / "grid", bootstrap=0)
+def test_without_draws_there_is_nothing_to_register(copied, tmp_path):
+    without = dataclasses.replace(read_fits(copied), draws=record.Draws(None, None))
+    record.write(copied, without)
     (tmp_path / "out").mkdir()
-    refused(fits, "no bootstrap draws.*--bootstrap", tmp_path / "out")
+    refused(copied, "no bootstrap draws.*--bootstrap", tmp_path / "out")
 
 
 def test_a_form_without_draws_points_to_the_other(fits, tmp_path):
@@ -226,7 +228,7 @@ def test_runs_of_another_model_version_are_refused(copied, tmp_path):
 
 def test_a_size_that_the_ladder_lacks_is_refused(tmp_path):
     grid_of = quickstart()
-    shapes = tuple(grid.ladder(grid_of))
+    shapes = tuple(grids.ladder(grid_of))
     fits = grid_in(tmp_path / "grid", quickstart(ladder=LadderConfig(
         shapes=shapes[:7], min_tokens_per_param=0.3)))  # fmt: skip
     (tmp_path / "out").mkdir()

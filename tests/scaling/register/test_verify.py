@@ -25,16 +25,15 @@ from chinchilla_jax.scaling.report import write
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.read import read_runs
-from tests.scaling.register.known import check_in, grid_in, plan_in, quickstart, train
+from tests.scaling.register.known import check_in, plan_in, quickstart, train
 from tests.scaling.sweeps import SURFACE, true_loss
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A grid, its registered forecast with a configuration, and the runs of that."""
+def place(tmp_path_factory, grid):
+    """A registered forecast of the grid with a configuration, and the runs of that."""
     folder = tmp_path_factory.mktemp("place")
-    fits = grid_in(folder / "grid")
-    known = register(fits, 1e13, folder / "forecasts" / "one.json", folder / "one.py", seeds=2)
+    known = register(grid, 1e13, folder / "forecasts" / "one.json", folder / "one.py", seeds=2)
     check_in(folder / "runs", folder / "one.py", seed=1)
     return folder, known
 
@@ -49,7 +48,7 @@ def copied(place, tmp_path):
     return tmp_path, known
 
 
-def test_a_true_forecast_is_a_hit(place):
+def test_a_true_forecast_is_a_hit(place, grid):
     folder, known = place
     found = verify(folder / "forecasts" / "one.json", folder / "runs")
     assert found.hit and found.missed == () and found.notes == ()
@@ -59,7 +58,7 @@ def test_a_true_forecast_is_a_hit(place):
         result = records.run_directory(folder / "runs", one.run_id).result()
         assert one.measured == result["loss"] and one.inside
         assert one.error == pytest.approx(math.log(one.measured / one.predicted))
-    cost = read_fits(folder / "grid" / "report" / "fits.json").table.flops_model
+    cost = read_fits(grid).table.flops_model
     best = along(Surface(**SURFACE), cost)(np.array([1e13]))
     params, _, loss = found.numbers
     assert params.measured == pytest.approx(best.params[0], rel=0.2)
@@ -126,7 +125,10 @@ def test_a_minimum_at_the_edge_leaves_the_numbers_open_and_says_so(copied):
     folder, _ = copied
     check_in(folder / "runs", folder / "one.py", loss=lambda c: 1.2 * c.params**-0.02)
     found = verify(folder / "forecasts" / "one.json", folder / "runs")
-    assert found.numbers == () and "no minimum of the new budget" in found.notes[0]
+    assert (
+        {one.measured for one in found.numbers} == {one.inside for one in found.numbers} == {None}
+    )
+    assert "no minimum of the new budget" in found.notes[0] and len(found.numbers) == 3
     assert [one.against for one in found.regret] == ["neighbour"]
 
 
@@ -162,15 +164,13 @@ def test_runs_that_are_older_than_the_registration_are_refused(copied):
         plan_in(folder / "runs", load_experiment(str(folder / "one.py")))
 
 
-def test_a_forecast_that_was_registered_anew_is_refused(place, copied):
+def test_a_forecast_that_was_registered_anew_is_refused(copied, grid):
     folder, _ = copied
-    original, _ = place
     check_in(folder / "runs", folder / "one.py")
     (folder / "forecasts" / "one.json").unlink()
     (folder / "one.py").unlink()
-    fits = original / "grid" / "report" / "fits.json"
     like = quickstart(order="largest")
-    register(fits, 1e13, folder / "forecasts" / "one.json", folder / "one.py", 2, like=like)
+    register(grid, 1e13, folder / "forecasts" / "one.json", folder / "one.py", 2, like=like)
     refused(folder, "names another forecast .*registered anew after the results")
 
 
@@ -204,10 +204,8 @@ def test_a_part_of_the_runs_is_no_verdict(copied):
     refused(folder, r"3 of 10 runs are not over \(1e13-")
 
 
-def test_a_forecast_without_runs_cannot_be_verified(place, tmp_path):
-    folder, _ = place
-    fits = folder / "grid" / "report" / "fits.json"
-    register(fits, 1e13, tmp_path / "forecasts" / "one.json")
+def test_a_forecast_without_runs_cannot_be_verified(grid, tmp_path):
+    register(grid, 1e13, tmp_path / "forecasts" / "one.json")
     refused(tmp_path, "registered without a configuration.*--write_config")
 
 
@@ -215,14 +213,14 @@ def test_a_folder_without_a_plan_is_refused(copied):
     refused(copied[0], "holds no plan.json", runs="nowhere")
 
 
-def test_the_report_of_the_runs_has_the_section(place, tmp_path):
+def test_the_report_of_the_runs_has_the_section(place, grid, tmp_path):
     folder, _ = place
     verify(folder / "forecasts" / "one.json", folder / "runs")
     fits, arrays = analyse(read_runs(folder / "runs"), Settings(bootstrap=0))
     page = write.write(tmp_path, fits, arrays).read_text()
     assert 'id="forecast-and-outcome"' in page and "Hit: of " in page
     assert '<figure id="outcome">' in page and (tmp_path / "outcome.png").exists()
-    fits, arrays = analyse(read_runs(folder / "grid"), Settings(bootstrap=0))
+    fits, arrays = analyse(read_runs(grid.parent.parent), Settings(bootstrap=0))
     assert "forecast-and-outcome" not in write.write(tmp_path, fits, arrays, (), False).read_text()
 
 
@@ -244,4 +242,20 @@ def test_verified_twice_it_stands_once_in_the_ledger(copied):
     second = verify(folder / "forecasts" / "one.json", folder / "runs")
     assert first == second == verdicts.in_folder(folder / "runs")
     assert (folder / "forecasts" / "ledger.jsonl").read_bytes() == content
+    assert ledgers.read(folder / "forecasts" / "ledger.jsonl").verdicts == (first,)
+
+
+def test_killed_before_the_ledger_it_goes_on(copied, monkeypatch):
+    folder, _ = copied
+    check_in(folder / "runs", folder / "one.py", seed=1)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledgers, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            verify(folder / "forecasts" / "one.json", folder / "runs")
+    first = verdicts.in_folder(folder / "runs")
+    assert verify(folder / "forecasts" / "one.json", folder / "runs") == first
     assert ledgers.read(folder / "forecasts" / "ledger.jsonl").verdicts == (first,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ def outcome(verdict: Verdict) -> Figure | str:
         return "no run has a loss"
     figure, (ax,) = style.panels(1, height=4.5)
     params = np.array([run.params for run in verdict.runs])
-    measured = np.array([run.measured for run in verdict.runs])
+    measured = np.array([run.measured for run in verdict.runs], float)
     predicted = np.array([run.predicted for run in verdict.runs])
     inside = np.array([run.inside is not False for run in verdict.runs])
     heights = [measured, predicted]
@@ -53,12 +54,11 @@ def outcome(verdict: Verdict) -> Figure | str:
             sizes.append(np.array(size.interval))
         ax.plot(size.predicted, loss.predicted, "*", ms=14, color=style.ORANGE, mec=style.INK,
                 mew=0.8, zorder=6)  # fmt: skip
-        ax.plot(size.measured, loss.measured, "D", ms=8, color="white", mec=style.INK, mew=1.6,
-                zorder=7)  # fmt: skip
-        keys += [
-            style.key("N*, L* forecast", "*", color=style.ORANGE, mec=style.INK, ms=12),
-            style.key("minimum measured", "D", ms=8, color="white", mec=style.INK, mew=1.6),
-        ]
+        keys.append(style.key("N*, L* forecast", "*", color=style.ORANGE, mec=style.INK, ms=12))
+        if size.measured is not None and loss.measured is not None:
+            minimum: dict[str, Any] = {"ms": 8, "color": "white", "mec": style.INK, "mew": 1.6}
+            ax.plot(size.measured, loss.measured, "D", zorder=7, **minimum)
+            keys.append(style.key("minimum measured", "D", **minimum))
     style.log_axis(ax.xaxis, *style.padded(np.concatenate(sizes), 1.25), numbers.count)
     ax.set_ylim(*style.limits(np.concatenate(heights)))
     ax.set_xlabel("parameters N")
@@ -78,6 +78,8 @@ def calibration(verdicts: Sequence[Verdict]) -> Figure | str:
         x, z, far, off = [], [], [], []
         for number, verdict in enumerate(verdicts, 1):
             for one in _of(verdict, what):
+                if one.error is None:
+                    continue
                 far.append(max(verdict.decades, 0.01))
                 off.append(abs(one.error))
                 if one.z is not None:
@@ -95,11 +97,11 @@ def calibration(verdicts: Sequence[Verdict]) -> Figure | str:
     left.set_xlim(0.4, len(verdicts) + 0.6)
     step = max(1, len(verdicts) // 8)
     ticks = range(1, len(verdicts) + 1, step)
-    left.set_xticks(list(ticks), [verdicts[i - 1].forecast[:14] for i in ticks])
+    left.set_xticks(list(ticks))
     low, high = left.get_ylim()
     left.set_ylim(min(low, -1.3 * Z), max(high, 1.3 * Z))
     left.set_ylabel("error in standard deviations z")
-    left.set_xlabel("forecast")
+    left.set_xlabel("forecast, by its line in the ledger")
     left.set_title("grey: the 95 % interval", fontweight="normal", color=style.SOFT, fontsize=9.5)
     left.legend(loc="upper left", ncols=3, columnspacing=0.9, handletextpad=0.2)
     if right_points:

@@ -167,3 +167,18 @@ def technique_of(cell):
     quantisation = dataclasses.replace(cell.run.techniques.quantisation, after=())
     on = techniques.active(dataclasses.replace(cell.run.techniques, quantisation=quantisation))
     return tuple((technique.name, config) for technique, config in on)
+
+
+def test_data_quality_has_every_setting_beside_the_whole_text_at_its_size_tokens_and_seed():
+    cells = planned("data_quality")
+    run_of = {cell.run.run_id: cell.run for cell in cells}
+    names = load_experiment("configs/data_quality.py").panel
+    for name in names:
+        beside = [run for run_id, run in run_of.items() if f"-{name}-" in run_id]
+        assert len(beside) == 8
+        for run in beside:
+            whole = run_of[run.run_id.replace(f"{name}-", "")]
+            assert (whole.model, whole.tokens, whole.seed) == (run.model, run.tokens, run.seed)
+            assert whole.data == run.data  # held out alike
+    repeats = [run.tokens / 32768 for run_id, run in run_of.items() if "repeated" in run_id]
+    assert 2.5 < min(repeats) < 3 and 14 < max(repeats) < 14.5

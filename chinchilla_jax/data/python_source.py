@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 ROOT = "chinchilla_jax"
+LIBRARY = "standard_library"  # the packages are left out
 MIN_BYTES, MAX_BYTES = 256, 200_000  # below: empty __init__ files; above: tables
 
 _FOREIGN = {"site-packages", "dist-packages", "__pycache__"}
@@ -105,6 +106,8 @@ def _candidates(packages: str, skipped: Counter[str]) -> Iterator[tuple[str, Pat
             if file.endswith(".py"):
                 path = Path(folder, file)
                 yield f"python/{path.relative_to(library).as_posix()}", path
+    if packages == LIBRARY:
+        return
     found = _installed(ROOT) if packages == "installed" else _requirements(ROOT)
     yield from _package_files(found, skipped)
 

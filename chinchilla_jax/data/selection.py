@@ -8,13 +8,14 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from chinchilla_jax.data import quality, sources
+from chinchilla_jax.data import python_source, quality, sources
 from chinchilla_jax.data.layout import META, TRAIN, alone
 from chinchilla_jax.data.progress import progress, say
 from chinchilla_jax.data.store import Corpus
@@ -33,30 +34,50 @@ def selected(corpus: Corpus, how: str, keep: float, curated: str) -> Corpus:
     Args:
       how: gopher, classifier or random.
       keep: the share of the tokens, of the last two: the best documents up to that.
-      curated: files of the curated set, as in `data.path`; of the classifier alone.
+      curated: files of the curated set, as in `data.path`, or python_source.LIBRARY; of the
+        classifier alone.
     Raises:
       UserError: no curated text, one that is all of what is held out, or nothing is kept.
     """
-    files = sources.expand(curated)[0] if how == "classifier" else []
+    good = _curated(curated) if how == "classifier" else _Curated("", list)
     every = (replace(corpus, others=(), weights=(1.0,)), *corpus.others)
-    parts = [_selected(part, how, keep, files) for part in every]
+    parts = [_selected(part, how, keep, good) for part in every]
     return replace(parts[0], others=tuple(parts[1:]), weights=corpus.weights)
 
 
-def _selected(corpus: Corpus, how: str, keep: float, files: list[Path]) -> Corpus:
-    key = json.dumps([VERSION, corpus.folder.name, how, keep, sources.stamp(files)])
+@dataclass(frozen=True)
+class _Curated:
+    """What a classifier holds good, and what tells that it changed."""
+
+    stamp: str
+    read: Callable[[], Iterable[bytes]]
+
+
+def _curated(path: str) -> _Curated:
+    if path == python_source.LIBRARY:
+        read = partial(python_source.documents, path, Counter())
+        return _Curated(python_source.stamp(path), lambda: (text for _, text in read()))
+    files, _ = sources.expand(path)
+    return _Curated(
+        sources.stamp(files),
+        lambda: (text for _, text in sources.documents(files, "text", Counter())),
+    )
+
+
+def _selected(corpus: Corpus, how: str, keep: float, good: _Curated) -> Corpus:
+    key = json.dumps([VERSION, corpus.folder.name, how, keep, good.stamp])
     name = f"selected-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     folder = corpus.folder.with_name(name)
     if not folder.exists():
         with alone(folder):
             if not folder.exists():
-                _write(corpus, how, keep, files, folder)
+                _write(corpus, how, keep, good, folder)
     meta = read_json(folder / META)
     train = np.memmap(folder / f"{TRAIN}.bin", corpus.train.dtype, "r")
     return replace(corpus, train=train, selection=meta["selection"])
 
 
-def _write(corpus: Corpus, how: str, keep: float, files: list[Path], folder: Path) -> None:
+def _write(corpus: Corpus, how: str, keep: float, good: _Curated, folder: Path) -> None:
     spans = spans_of(corpus.train)
     decode = corpus.tokenizer().decode
 
@@ -69,7 +90,7 @@ def _write(corpus: Corpus, how: str, keep: float, files: list[Path], folder: Pat
     if how == "gopher":
         kept = np.array([quality.gopher(text.decode(errors="replace")) for text in read()])
     else:
-        score = quality.chance if how == "random" else _learnt(corpus, files, spans, decode)
+        score = quality.chance if how == "random" else _learnt(corpus, good, spans, decode)
         kept = best(np.array([score(text) for text in read()]), spans[:, 1] - spans[:, 0], keep)
     if not kept.any():
         raise UserError(
@@ -115,10 +136,10 @@ def best(score: np.ndarray, tokens: np.ndarray, keep: float) -> np.ndarray:
 
 
 def _learnt(
-    corpus: Corpus, files: list[Path], spans: np.ndarray, decode: Callable[[np.ndarray], bytes]
+    corpus: Corpus, good: _Curated, spans: np.ndarray, decode: Callable[[np.ndarray], bytes]
 ) -> Callable[[bytes], float]:
     """The classifier of the curated set against documents of the corpus, evenly over it."""
-    curated = [text for _, text in sources.documents(files, "text", Counter())]
+    curated = list(good.read())
     held = {decode(corpus.validation[a:b]) for a, b in spans_of(corpus.validation).tolist()}
     told = sum(text in held for text in curated)
     curated = [text for text in curated if text not in held]

@@ -34,7 +34,8 @@ class Data:
     # Which documents are kept: gopher, classifier or random (`data/quality.py`); empty: all.
     quality: str = field(default="", metadata={"short": "Q"})
     keep: float = 0.5  # share of the tokens that the last two keep, in the best documents
-    curated: str = ""  # files that the classifier holds good, as in data.path
+    # What the classifier holds good: files as in data.path, or standard_library, Python's.
+    curated: str = ""
 
     def __post_init__(self) -> None:
         require(
@@ -50,7 +51,7 @@ class Data:
             bool(self.curated) or self.quality != "classifier",
             f"{_WHERE}.curated",
             self.curated,
-            "name the files that the classifier holds good",
+            "name the files that the classifier holds good, or standard_library",
         )
 
 

@@ -1,11 +1,12 @@
 """Filters of documents: the published rules, a classifier, and what is kept of a text."""
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from chinchilla_jax.data import quality
+from chinchilla_jax.data import python_source, quality
 from chinchilla_jax.data.selection import best, selected, spans_of
 from chinchilla_jax.data.store import CHECKED_BYTES
 from chinchilla_jax.experiment.errors import UserError
@@ -143,3 +144,23 @@ def test_rules_that_keep_nothing_and_a_curated_set_that_is_missing_are_one_line(
         selected(corpus, "gopher", 0.5, "")
     with pytest.raises(UserError, match="'nowhere': no such file"):
         selected(corpus, "classifier", 0.5, "nowhere")
+
+
+def test_the_standard_library_may_be_the_curated_set(mixed, monkeypatch):
+    corpus, _ = mixed
+    named = [(f"python/{n}.py", made_up("prose", n)) for n in range(900, 920)]
+
+    def library(packages, skipped):
+        assert packages == "standard_library"
+        return iter(named)
+
+    monkeypatch.setattr(python_source, "documents", library)
+    kept = selected(corpus, "classifier", 0.3, "standard_library")
+    assert sum(b"r" in text for text in documents(kept.train)) > 20
+
+
+def test_the_standard_library_comes_without_packages():
+    names = {
+        name.split("/")[0] for name, _ in python_source.documents("standard_library", Counter())
+    }
+    assert names == {"python"}

@@ -1,0 +1,49 @@
+"""Half of the data, curated, against all of it; with noise and repetition as what is known.
+
+    python -m chinchilla_jax.sweep --config=configs/data_quality.py --workdir=runs/data_quality
+    python -m chinchilla_jax.evaluate --runs=runs/data_quality --by=technique
+    python -m chinchilla_jax.evaluate --runs=runs/data_quality --laws=repetition
+
+The text is the embedded one, 69 MB of Python. Curated is the half of it that a classifier finds
+most like the standard library, 500 of whose modules it has learnt from; beside it the half that
+chance picks, which is all that "half" alone costs, and what Gopher's rules for English leave.
+
+All of it is measured on the same text: windows of documents that a hash holds out of the whole
+corpus, which no filter touches. That is honest towards "all of it", whose kind of text it is, and
+hard on the curated half: a filter that only brings the text nearer to its own taste is worse here,
+however clean. What curation is worth on text of the curated kind alone is another question, which
+one held-out text cannot answer beside this one.
+
+Expected: at these lengths, .5M tokens at most, nothing is repeated by half of 69 MB, so the random
+half is worth as much as all of it; the curated half less, by what it lacks of the packages' text;
+noise in a quarter of the rows three quarters of the tokens, the control of all this; 32,768 unique
+tokens, read three to fourteen times, a good deal of them (Muennighoff et al. 2023, arXiv
+2305.16264). It has not been run yet.
+"""
+
+from chinchilla_jax.experiment.config import DataConfig, Experiment, LadderConfig
+from chinchilla_jax.experiment.panel import Setting
+
+_QUALITY, _KEEP = "techniques.data.quality", "techniques.data.keep"
+
+
+def get_config() -> Experiment:
+    settings = {
+        "curated": {
+            _QUALITY: "classifier", _KEEP: 0.5, "techniques.data.curated": "standard_library",
+        },
+        "random": {_QUALITY: "random", _KEEP: 0.5},
+        "gopher": {_QUALITY: "gopher"},
+        "noise": {"techniques.data.noise": 0.25},
+        "repeated": {"techniques.data.unique_tokens": 32768},
+    }  # fmt: skip
+    return Experiment(
+        name="data_quality",
+        budgets=(3e10, 1e11),
+        ladder=LadderConfig(
+            widths=(16, 24, 32, 48), sizes_per_budget=(0,), min_tokens_per_param=0.5
+        ),
+        vary={"seed": (0, 1)},
+        data=DataConfig(max_epochs=32.0),
+        panel={name: Setting(values=values, widths=(24, 32)) for name, values in settings.items()},
+    )

@@ -17,7 +17,7 @@ from absl import flags
 from chinchilla_jax import program
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.records import read_plan
-from chinchilla_jax.training import sweep
+from chinchilla_jax.training import sweep, threads
 
 _CONFIG = program.define_config(required=False)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the plan and the runs.", required=True)
@@ -32,6 +32,7 @@ def main(_: list[str]) -> None:
         cells = sweep.select(planned, _CELLS.value, experiment.order)
         from chinchilla_jax.training.measure import measure  # after the mistakes that need no JAX
 
+        threads.use(1)
         found = measure(workdir, cells)
     for run_id, reason in found.left.items():
         print(f"{run_id}: not measured: {reason}", file=sys.stderr)

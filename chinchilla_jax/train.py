@@ -20,7 +20,7 @@ from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.loading import cache_folder
-from chinchilla_jax.training import distributed
+from chinchilla_jax.training import distributed, threads
 from chinchilla_jax.training.sweep import opened_plan, select
 
 _JOIN = program.define_processes()
@@ -62,9 +62,10 @@ def _carry_out(workdir: Path, run: RunConfig) -> dict[str, Any]:
     from chinchilla_jax.training.profiling import steps_named
 
     profiled = steps_named(_PROFILE.value, run.steps)
+    directory = records.run_directory(workdir, run.run_id)
+    threads.use(threads.alone(run, directory))
     worker.prepare_jax(cache_folder(run.data.cache))
     corpus = worker.open_planned_corpus(workdir, run)
-    directory = records.run_directory(workdir, run.run_id)
     total = ledger(run).training_flops(run.flops_convention)
 
     def show(step: int, loss: float) -> None:

@@ -12,7 +12,8 @@ class Execution:
     """The mesh, the dispatches, the log and the checkpoints of a run.
 
     None of it is part of a run's fingerprint: a run may continue under other values, and ends with
-    the same numbers but for the rounding of another mesh or another microbatch.
+    the same numbers but for the rounding of another mesh or another microbatch. On a CPU it goes on
+    with the threads that it began with.
     """
 
     data_parallel: int = 0  # devices on each mesh axis; 0: all that the other axes leave
@@ -26,6 +27,8 @@ class Execution:
     async_checkpoints: str = "auto"  # written while training goes on; auto: on accelerators
     save_final: bool = True
     tensorboard: bool = False
+    # Of a run on one CPU device; 0: one in a sweep, `training/threads.py` says when else.
+    threads: int = field(default=0, metadata=UNLESS_DEFAULT)
     # Of the electricity used, g of CO2 equivalents per kWh, as its supplier or a map of grids says.
     grams_co2e_per_kwh: float | None = field(default=None, metadata=UNLESS_DEFAULT)
 
@@ -40,7 +43,7 @@ class Execution:
             checkpoint_seconds=self.checkpoint_seconds,
             keep_checkpoints=self.keep_checkpoints,
         )
-        for name in ("data_parallel", "microbatch", "steps_per_dispatch"):
+        for name in ("data_parallel", "microbatch", "steps_per_dispatch", "threads"):
             value = getattr(self, name)
             require(value >= 0, f"{where}.{name}", value, "must be 0 (automatic) or more")
         intensity = self.grams_co2e_per_kwh

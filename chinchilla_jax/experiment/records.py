@@ -62,6 +62,10 @@ class RunDirectory:
         """Whether a run has its configuration here."""
         return storage.exists(self.path / "config.json")
 
+    def configuration(self) -> RunConfig | None:
+        """That of a run which was begun here; raises UserError where it is damaged."""
+        return read_run(self.path / "config.json") if self.begun() else None
+
     def start(self, run: RunConfig) -> None:
         """Records the configuration; a folder begun under another one is refused.
 
@@ -76,6 +80,14 @@ class RunDirectory:
                     f"{self.path}: was begun under another configuration "
                     f"({first_difference(to_json(begun), to_json(run))}); "
                     "use another --workdir or delete this folder"
+                )
+            before, now = begun.execution.threads, run.execution.threads
+            if before not in (0, now):
+                log.warning(
+                    "%s: begun on %d threads, goes on on %d and differs in its last digits",
+                    self.path,
+                    before,
+                    now,
                 )
         write_text_atomic(file, _json_text(run))
 

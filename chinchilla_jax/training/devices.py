@@ -1,6 +1,7 @@
 """What the program knows of the hardware it runs on."""
 
 import os
+from dataclasses import replace
 
 import jax
 import jax.extend
@@ -10,6 +11,7 @@ from chinchilla_jax.experiment import estimate
 from chinchilla_jax.experiment.config import RunConfig, TrainingConfig
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.hardware import by_device_kind
+from chinchilla_jax.training import threads
 
 
 def peak_flops(kind: str) -> float | None:
@@ -20,9 +22,10 @@ def peak_flops(kind: str) -> float | None:
 
 def resolved(run: RunConfig) -> RunConfig:
     """The run on the mesh that the plan suggests for the devices there are, see
-    `estimate.resolve`."""
+    `estimate.resolve`, and on the threads that this process has."""
     kind = jax.devices()[0].device_kind
-    return estimate.resolve(run, jax.device_count(), by_device_kind(kind))
+    run = estimate.resolve(run, jax.device_count(), by_device_kind(kind))
+    return replace(run, execution=replace(run.execution, threads=threads.used()))
 
 
 def platform() -> str:
@@ -74,9 +77,8 @@ _OVERLAP = {"xla_gpu_enable_latency_hiding_scheduler": True}
 # On a CPU XLA gives most products to a library that computes each on one thread (YNNPACK, in jax
 # 0.10 and 0.11). Without it threads share them: a step of two is 1.2 times faster at width 64 and
 # less above; of one it is as fast there, and slower below. A rule of the model, not of the threads
-# there are, so that small models keep their digits on any.
+# there are, which decide the digits (`threads`).
 _SHARED_PRODUCTS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-_SHARED_FROM_WIDTH = 64
 
 
 def compiler_options(devices: int, width: int) -> dict[str, bool | str]:
@@ -85,6 +87,6 @@ def compiler_options(devices: int, width: int) -> dict[str, bool | str]:
     wanted: dict[str, bool | str] = {}
     if platform() == "cuda" and devices > 1:
         wanted |= _OVERLAP
-    if platform() == "cpu" and devices == 1 and width >= _SHARED_FROM_WIDTH:
+    if platform() == "cpu" and devices == 1 and width >= threads.SHARED_FROM_WIDTH:
         wanted |= _SHARED_PRODUCTS
     return {name: value for name, value in wanted.items() if name not in given}

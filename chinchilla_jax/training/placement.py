@@ -16,7 +16,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -253,19 +253,26 @@ def _cores_of(device: int, devices: int, cores: Sequence[int]) -> Sequence[int]:
 
 
 def groups(
-    host: Host, cells: Sequence[Cell], size_of: Callable[[RunConfig], int], at_once: int = 1
+    host: Host,
+    cells: Sequence[Cell],
+    size_of: Callable[[RunConfig], int],
+    at_once: int = 1,
+    environment_of: Callable[[RunConfig, int], Mapping[str, str]] = lambda run, size: {},
 ) -> list[Group]:
     """The workers that run `cells`, class after class, no more of a class than it has cells.
 
     Args:
       size_of: how many devices a run gets.
+      environment_of: what else a process has to be told that gives so many devices to a run.
     """
-    classes: dict[int, list[Cell]] = {}
+    classes: dict[tuple[int, tuple[tuple[str, str], ...]], list[Cell]] = {}
     for cell in cells:
-        classes.setdefault(size_of(cell.run), []).append(cell)
+        size = size_of(cell.run)
+        told = tuple(environment_of(cell.run, size).items())
+        classes.setdefault((size, told), []).append(cell)
     return [
-        Group(place, tuple(members))
-        for size, members in classes.items()
+        Group(replace(place, environment={**place.environment, **dict(told)}), tuple(members))
+        for (size, told), members in classes.items()
         for place in places(host, size, at_once, len(members))
     ]
 

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from chinchilla_jax.experiment import lock, storage
+from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.records import run_directory, write_results
-from chinchilla_jax.training import placement
+from chinchilla_jax.training import placement, threads
 from chinchilla_jax.training.placement import Group
 from chinchilla_jax.training.sweep import Progress, devices_for, progress
 
@@ -57,8 +58,14 @@ def run(
     """
     todo = [c for c in cells if run_directory(workdir, c.run.run_id).result() is None]
     host = placement.this_host()
+
+    def told(run: RunConfig, devices: int) -> dict[str, str]:
+        if host.platform != "cpu" or devices > 1:
+            return {}
+        return threads.environment(threads.of_cell(run, run_directory(workdir, run.run_id)))
+
     groups = placement.groups(
-        host, todo, lambda run: devices_for(run, host, devices_per_cell), cells_per_device
+        host, todo, lambda run: devices_for(run, host, devices_per_cell), cells_per_device, told
     )
     for cell in todo:
         run_directory(workdir, cell.run.run_id).forget_failure()

@@ -34,7 +34,7 @@ from chinchilla_jax.experiment.records import (
     write_results,
 )
 from chinchilla_jax.experiment.storage import StorageError
-from chinchilla_jax.training import distributed
+from chinchilla_jax.training import distributed, threads
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ def locked(directory: RunDirectory, patient: bool) -> Iterator[Lock | None]:
 def prepare_jax(cache: Path) -> None:
     """Turns on the persistent cache of compiled programs.
 
+    They are cut for the threads of a process, which JAX's key of a program does not know.
+
     Raises:
       UserError: the devices that JAX is to use are not there.
     """
@@ -98,7 +100,8 @@ def prepare_jax(cache: Path) -> None:
         asked = os.environ.get("JAX_PLATFORMS") or "not set"
         told = " ".join(str(error).split())[:200] or "no such backend"
         raise UserError(f"JAX has no device to use (JAX_PLATFORMS is {asked}): {told}") from None
-    jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
+    name = f"compiled-{threads.used()}" if threads.used() else "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(cache / name))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -395,8 +395,7 @@ def test_one_cell_by_the_train_program(place, whole, tmp_path):
     assert "1 done" in out and name in out
     row = next(row for row in results(tmp_path) if row["run_id"] == name)
     expected = next(row for row in results(whole[0]) if row["run_id"] == name)
-    losses = [float(r["loss"]) for r in (row, expected)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # more threads round differently
+    assert row == expected  # though it had all cores
 
 
 @pytest.mark.slow

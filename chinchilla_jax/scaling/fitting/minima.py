@@ -86,14 +86,16 @@ class MinimaDraws:
 def minima_draws(
     voters: Sequence[Trial],
     found: Sequence[Profile],
+    loss_G: Floats,
     weights_G: Floats,
     noise: Noise,
     draws: int,
     rng: np.random.Generator,
-) -> MinimaDraws:
+) -> tuple[MinimaDraws, LossLaw | None]:
     """Minima of perturbed losses, of every estimator as many as its share of the votes.
 
-    The noise's size is drawn too, as few runs tell it. Budgets of weight 0 have no draws.
+    The noise's size is drawn too, as few runs tell it. Budgets of weight 0 have no draws. L(C)
+    through the observed minima `loss_G` comes beside, being fitted in one go with those of draws.
     """
     scale = np.ones(draws)
     if noise.freedom:
@@ -118,11 +120,18 @@ def minima_draws(
     log_flops = np.log(np.array([found[g].flops for g in used]))
     laws = power_laws(log_flops, log_params, log_tokens, weights)
     usable = good & (loss > 0)
-    law = fit_loss_law(np.exp(log_flops), np.where(usable, loss, 1.0), usable.astype(float))
-    if law is not None:  # two minima fit any law of three parameters
-        few = usable.sum(axis=1) < LEAST_BUDGETS
-        law = LossLaw(*(np.where(few, np.nan, x) for x in (law.E, law.A, law.exponent)))
-    return MinimaDraws(laws, law, log_params, loss, good)
+    losses = np.concatenate([loss_G[None, used], np.where(usable, loss, 1.0)])
+    counted = np.concatenate([np.ones((1, len(used))), usable])
+    both = fit_loss_law(np.exp(log_flops), losses, counted)
+    if both is None:
+        return MinimaDraws(laws, None, log_params, loss, good), None
+    few = usable.sum(axis=1) < LEAST_BUDGETS  # two minima fit any law of three parameters
+    observed, law = (
+        LossLaw(both.E[part], both.A[part], both.exponent[part])
+        for part in (slice(1), slice(1, None))
+    )
+    law = LossLaw(*(np.where(few, np.nan, x) for x in (law.E, law.A, law.exponent)))
+    return MinimaDraws(laws, law, log_params, loss, good), observed
 
 
 def _enough(estimator: Estimator, found: Sequence[Profile]) -> list[int]:
@@ -218,10 +227,11 @@ def fit_minima(
         flops = np.array([profile.flops for profile in found])[good]
         log_params, log_tokens = np.log(params[good])[None], np.log(tokens[good])[None]
         laws = power_laws(np.log(flops), log_params, log_tokens, weights[good][None])
-        law = fit_loss_law(flops, loss[good][None]) if loss_law else None
         if draws:
             alone = (Trial(estimator, None, 1.0, fitted),)
-            drawn = minima_draws(voters or alone, found, weights, noise, draws, rng)
+            drawn, law = minima_draws(voters or alone, found, loss, weights, noise, draws, rng)
+        elif loss_law:
+            law = fit_loss_law(flops, loss[good][None])
     return MinimaFit(
         estimator, tuple(reasons), params, tokens, loss, curvature, errors, weights, laws, law,
         drawn, refusal,

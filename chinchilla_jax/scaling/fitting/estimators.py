@@ -237,6 +237,7 @@ class Choice:
 
 _RESAMPLES = 200
 _SIGMAS = 3.0  # of a difference of mean squared errors: below it two estimators are as good
+_WILD = 9.0  # times the best one's: a few wild errors widen that slack, and are no excuse
 _ROUNDING = 1e-7  # of ln loss
 _WHY = (
     "lowest error of {count} sizes near the minima, each left out in turn, rms {rms}",
@@ -249,8 +250,8 @@ def choose(found: Sequence[Profile]) -> Choice:
     """The estimator that predicts sizes near the minima best when it has not seen them.
 
     Those whose squared errors exceed the best one's by no more than three standard errors of the
-    difference are as good, and the first of them in the order of ESTIMATORS is taken. An estimator
-    that finds fewer minima than another does not take part.
+    difference, and are no more than nine times as large, are as good, and the first of them in the
+    order of ESTIMATORS is taken. An estimator that finds fewer minima than another takes no part.
     """
     near = _left_out_sizes(found)
     count = sum(map(len, near))
@@ -292,7 +293,8 @@ def choose(found: Sequence[Profile]) -> Choice:
 
 def _close(mean_M: Floats, slack_MxM: Floats) -> Bools:
     best = int(mean_M.argmin())
-    return np.asarray(mean_M <= mean_M[best] * (1 + 1e-9) + slack_MxM[best])
+    inside = mean_M <= mean_M[best] * (1 + 1e-9) + slack_MxM[best]
+    return np.asarray(inside & (mean_M <= _WILD * mean_M[best]))
 
 
 def _first(mean_M: Floats, slack_MxM: Floats) -> int:

@@ -196,11 +196,13 @@ def estimators(fits: Fits) -> Table | str:
     rows: Rows = []
     marks: dict[int, str] = {}
     for tried in iso.tried:
+        error = tried.left_out_rms
         if (tried.method, tried.sizes) == (iso.minima, iso.sizes):
             marks[len(rows)] = "forecast"
         rows.append(
             (
-                TITLES[tried.method], tried.sizes, percent(tried.left_out_rms).lstrip("+"),
+                TITLES[tried.method], tried.sizes,
+                percent(error).lstrip("+") if error is None or error < 1 else "over 100 %",
                 exponent(tried.a), exponent(tried.b), percent(tried.votes, 0).lstrip("+"),
             )
         )  # fmt: skip

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.scaling.analysis import analyse
+from chinchilla_jax.scaling.fitting import estimators
 from chinchilla_jax.scaling.fitting.bias import expected_bias
 from chinchilla_jax.scaling.fitting.curves import polynomial_left_out
 from chinchilla_jax.scaling.fitting.estimators import (
@@ -157,3 +158,10 @@ def test_the_report_says_what_was_chosen_and_what_the_others_say():
     assert forced.isoflop.a == iso.parabola.a and forced.isoflop.chosen_because == "asked for"
     low, high = forced.isoflop.interval["a"]
     assert low < forced.isoflop.a < high
+
+
+def test_a_few_wild_errors_are_no_excuse():
+    """They make the difference of two mean errors uncertain, and no smaller."""
+    mean = np.array([1.0, 30.0, 1.3, 1.6])
+    slack = np.tile([0.0, 100.0, 0.5, 0.5], (4, 1))
+    assert list(estimators._close(mean, slack)) == [True, False, True, False]

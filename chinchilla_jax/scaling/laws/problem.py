@@ -169,7 +169,9 @@ def descend(
         lost = ~np.isfinite(unit).all(axis=(1, 2)) | ~np.isfinite(by.gradient_SxP).all(axis=1)
         unit[lost], by.gradient_SxP[lost], scale[lost] = np.eye(unit.shape[1]), 0.0, 1.0
         lowest = np.linalg.eigvalsh(unit)[:, 0]
-        shift = damping_S[active] + np.maximum(0.0, -1.1 * lowest) + 1e-15
+        size = np.abs(unit).max(axis=(1, 2))  # what is lost beside it makes a matrix singular
+        least = np.where(size > 1e3, 1e-14 * size, 1e-15)
+        shift = damping_S[active] + np.maximum(0.0, -1.1 * lowest) + least
         unit = unit + shift[:, None, None] * np.eye(unit.shape[1])
         step = -np.linalg.solve(unit, (by.gradient_SxP / scale)[..., None])[..., 0] / scale
         trial = here + np.clip(step, -3.0, 3.0)

@@ -101,7 +101,7 @@ def html(
         Section(
             "Accuracy on tasks",
             (),
-            present(accuracies.accuracies(fits), accuracies.checked(fits)),
+            present(*(make(fits) for make in accuracies.PARTS)),
             some("accuracy"),
         ),
         Section("Uncertainty", (), (), some("bootstrap", "influence")),
@@ -184,7 +184,7 @@ def terminal(fits: Fits, path: Path | str) -> str:
         if table is not None and table.rows:
             shown = table.without_empty_columns()
             parts.append(tables.table(shown.head, shown.rows))
-    parts += accuracies.fared(fits)
+    parts += accuracies.sentences(fits)
     answer = summary.answer(fits)
     parts.append("\n".join(answer))
     doubts = [text for text in summary.doubts(fits) if text not in answer]

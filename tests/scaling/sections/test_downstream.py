@@ -18,6 +18,7 @@ from chinchilla_jax.scaling.report import write as report
 from chinchilla_jax.scaling.sections.downstream import downstream
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.odd import LAYOUTS
 
 SIZES, RATIOS = np.meshgrid(np.geomspace(1e8, 4e9, 7), [10.0, 20.0, 60.0, 200.0])
 FLOPS = (6 * SIZES**2 * RATIOS).ravel()
@@ -133,6 +134,27 @@ def test_too_little_is_said(values, says):
     task = next((t for t in found(table() | {"boolq_acc": values}) if t.name == "boolq"), None)
     assert task is None or (task.status == "refused" and says in task.reason)
     assert task is not None or says.startswith("the same")
+
+
+def test_what_has_no_law_is_said_once(tmp_path):
+    few = {f"t{x}_acc": [0.5, 0.6, 0.7] + [None] * 25 for x in "abcde"}
+    fits, arrays = analyse(read_runs(table() | few), Settings(bootstrap=0))
+    sentence = (
+        "Tasks without a law of accuracy: ta, tb, tc and 2 more: 3 runs have it, 8 or more are "
+        "needed."
+    )
+    assert sentence in report.terminal(fits, "x")
+    assert sentence in report.html(fits, arrays, {})
+
+
+def test_a_matrix_that_is_all_but_singular_breaks_nothing():
+    """Accuracy that falls as the loss does: no sigmoid goes through (0, 1)."""
+    params, tokens = LAYOUTS["some minima inside"]()
+    size, data = (0.5 * (x / x.min()) ** -0.3 for x in (params, tokens))
+    loss = 2 + size + data
+    columns = {"params": params, "tokens": tokens, "loss": loss, "hellaswag_bpb": loss / 3,
+               "hellaswag_acc": np.clip(0.9 - 0.2 * (3 - loss), 0, 1)}  # fmt: skip
+    assert all(task.status == "ok" for task in found(columns, bootstrap=60))
 
 
 def test_all_of_it_is_written_and_shown(evaluated, tmp_path):

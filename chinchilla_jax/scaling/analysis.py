@@ -16,6 +16,8 @@ from chinchilla_jax.scaling.approaches import Approaches, approaches
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.beside import beside
 from chinchilla_jax.scaling.doubt import diagnosis
+from chinchilla_jax.scaling.doubt.lack_of_fit import lack_of_fit
+from chinchilla_jax.scaling.doubt.lack_of_fit import sentence as misfit
 from chinchilla_jax.scaling.fits import VERSION, Choices, Convention, Fits, Influences
 from chinchilla_jax.scaling.fitting.envelope import Envelope, envelope, envelope_draws
 from chinchilla_jax.scaling.fitting.envelope import doubts as envelope_doubts
@@ -98,12 +100,14 @@ def analyse(
     checked = None
     if settings.holdout_above is not None:
         checked = outlook.checked(each, settings, lambda part: stream(7, part))
+    missed = None if fit is None else lack_of_fit(fit, runs)
     refusals = [r for r in (each.refusal, each.head.refusal) if r is not None]
     refusals += [] if fit is None else diagnosis.surface_limits(fit, runs)
     warnings = [
         *(refusal.sentence for refusal in refusals),
         *runs.warnings,
         *(diagnosis.surface_doubts(fit, runs, cost, parametric.interval.get("a")) if fit else ()),
+        *filter(None, [misfit(missed)]),
         *diagnosis.open_intervals(parametric, isoflop, forecasts),
         *diagnosis.outlying_runs(each.profiles, each.near),
         *diagnosis.minima_doubts(each.profiles, each.head, bias),
@@ -123,6 +127,7 @@ def analyse(
         settings=Choices(**vars(settings)),
         table=run_table(tried, runs, given, cost),
         parametric=parametric,
+        lack_of_fit=missed,
         forms=family.forms,
         isoflop=isoflop,
         envelope=approach.envelope(lower, lower_laws, curves),

@@ -701,6 +701,26 @@ class FormFit:
 
 
 @dataclass(frozen=True)
+class MissedRegion:
+    """Runs of a third of the sizes and a third of the tokens per parameter."""
+
+    size: str  # small, middling, large
+    length: str  # trained short, as usual, long
+    missed: float  # mean of ln(predicted / observed)
+    runs: int
+
+
+@dataclass(frozen=True)
+class LackOfFit:
+    """How the residuals of `Parametric` follow size and tokens."""
+
+    p: float  # of so much by chance
+    missed: float  # rms of what a cubic in (ln N, ln D) explains of ln(predicted / observed)
+    noise: float  # standard deviation of what it leaves
+    regions: tuple[MissedRegion, ...]  # those missed most, low and high
+
+
+@dataclass(frozen=True)
 class Sources:
     """The fits that forecasts rest on; None where they were refused."""
 
@@ -786,6 +806,7 @@ class Fits:
     settings: Choices
     table: RunTable
     parametric: Parametric
+    lack_of_fit: LackOfFit | None  # None where there is no surface, or too few runs
     forms: tuple[FormFit, ...]  # of surface, Chinchilla's first; empty where it was refused
     isoflop: IsoFlop
     envelope: EnvelopeLaws

@@ -1,6 +1,7 @@
 """The surface fit side by side: ours, SciPy's L-BFGS-B over 4500 starts, the package `chinchilla`.
 
     python -m tests.benchmarks.fitting [--runs=TABLE] [--starts=4500] [--large]
+    python -m tests.benchmarks.fitting --gamma    E + (A/N^alpha + B/D^beta)^gamma beside SciPy
 
 One run, one machine, one table, one objective (sum of log-Huber, delta 1e-3). Without --runs the
 table is 240 made runs. `chinchilla` (PyPI, 0.2) is timed where it can be imported, on a few starts,
@@ -27,6 +28,7 @@ _RUNS = flags.DEFINE_string("runs", None, "Table of runs; the five highest losse
 _STARTS = flags.DEFINE_integer("starts", 4500, "Starts for SciPy, spread over the grid of 4500.")
 _PACKAGE = flags.DEFINE_integer("package_starts", 4, "Starts for the package chinchilla.")
 _LARGE = flags.DEFINE_bool("large", False, "Time large tables too.")
+_GAMMA = flags.DEFINE_bool("gamma", False, "Time the surface of six parameters.")
 _DELTA = 1e-3
 
 
@@ -65,9 +67,10 @@ def _grid() -> np.ndarray:
 
 def _objective(x: np.ndarray, log_n: np.ndarray, log_d: np.ndarray, log_loss: np.ndarray) -> float:
     """As in Besiroglu et al.'s notebook, gradients left to SciPy's differences as there."""
-    a, b, e, alpha, beta = x
+    a, b, e, alpha, beta, *gamma = x  # of a sixth parameter the bracket is raised to it
     with np.errstate(all="ignore"):
-        predicted = np.log(np.exp(a - alpha * log_n) + np.exp(b - beta * log_d) + np.exp(e))
+        bracket = np.exp(a - alpha * log_n) + np.exp(b - beta * log_d)
+        predicted = np.log((bracket ** gamma[0] if gamma else bracket) + np.exp(e))
         size = np.abs(log_loss - predicted)
         total = np.sum(np.where(size <= _DELTA, size**2 / 2, _DELTA * (size - _DELTA / 2)))
     return float(total) if np.isfinite(total) else 1e9
@@ -75,7 +78,10 @@ def _objective(x: np.ndarray, log_n: np.ndarray, log_d: np.ndarray, log_loss: np
 
 def _scipy(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray) -> np.ndarray:
     columns = (np.log(params), np.log(tokens), np.log(loss))
-    return np.array([minimize(_objective, x, columns, "L-BFGS-B").fun for x in _grid()])
+    starts = _grid()
+    if _GAMMA.value:
+        starts = np.column_stack([starts, np.resize([1.0, 0.5], len(starts))])
+    return np.array([minimize(_objective, x, columns, "L-BFGS-B").fun for x in starts])
 
 
 def _package(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray) -> float:
@@ -107,7 +113,8 @@ def _say(name: str, seconds: float, result: str) -> None:
 def main(_: list[str]) -> None:
     params, tokens, loss = _table()
     print(f"{len(loss)} runs, {os.cpu_count()} cores, sum of log-Huber {_DELTA:g}")
-    own, fit = _timed(lambda: fit_surface(params, tokens, loss), repeats=7)
+    form = "gamma" if _GAMMA.value else "surface"
+    own, fit = _timed(lambda: fit_surface(params, tokens, loss, form=form), repeats=7)
     certificate = f"gradient {fit.gradient_norm:.0e}, {fit.starts_agreeing:.0%} of starts agree"
     _say("ours, one certified fit", own, f"objective {fit.value:.16g}, {certificate}")
     weights = np.random.default_rng(0).multinomial(
@@ -124,6 +131,8 @@ def main(_: list[str]) -> None:
         f"objective {best:.16g}, {share:.1%} of starts within 1e-4; ours is {seconds / own:.0f} "
         "times as fast",
     )
+    if _GAMMA.value:
+        return
     try:
         seconds, value = _timed(lambda: _package(params, tokens, loss))
         _say(

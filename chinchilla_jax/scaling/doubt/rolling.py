@@ -217,7 +217,7 @@ def fit_forms(fit: SurfaceFit, runs: Runs) -> dict[str, SurfaceFit]:
     for form in FORMS:
         if form != "surface":
             other = fit_surface(
-                *columns, fit.weights_R, fit.objective, fit.tied, count=10, form=form
+                *columns, fit.weights_R, fit.objective, fit.tied, count=8, form=form
             )
             if np.isfinite(other.value):
                 found[form] = other

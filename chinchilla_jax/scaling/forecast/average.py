@@ -21,7 +21,7 @@ from chinchilla_jax.scaling.fitting.intervals import Interval, interval, least
 from chinchilla_jax.scaling.fitting.surface import PARAMETERS, Surface
 
 _AT_ONCE = 0.2  # ln FLOPs beyond the runs at which the whole error is there
-_REPEATS = 10  # of every draw, with other chances of one run and of the form
+_REPEATS = 20  # of every draw, with other chances of one run and of the form
 
 
 @silent()

@@ -36,6 +36,8 @@ CAPTIONS = {
     "fitted; the form used for the forecast is in bold.",
     "residuals": "Residuals of the loss surface. Grey is plus and minus one standard deviation; "
     "triangles lie outside the frame. A trend means that the form misses something.",
+    "misfit": "What the surface misses. A dot is a run, blue where the surface is too low and red "
+    "where it is too high; regions of one colour are no chance: the form misses something there.",
     "bootstrap": "Bootstrap. Each dot is the surface fitted to a resample of the runs; bars are "
     "95 % of each coordinate, the cross is the fit to all runs.",
     "influence": "Influence. The exponent when a budget is left out, the highest losses are "

@@ -90,7 +90,7 @@ def html(
             "Loss surface",
             (),
             present(summary.surface(fits), summary.forms(fits)),
-            some("surface", "residuals"),
+            some("surface", "residuals", "misfit"),
         ),
         Section(
             "Forecasts",

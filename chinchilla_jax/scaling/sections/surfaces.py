@@ -13,7 +13,7 @@ from chinchilla_jax.scaling.fitting.surface import PARAMETERS, Surface, SurfaceF
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cost import FlopsModel
 
-_DRAWS = 400  # of all members together: their spread is one part of an interval of four
+_DRAWS = 200  # of all members together: their spread is one part of an interval of four
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from chinchilla_jax.scaling.report.plots import (
     frontier,
     gap,
     layout,
+    misfit,
     profiles,
 )
 from chinchilla_jax.scaling.table.runs import Runs
@@ -29,6 +30,7 @@ FIGURES: dict[str, Callable[[Fits, Arrays, Sequence[PublishedLaw]], Figure | str
     "curves": lambda fits, arrays, _: profiles.training_curves(fits, arrays),
     "holdout": lambda fits, arrays, _: doubts.holdout(fits, arrays),
     "residuals": lambda fits, arrays, _: doubts.residuals(fits, arrays),
+    "misfit": lambda fits, arrays, _: misfit.misfit(fits, arrays),
     "bootstrap": lambda fits, arrays, _: doubts.bootstrap(fits, arrays),
     "influence": lambda fits, arrays, _: doubts.influence(fits, arrays),
     "conventions": lambda fits, arrays, _: doubts.conventions(fits, arrays),

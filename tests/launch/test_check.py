@@ -18,6 +18,7 @@ def get_config():
         ladder=LadderConfig(widths=(8, 12, 16, 24, 32, 40), min_tokens_per_param=0.3, min_steps=10,
                             max_tokens_per_param=5000.0),
         recipe=RecipeConfig(sequence_length=16),
+        measurement=Measurement(eval_windows=8192),
     )
 """
 

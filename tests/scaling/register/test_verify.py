@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+import chinchilla_jax as cj
 from chinchilla_jax.experiment import records
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.loading import load_experiment
@@ -97,18 +98,23 @@ def test_regret_is_what_the_choice_cost(copied):
 
 
 @pytest.mark.parametrize(
-    ("measured", "inside", "z"), [(1.0, True, 0.0), (1.1, True, 1.0), (0.9, True, -1.0),
-                                  (1.3, False, None), (0.7, False, None)]
+    ("log_error", "inside", "z"),
+    [(0.0, True, 0.0), (0.1, True, 1.0), (-0.2, True, -1.0), (0.19, True, 1.9), (0.2, False, 2.0),
+     (-0.38, True, -1.9), (-0.4, False, -2.0)],
 )  # fmt: skip
-def test_inside_or_outside_and_by_how_much(measured, inside, z):
-    deviation = math.log(1.1) if measured >= 1 else -math.log(0.9)
-    end = math.exp(1.959964 * deviation)
-    found = outcome("loss", Predicted(1.0, (1 / end, end)), measured)
-    assert found.inside is inside and found.error == math.log(measured)
-    if z is not None:
-        assert found.z == pytest.approx(z, abs=1e-6)
-    half = outcome("loss", Predicted(1.0, (1 / end, end)), measured, se=abs(deviation))
-    assert half.z == pytest.approx(found.z / math.sqrt(2)) and half.inside is inside
+def test_inside_or_outside_and_by_how_much(log_error, inside, z):
+    """Above the forecast the interval stands for a standard deviation of .1, below for .2."""
+    forecast = Predicted(3.0, (3 * math.exp(-0.2 * 1.959964), 3 * math.exp(0.1 * 1.959964)))
+    found = outcome("loss", forecast, 3 * math.exp(log_error))
+    assert found.inside is inside and found.error == pytest.approx(log_error, abs=1e-12)
+    assert found.z == pytest.approx(z, abs=1e-5)
+    less_sure = outcome("loss", forecast, 3 * math.exp(log_error), se=0.1 if z >= 0 else 0.2)
+    assert less_sure.z == pytest.approx(z / math.sqrt(2), abs=1e-5)
+    assert less_sure.inside is inside
+
+
+def test_they_are_calls_of_the_library():
+    assert (cj.register, cj.verify) == (register, verify)
 
 
 def test_a_miss_is_said_with_what_missed(copied):

@@ -140,6 +140,11 @@ def polish(
     )  # fmt: skip
 
 
+def model_of(form: str, tied: bool) -> tuple[Coupled, Floats]:
+    """The model, and the columns of its free parameters."""
+    return _COUPLED, basis(form, tied)
+
+
 @functools.cache
 def grid(form: str, tied: bool, size: int) -> Floats:
     """[G, 4]: every (alpha, beta, gamma, rho) that a fit of the form tries.

@@ -13,7 +13,7 @@ import numpy as np
 
 from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.fitting import coupled, separable, starts
-from chinchilla_jax.scaling.fitting.newton import Objective, Rows, Solutions
+from chinchilla_jax.scaling.fitting.newton import Model, Objective, Rows, Solutions
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Form:
       title: in print; parameters: how many are free.
       starts: (rows, weights_BxR, objective, tied, count, size of the grid) -> starting points
         [B, count, P].
-      polish: as `separable.polish`.
+      polish: as `separable.polish`; model: what it fits, from whether exponents are tied.
       natural: (theta_BxP, rows) -> its parameters in natural units, each [B].
       at_bound: (theta_BxP, rows) -> which of them lie at the edge of what is tried, [B, 6].
       off_bounds: (theta_P, rows) -> the optimum as a start that other weights can move.
@@ -34,6 +34,7 @@ class Form:
     parameters: int
     starts: Callable[[Rows, Floats, Objective, bool, int, int], Floats]
     polish: Callable[..., Solutions]
+    model: Callable[[bool], tuple[Model, Floats | None]]
     natural: Callable[[Floats, Rows], tuple[Floats, ...]]
     at_bound: Callable[[Floats, Rows], Bools]
     off_bounds: Callable[[Floats, Rows], Floats]
@@ -65,6 +66,7 @@ def _coupled(name: str, title: str, parameters: int) -> Form:
         parameters,
         partial(coupled.starts, name),
         partial(coupled.polish, name),
+        partial(coupled.model_of, name),
         coupled.natural,
         coupled.at_bound,
         coupled.off_bounds,
@@ -77,6 +79,7 @@ FORMS: dict[str, Form] = {
         5,
         starts.starts,
         separable.polish,
+        partial(separable.model_of, 2),
         _natural,
         _at_bound,
         _off_bounds,

@@ -172,7 +172,7 @@ def polish(
     return joined
 
 
-class _Live(NamedTuple):
+class Live(NamedTuple):
     """The problems that still move, and where they stand; first axis B in every array."""
 
     theta: Floats
@@ -181,10 +181,10 @@ class _Live(NamedTuple):
     predicted: Floats
     kept: Floats
 
-    def at(self, index: npt.NDArray[np.intp] | Bools) -> "_Live":
-        return _Live(*(array[index] for array in self))
+    def at(self, index: npt.NDArray[np.intp] | Bools) -> "Live":
+        return Live(*(array[index] for array in self))
 
-    def replaced(self, by: "_Live", where_B: Bools) -> "_Live":
+    def replaced(self, by: "Live", where_B: Bools) -> "Live":
         if where_B.all():
             return by
         for old, new in zip(self, by, strict=True):
@@ -192,7 +192,7 @@ class _Live(NamedTuple):
         return self
 
 
-def _evaluate(
+def evaluate(
     model: Model,
     z_KxR: Floats,
     target: Floats,
@@ -200,7 +200,7 @@ def _evaluate(
     theta: Floats,
     delta: Floats,
     on_logs: bool,
-) -> _Live:
+) -> Live:
     predicted, kept = model.predict(z_KxR, theta)
     # A step may end where every term is 0: a finite log there, so that weights of 0 stay 0.
     np.maximum(predicted, 1e-300, out=predicted)
@@ -210,7 +210,7 @@ def _evaluate(
     # Huber's function without a branch: inside * (|r| - inside / 2).
     size -= 0.5 * inside
     objective = ((weights * inside)[:, None] @ size[..., None])[:, 0, 0]
-    return _Live(theta, objective, residual, predicted, kept)
+    return Live(theta, objective, residual, predicted, kept)
 
 
 def _newton(
@@ -238,9 +238,9 @@ def _newton(
         theta.copy(), np.empty(len(theta)), np.empty(len(theta)), np.zeros(len(theta), np.int64)
     )
     index, damping = np.arange(len(theta)), np.full(len(theta), 1e-2)
-    live = _evaluate(model, z_KxR, target, weights, done.theta_BxP, delta, on_logs)
+    live = evaluate(model, z_KxR, target, weights, done.theta_BxP, delta, on_logs)
     for iteration in range(1, iterations + 1):
-        gradient, hessian, metric = _derivatives(model, z_KxR, weights, live, delta, on_logs)
+        gradient, hessian, metric = derivatives(model, z_KxR, weights, live, delta, on_logs)
         if basis is not None:
             gradient, metric = gradient @ basis, metric @ basis**2
             hessian = basis.T @ hessian @ basis
@@ -256,7 +256,7 @@ def _newton(
         move = -np.linalg.solve(matrix, (gradient / scale)[..., None])[..., 0] / scale
         step = move if basis is None else move @ basis.T
         trial = np.clip(live.theta + step, low, high)
-        then = _evaluate(model, z_KxR, target, weights, trial, delta, on_logs)
+        then = evaluate(model, z_KxR, target, weights, trial, delta, on_logs)
 
         promised = np.abs(np.sum(gradient * move, axis=1))
         stop = promised <= 1e-15 * live.objective + 1e-32
@@ -279,21 +279,29 @@ def _newton(
     return done
 
 
-def _derivatives(
-    model: Model, z_KxR: Floats, weights: Floats, live: _Live, delta: Floats, on_logs: bool
-) -> tuple[Floats, Floats, Floats]:
-    """Gradient [B, P], exact Hessian [B, P, P] and the diagonal of a majoriser's Hessian [B, P]."""
+def row_terms(
+    model: Model, z_KxR: Floats, weights: Floats, live: Live, delta: Floats, on_logs: bool
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """What rows bring to gradient and Hessian: the slopes of (ln of) the law [B, P, R], what the
+    model's `bend` needs, and the objective's first and second derivatives [B, R], weighted."""
     edge = delta[:, None]
     factor = 1.0 / live.predicted if on_logs else np.ones_like(live.predicted)
     jacobian, kept = model.slopes(z_KxR, live.theta, live.kept, factor)
-    size = np.abs(live.residual)
-    inside = size <= edge
+    inside = np.abs(live.residual) <= edge
     pull = weights * np.clip(live.residual, -edge, edge)
-    gradient = (jacobian @ pull[..., None])[..., 0]
     # d2 ln f = d2 f / f - (d ln f)(d ln f)^T, hence the second term on logs.
     straight = weights * inside - pull if on_logs else weights * inside
+    return jacobian, kept, pull, straight
+
+
+def derivatives(
+    model: Model, z_KxR: Floats, weights: Floats, live: Live, delta: Floats, on_logs: bool
+) -> tuple[Floats, Floats, Floats]:
+    """Gradient [B, P], exact Hessian [B, P, P] and the diagonal of a majoriser's Hessian [B, P]."""
+    jacobian, kept, pull, straight = row_terms(model, z_KxR, weights, live, delta, on_logs)
+    gradient = (jacobian @ pull[..., None])[..., 0]
     hessian = (jacobian * straight[:, None]) @ jacobian.transpose(0, 2, 1)
     model.bend(z_KxR, live.theta, jacobian, kept, pull, hessian)
-    soft = weights * np.minimum(1.0, edge / np.maximum(size, 1e-300))
+    soft = weights * np.minimum(1.0, delta[:, None] / np.maximum(np.abs(live.residual), 1e-300))
     metric = (jacobian**2 @ soft[..., None])[..., 0]
     return gradient, hessian, metric

@@ -79,12 +79,17 @@ def polish(
     iterations: int = ITERATIONS,
 ) -> Solutions:
     """`newton.polish` of as many terms as the rows have columns; `tied` exponents are one."""
-    terms = len(rows.z_KxR)
+    model, basis = model_of(len(rows.z_KxR), tied)
+    return newton.polish(
+        model, rows, weights_BxR, theta_BxP, objective, basis_PxF=basis, delta_B=delta_B,
+        loss_BxR=loss_BxR, iterations=iterations,
+    )  # fmt: skip
+
+
+def model_of(terms: int, tied: bool) -> tuple[Exponentials, Floats | None]:
+    """The model, and the columns of its free parameters where exponents are tied."""
     basis = None
     if tied:  # they share the last column
         basis = np.eye(2 * terms + 1)[:, : terms + 2].copy()
         basis[terms + 1 :, terms + 1] = 1.0
-    return newton.polish(
-        _model(terms), rows, weights_BxR, theta_BxP, objective, basis_PxF=basis, delta_B=delta_B,
-        loss_BxR=loss_BxR, iterations=iterations,
-    )  # fmt: skip
+    return _model(terms), basis

@@ -231,7 +231,8 @@ class Refits:
         return Surface(*(np.where(identified_B, x, np.nan) for x in self.surface.columns()))
 
 
-def _refits(fit: SurfaceFit, theta_BxP: Floats, objective_B: Floats) -> Refits:
+def refits(fit: SurfaceFit, theta_BxP: Floats, objective_B: Floats) -> Refits:
+    """From parameters as the form of the fit has them."""
     surface = Surface(*fit.fitter.natural(theta_BxP, fit.rows))
     return Refits(surface, objective_B, fit.fitter.at_bound(theta_BxP, fit.rows))
 
@@ -270,7 +271,7 @@ def refit(
             wins = ~(best.objective_B[may] <= found.objective_B)
             for old, new in zip(best, found, strict=True):
                 old[may[wins]] = new[wins]
-    return _refits(fit, best.theta_BxP, best.objective_B)
+    return refits(fit, best.theta_BxP, best.objective_B)
 
 
 def draw_delta(fit: SurfaceFit, count: int) -> Floats | None:
@@ -320,7 +321,7 @@ def refit_searched(
             iterations=_QUICK_STEPS[1] if quick else ITERATIONS,
         )  # fmt: skip
         theta, objective = found.theta_BxP, found.objective_B
-    return _refits(fit, theta, objective)
+    return refits(fit, theta, objective)
 
 
 def _thinned(rows: Rows) -> tuple[Rows, slice]:

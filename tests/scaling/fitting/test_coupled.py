@@ -43,10 +43,10 @@ def test_derivatives_are_those_of_the_objective(on_logs, delta):
     theta = np.array([1.3, 0.9, 0.4, np.log(0.4), np.log(0.5), np.log(0.6)])
 
     def state(x):
-        return newton._evaluate(model, rows.z_KxR, target, weights, x[None], edge, on_logs)
+        return newton.evaluate(model, rows.z_KxR, target, weights, x[None], edge, on_logs)
 
     def derivatives(x):
-        return newton._derivatives(model, rows.z_KxR, weights, state(x), edge, on_logs)
+        return newton.derivatives(model, rows.z_KxR, weights, state(x), edge, on_logs)
 
     gradient, hessian, _ = derivatives(theta)
     numeric = approx_fprime(theta, lambda x: state(x).objective[0], 1e-7)

@@ -39,8 +39,8 @@ def test_derivatives_are_those_of_the_objective(on_logs, delta):
     model, edge = Exponentials(2), np.array([delta])
 
     def derivatives(x):
-        state = newton._evaluate(model, ROWS.z_KxR, target, weights[None], x[None], edge, on_logs)
-        return state, newton._derivatives(model, ROWS.z_KxR, weights[None], state, edge, on_logs)
+        state = newton.evaluate(model, ROWS.z_KxR, target, weights[None], x[None], edge, on_logs)
+        return state, newton.derivatives(model, ROWS.z_KxR, weights[None], state, edge, on_logs)
 
     live, (gradient, hessian, _) = derivatives(theta)
 

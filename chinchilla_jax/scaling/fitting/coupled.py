@@ -226,7 +226,9 @@ def starts(
 def natural(theta_BxP: Floats, rows: Rows) -> tuple[Floats, ...]:
     """(E, A, B, alpha, beta, gamma) in natural units; arrays of B."""
     E, S, rho, *logs = theta_BxP.T
-    alpha, beta, gamma = np.exp(logs)
+    # exp(ln 10) is a little more than 10.
+    alpha, beta = np.clip(np.exp(logs[:2]), *EXPONENTS)
+    gamma = np.clip(np.exp(logs[2]), *GAMMAS)
     n, d = rows.centre_K
     log_level = np.log(S) / gamma - np.logaddexp(0.0, rho)
     return E, np.exp(log_level + alpha * n), np.exp(log_level + rho + beta * d), alpha, beta, gamma

@@ -154,3 +154,18 @@ def test_a_term_that_runs_do_not_need_is_at_its_bound():
     loss = 1.5 + 400 * PARAMS**-0.34
     fit = fit_surface(PARAMS, TOKENS, loss * np.exp(1e-4 * np.sin(TOKENS)), form="gamma")
     assert not fit.identified and {"B", "beta"} & set(fit.at_bound)
+
+
+def test_an_exponent_at_its_edge_is_not_beyond_it():
+    rows = Rows.of(np.ones(3), np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0]))
+    edges = np.log(
+        [
+            [*coupled.EXPONENTS[::-1], coupled.GAMMAS[1]],
+            [*[coupled.EXPONENTS[0]] * 2, coupled.GAMMAS[0]],
+        ]
+    )
+    theta = np.column_stack([np.ones((2, 2)), np.zeros(2), edges])
+    *_, alpha, beta, gamma = coupled.natural(theta, rows)
+    for found in (alpha, beta):
+        assert coupled.EXPONENTS[0] <= found.min() and found.max() <= coupled.EXPONENTS[1]
+    assert coupled.GAMMAS[0] <= gamma.min() and gamma.max() <= coupled.GAMMAS[1]

@@ -90,6 +90,19 @@ def test_a_damaged_shard_is_named(prepared, damage):
     assert "\n" not in str(error.value)
 
 
+def test_records_that_do_not_come_are_missed(prepared, monkeypatch):
+    """A reader that gives fewer than it was asked for."""
+
+    class Short(corpora.array_record_module.ArrayRecordReader):
+        def read(self, start, end):
+            return super().read(start, end)[: 1 if end - start == 1 else -1]
+
+    builder = corpora.open_prepared(prepared, "text")
+    whole = list(corpora.documents(builder, "text"))
+    monkeypatch.setattr(corpora.array_record_module, "ArrayRecordReader", Short)
+    assert list(corpora.documents(builder, "text")) == whole
+
+
 class Foreign(tfds.core.GeneratorBasedBuilder):
     """A data set that somebody else prepared."""
 

@@ -133,14 +133,15 @@ def trainer_state(params, tokens, counted=True, steps=100):
 def test_trainer_states_of_hugging_face(tmp_path):
     """Of a run's checkpoints the longest log counts; the held-out loss, though it is rarer."""
     for i in range(6):
-        for steps in (50, 100):
+        for steps in (100, 200):
             place = tmp_path / f"run-{i}" / f"checkpoint-{steps}"
             place.mkdir(parents=True)
-            state = trainer_state(PARAMS[i], TOKENS[i], steps=steps)
+            state = trainer_state(PARAMS[i], TOKENS[i] * steps / 200, steps=steps)
             (place / "trainer_state.json").write_text(json.dumps(state))
     runs = read_runs(tmp_path)
     assert runs.run_id_R == tuple(f"run-{i}" for i in range(6))
     np.testing.assert_allclose(runs.params, PARAMS[:6], rtol=1e-6)
+    np.testing.assert_allclose(runs.tokens, TOKENS[:6], rtol=1e-6)
     np.testing.assert_allclose(runs.loss, LOSS[:6], rtol=1e-6)
     text = said(runs, "trainer_state.json of Hugging Face")[0]
     assert "loss is 'eval_loss'" in text and "outside the embedding" in text

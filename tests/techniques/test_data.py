@@ -10,7 +10,9 @@ from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.ledger import dense, facts, ledger
 from chinchilla_jax.experiment.panel import Setting
+from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.laws import LAWS
+from chinchilla_jax.scaling.laws.further import fit_laws
 from chinchilla_jax.scaling.ruler.league import league
 from chinchilla_jax.scaling.ruler.panel import is_panel, panel
 from chinchilla_jax.scaling.settings import Settings
@@ -109,6 +111,16 @@ def test_a_cap_is_one_condition_whatever_a_run_repeats():
 def test_the_law_of_repetition_spans_the_caps_and_leaves_noise_apart():
     assert LAWS["repetition"] in techniques.laws()
     assert techniques.explained("repetition") == ("data_unique_tokens",)
+
+
+@pytest.mark.parametrize("draws", [0, pytest.param(80, marks=pytest.mark.slow)])
+def test_the_law_of_repetition_is_fitted_over_the_caps_with_its_interval(draws):
+    runs = read_runs(rows(caps=(0, 2**28, 2**26, 2**24), scatter=0.004))
+    (found,) = fit_laws([LAWS["repetition"]], runs, Objective("squared"), draws, 0)
+    assert found.runs == 80 and found.parameters["R_D"] == pytest.approx(15.387756, rel=0.05)
+    if draws:
+        low, high = found.interval["R_D"]
+        assert low < 15.387756 < high < 1.2 * low
 
 
 def test_noise_is_worth_the_share_of_tokens_that_is_text():

@@ -109,6 +109,10 @@ CASES = {
     )
 }  # fmt: skip
 
+# In one cell at a time: what a start is worth varies too much between cells for one multiplier.
+PRETRAINED = Case("hernandez", hernandez, lambda n, d: hernandez(n, d, True), "tokens",
+                  (1e7, 1.6e8), 20.0)  # fmt: skip
+
 
 def panel_of(case, seed=0, noise=0.005, shared=0.7, budgets=4, sizes=5, seeds=2, cells=None):
     """Rows of dense runs and of one technique: `budgets` x `sizes` cells, `seeds` runs a cell.

@@ -12,6 +12,7 @@ from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.ruler.laws import (
     CASES,
+    PRETRAINED,
     Case,
     busbridge,
     frantar,
@@ -143,6 +144,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name):
     for seed in range(200):
         one, m = found(panel_of(case, seed), case.measure, 400)
         inside.append(m.low <= case.multiplier(one.params, one.tokens) <= m.high)
+    assert np.mean(inside) >= 0.93
+
+
+@pytest.mark.parametrize("tables", [4, pytest.param(200, marks=pytest.mark.slow)])
+def test_intervals_of_a_start_hold_its_worth_in_the_cell(tables):
+    inside = []
+    for seed in range(tables):
+        one, m = found(panel_of(PRETRAINED, seed, cells=1), "tokens", 200)
+        truth = PRETRAINED.multiplier(one.params, one.tokens)
+        inside.append(m.low <= truth <= m.high)
+        assert m.value == pytest.approx(truth, rel=0.2)
     assert np.mean(inside) >= 0.93
 
 

@@ -82,7 +82,7 @@ def _run(workdir: Path, several: bool, opened: contextlib.ExitStack) -> int:
         division = _DEVICES.value, _SHARE.value, _WORKERS.value
         with tables.ProgressBar() as bar:
 
-            def show(p: sweep.Progress) -> None:
+            def show(p: supervise.Progress) -> None:
                 bar.show(p.flops, p.flops_total, f"{p.over} of {p.cells} cells")
 
             rows = supervise.run(workdir, chosen, show, *division)

@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 from chinchilla_jax import program
-from chinchilla_jax.experiment import needs, records, storage, tables
+from chinchilla_jax.experiment import needs, records, results, storage, tables
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.ledger import ledger
@@ -82,7 +82,7 @@ def _carry_out(workdir: Path, run: RunConfig) -> dict[str, Any]:
         except Interrupted:
             raise KeyboardInterrupt from None
     if records.has_plan(workdir):
-        distributed.on_writer(lambda: records.write_results(workdir))
+        distributed.on_writer(lambda: results.note(workdir, [run]))
     return row
 
 

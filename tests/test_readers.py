@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chinchilla_jax.data import sources, store
-from chinchilla_jax.experiment import lock, records, status, storage
+from chinchilla_jax.experiment import lock, records, results, status, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
@@ -116,19 +116,19 @@ def whole_sweep(folder):
     """What programs read of a work folder."""
     status.text(folder)
     records.continued_plan(folder)
-    records.write_results(folder)
+    results.write(folder)
     read_runs(folder)
 
 
 def fed(file: Path, content: object, read, number: int) -> None:
     """`read` of the file with a change, which is undone; nothing appears beside the folder."""
-    before, outside = file.read_bytes(), sorted(file.parents[2].iterdir())
+    before, outside = file.read_bytes(), sorted(file.parents[1].iterdir())
     file.write_text(changed(content, number))
     try:
         refused(read)
     finally:
         file.write_bytes(before)
-    assert sorted(file.parents[2].iterdir()) == outside
+    assert sorted(file.parents[1].iterdir()) == outside
 
 
 @pytest.mark.parametrize("name", ["plan.json", "config.json", "result.json", "failure.json",

@@ -11,6 +11,7 @@ means nothing without the name of its convention:
   for its N).
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -54,6 +55,7 @@ class ParamCount:
         return self.embedding + self.readout + self.non_embedding
 
 
+@functools.lru_cache(maxsize=1024)
 def count_params(model: ModelConfig) -> ParamCount:
     """Parameters of `model` by group, equal to the Flax definition's.
 
@@ -88,6 +90,7 @@ def _weights_flops(model: ModelConfig, product: str) -> int:
     return sum(product_flops(p, model) for p in products(model) if p.product == product)
 
 
+@functools.lru_cache(maxsize=4096)
 def forward_flops(model: ModelConfig, batch: int, sequence: int) -> int:
     """FLOPs of one forward pass over `batch` sequences, under `matmul`.
 
@@ -146,6 +149,7 @@ _STEP: dict[str, Callable[[ModelConfig, int, int], int]] = {
 }
 
 
+@functools.lru_cache(maxsize=4096)
 def flops_per_step(model: ModelConfig, batch: int, sequence: int, convention: str) -> int:
     """Training FLOPs of one step on `batch` sequences of `sequence` tokens, exactly.
 

@@ -7,13 +7,14 @@ A field decides them unless its metadata says otherwise, beside the field:
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from chinchilla_jax.experiment.schema import is_written, to_json
+from chinchilla_jax.experiment.schema import default_of, is_written, to_json
 
 OPERATION = {"decides": "operation"}
 LABEL = {"decides": "label"}
@@ -34,18 +35,27 @@ def leaves(config: Any, prefix: str = "") -> Iterator[Leaf]:
 
     What `to_json` leaves out is left out here: groups that are not in use.
     """
-    for field in dataclasses.fields(config):
-        decides = field.metadata.get("decides")
-        value = getattr(config, field.name)
-        if decides == "operation" or not is_written(field, config):
+    for field, default, label in _deciding(cast(Hashable, type(config))):
+        if not is_written(field, config):
             continue
+        value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{prefix}{field.name}.")
+            yield from _leaves_of_group(cast(Hashable, value), f"{prefix}{field.name}.")
         else:
-            default = field.default
-            if field.default_factory is not dataclasses.MISSING:
-                default = field.default_factory()
-            yield Leaf(f"{prefix}{field.name}", value, decides == "label", default)
+            yield Leaf(f"{prefix}{field.name}", value, label, default)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _leaves_of_group(group: Hashable, prefix: str) -> tuple[Leaf, ...]:
+    """Most groups are the same in every run of a grid."""
+    return tuple(leaves(group, prefix))
+
+
+@functools.cache
+def _deciding(cls: Hashable) -> tuple[tuple[dataclasses.Field[Any], Any, bool], ...]:
+    """(field, its default, whether it is a label) of those that are not OPERATION."""
+    kinds = ((field, field.metadata.get("decides")) for field in dataclasses.fields(cast(Any, cls)))
+    return tuple((f, default_of(f), kind == "label") for f, kind in kinds if kind != "operation")
 
 
 def fingerprint(config: Any) -> str:

@@ -1,5 +1,7 @@
 """What a run holds and costs, from its configuration: the ledger, each figure a column."""
 
+import functools
+
 from chinchilla_jax import techniques
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.counting import (
@@ -49,7 +51,7 @@ def dense(facts: Facts) -> Ledger:
         return facts.steps * flops_per_step(model, batch, sequence, convention)
 
     return Ledger(
-        weights=tuple(_weights(p, model) for p in parameters(model)),
+        weights=_all_weights(model),
         training={
             "forward": facts.steps * forward_flops(model, batch, sequence),
             "backward": facts.steps * backward_flops(model, batch, sequence),
@@ -60,6 +62,11 @@ def dense(facts: Facts) -> Ledger:
         context=sequence,
         needs=facts.needs,
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _all_weights(model: ModelConfig) -> tuple[Weights, ...]:
+    return tuple(_weights(p, model) for p in parameters(model))
 
 
 def _weights(p: Parameter, model: ModelConfig) -> Weights:

@@ -10,6 +10,7 @@ A parameter is known by the last name of its path; under a scan over layers its 
 more axis, L, in front.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -107,6 +108,7 @@ def parameter(path: str) -> Parameter:
     return PARAMETERS[path.rsplit("/", 1)[-1]]
 
 
+@functools.lru_cache(maxsize=1024)
 def parameters(model: ModelConfig) -> tuple[Parameter, ...]:
     """The parameters that `model` has."""
     return tuple(p for p in PARAMETERS.values() if model.definition in p.definitions)
@@ -117,6 +119,7 @@ def is_tied(model: ModelConfig) -> bool:
     return all(p.kind != "output" for p in parameters(model))
 
 
+@functools.lru_cache(maxsize=1024)
 def products(model: ModelConfig) -> tuple[Parameter, ...]:
     """Those that take part in matrix products: all with a fan-in, and an embedding that is tied."""
     tied = is_tied(model)

@@ -6,14 +6,14 @@
     <workdir>/runs/<run_id>/result.json    written once, at the end: done iff it exists
     <workdir>/runs/<run_id>/heartbeat.json how far it is, while it is under way
     <workdir>/runs/<run_id>/failure.json   why the last attempt failed; a new attempt removes it
-    <workdir>/results.csv                  one row per run, rebuilt at any time
+    <workdir>/results.csv                  one row per run, see `results.py`
 
 JSON and CSV only: nothing that is read here can run code.
 """
 
-import csv
+import copy
 import dataclasses
-import io
+import functools
 import json
 import logging
 import math
@@ -29,9 +29,9 @@ from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.lock import Lock
 from chinchilla_jax.experiment.needs import CHECKPOINTS, read_run
-from chinchilla_jax.experiment.rows import checked, columns, completed, merged, row_of
-from chinchilla_jax.experiment.schema import from_json, to_json, typed
-from chinchilla_jax.experiment.storage import LineFile, read_json, write_text_atomic
+from chinchilla_jax.experiment.rows import checked, row_of
+from chinchilla_jax.experiment.schema import from_json, list_from_json, to_json, typed
+from chinchilla_jax.experiment.storage import LineFile, write_text_atomic
 from chinchilla_jax.experiment.version import MODEL_VERSION
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ PLAN_VERSION = 2  # plans of version 1 are read too, see `earlier`
 HEARTBEAT_SECONDS = 10.0  # between two signs of life of a run under way
 _FIRST_MODEL_VERSION = 2  # of plans that do not say theirs
 _CORPORA = Mapping[str, Mapping[str, Any]]  # of a plan's facts
-_ANEW = "remove this file and the run is trained anew"
+ANEW = "remove this file and the run is trained anew"
 
 
 def _json_text(value: Any) -> str:
@@ -190,7 +190,7 @@ class RunDirectory:
           UserError: it is damaged, so that nobody knows whether the run is over.
         """
         file = self.path / "result.json"
-        with contents.remedy(_ANEW):
+        with contents.remedy(ANEW):
             row = contents.object_if_there(file)
             return None if row is None else checked(row, str(file))
 
@@ -247,8 +247,9 @@ def write_plan(
 
     def text(model_version: int) -> str:
         versions = {"version": PLAN_VERSION, "model_version": model_version}
-        plan = {**versions, **facts, "experiment": experiment, "cells": list(cells)}
-        return _json_text({key: to_json(value) for key, value in plan.items()})
+        head = _json_text({**versions, **facts, "experiment": experiment})
+        rows = ",\n".join(f"  {json.dumps(to_json(cell), allow_nan=False)}" for cell in cells)
+        return f'{head.removesuffix("}" + chr(10)).rstrip()},\n "cells": [\n{rows}\n ]\n}}\n'
 
     file = workdir / "plan.json"
     while True:
@@ -269,6 +270,7 @@ def write_plan(
             _refuse_begun(workdir, lost, forecast_late)  # meanwhile, by one who has ended since
             _refuse_claimed(workdir, lost)
             if now != before:
+                storage.remove(workdir / "results.csv")  # it is of the plan before
                 storage.write_bytes_atomic(file, now)
             then()
             return
@@ -282,7 +284,7 @@ def _lost(old: Sequence[Cell], new: Sequence[Cell]) -> dict[str, str]:
         other = planned.get(run.run_id)
         if other is None:
             found[run.run_id] = "dropped"
-        elif fingerprint(other) != fingerprint(run):
+        elif other != run and fingerprint(other) != fingerprint(run):
             found[run.run_id] = first_difference(to_json(run), to_json(other))
     return found
 
@@ -385,9 +387,19 @@ def read_plan(workdir: Path) -> tuple[Experiment, list[Cell], dict[str, Any]]:
       UserError: no plan, one of another version, or one that was damaged.
     """
     file = workdir / "plan.json"
-    if not has_plan(workdir):
-        raise UserError(f"{workdir}: holds no plan.json; make one with the plan or sweep program")
-    plan = read_json(file)
+    try:
+        content = storage.read_bytes(file, storage.MOST_JSON)
+    except FileNotFoundError:
+        raise UserError(
+            f"{workdir}: holds no plan.json; make one with the plan or sweep program"
+        ) from None
+    experiment, cells, facts = _plan_of(content, file)
+    return experiment, list(cells), copy.deepcopy(facts)
+
+
+@functools.lru_cache(maxsize=1)  # each step of a program reads it, and a large one takes a second
+def _plan_of(content: bytes, file: Path) -> tuple[Experiment, tuple[Cell, ...], dict[str, Any]]:
+    plan = storage.parse_json(file, content)
     version = plan.pop("version", None) if isinstance(plan, dict) else None
     if version not in (1, PLAN_VERSION):
         raise UserError(f"{file}: is not a plan of version 1 or {PLAN_VERSION}")
@@ -397,13 +409,13 @@ def read_plan(workdir: Path) -> tuple[Experiment, list[Cell], dict[str, Any]]:
         except (KeyError, TypeError, AttributeError):
             raise UserError(f"{file}: is not the plan of version 1 that it says it is") from None
     experiment = from_json(Experiment, plan.pop("experiment", None), f"{file}: experiment")
-    cells = typed(tuple[Cell, ...], plan.pop("cells", None), f"{file}: cells")
+    cells = list_from_json(Cell, plan.pop("cells", None), f"{file}: cells")
     needs.check([cell.run for cell in cells if cell.status == "planned"], str(file))
     typed(int | None, plan.get("model_version"), f"{file}: model_version")
     corpora = typed(_CORPORA, plan.get("corpora", {}), f"{file}: corpora")
     for key, corpus in corpora.items():
         typed(str | None, corpus.get("data_fingerprint"), f"{file}: corpora.{key}.data_fingerprint")
-    return experiment, list(cells), plan
+    return experiment, cells, plan
 
 
 def cells_of(workdir: Path, run_ids: Sequence[str]) -> list[Cell]:
@@ -419,49 +431,6 @@ def planned_text(facts: Mapping[str, Any], data: DataConfig) -> str | None:
     corpus = facts.get("corpora", {}).get(fingerprint(data), {})
     text: str | None = corpus.get("data_fingerprint")
     return text
-
-
-def collect(workdir: Path) -> list[dict[str, Any]]:
-    """A result row per cell of the plan, whatever became of it.
-
-    Columns that the version which wrote a result did not have are filled where they follow from the
-    configuration; what it did not measure stays missing.
-
-    Raises:
-      UserError: no plan, or a damaged result.
-    """
-    rows = []
-    for cell in read_plan(workdir)[1]:
-        directory = run_directory(workdir, cell.run.run_id)
-        row = row_of(cell.run) | {"status": "missing", "reason": ""}
-        if (result := directory.result()) is not None:
-            with contents.remedy(_ANEW):
-                row = merged(row, result, str(directory.path / "result.json"))
-        elif cell.status == "rejected":
-            row |= {"status": "rejected", "reason": cell.reason}
-        elif (failure := directory.failure()) is not None:
-            row |= {"status": "failed", "reason": failure}
-        rows.append(row)
-    return completed(rows)
-
-
-def write_results(workdir: Path) -> list[dict[str, Any]]:
-    """Rebuilds `results.csv` from the plan and the results, and returns its rows.
-
-    Whoever writes looks again afterwards: another process may have finished a run meanwhile and
-    written before us. So the last of several to write leaves all there is.
-    """
-    file = workdir / "results.csv"
-    while True:
-        rows = collect(workdir)
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, columns(rows), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        text = buffer.getvalue()
-        if storage.exists(file) and storage.read_text(file) == text:
-            return rows
-        write_text_atomic(file, text)
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint, leaves
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.other_run import OtherRun
-from chinchilla_jax.experiment.schema import from_json, one_of, to_json, typed
+from chinchilla_jax.experiment.schema import from_json, is_number, one_of, to_json, typed
 
 OVER = ("done", "diverged")  # the statuses of a run that has a result
 
@@ -63,6 +63,9 @@ class Measured:
     tokenizer_fingerprint: str | None = None
 
 
+_UNMEASURED = dataclasses.asdict(Measured())
+
+
 def row_of(run: RunConfig) -> dict[str, Any]:
     """The row of a run of which nothing is measured yet."""
     costs = ledger(run).columns()
@@ -75,7 +78,7 @@ def row_of(run: RunConfig) -> dict[str, Any]:
         "tokens": run.tokens,
         "flops": costs[f"flops_{run.flops_convention}"],
         **costs,
-        **dataclasses.asdict(Measured()),
+        **_UNMEASURED,
     }
 
 
@@ -109,7 +112,7 @@ def merged(row: dict[str, Any], result: Mapping[str, Any], where: str) -> dict[s
     if (name := result.get("run_id", row["run_id"])) != row["run_id"]:
         raise UserError(f"{where}: run_id = {name!r}: is the result of another run")
     for name, value in row.items():
-        if type(value) in (int, float) and name in result:
+        if type(value) in (int, float) and name in result and not is_number(result[name]):
             typed(float | None, result[name], f"{where}.{name}")
     return row | dict(result)
 

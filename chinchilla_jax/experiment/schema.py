@@ -26,6 +26,9 @@ BY_PATH = {"by_path": True}  # metadata of a mapping from paths of its own class
 UNLESS_DEFAULT = {"unless_default": True}
 
 _LARGEST = 1e30  # of a number of a configuration: FLOPs and parameters of such stay finite
+_AS_IT_IS = (str, bool)
+_PLAIN = {str, bool, int, float, type(None)}
+_SHARED, _MOST_GROUPS = 24, 4096  # fields of a group that is kept, and groups
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -66,6 +69,8 @@ def within(where: str, least: float, most: float, **values: float) -> None:
 
 def to_json(value: Any) -> Any:
     """A dataclass tree as plain JSON values (dicts, lists, numbers, texts)."""
+    if type(value) in _PLAIN:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if hasattr(value, "to_json"):
             return value.to_json()
@@ -86,10 +91,20 @@ def is_written(field: dataclasses.Field[Any], config: Any) -> bool:
     """Whether JSON of `config` has this field of it: see UNLESS_DEFAULT."""
     if "unless_default" not in field.metadata:
         return True
-    default = field.default
-    if field.default_factory is not dataclasses.MISSING:
-        default = field.default_factory()
-    return bool(getattr(config, field.name) != default)
+    return bool(getattr(config, field.name) != default_of(field))
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default of a field, dataclasses.MISSING where it has none."""
+    if field.default_factory is dataclasses.MISSING:
+        return field.default
+    return _made(typing.cast(Hashable, field.default_factory))
+
+
+@functools.cache
+def _made(factory: Any) -> Any:
+    """What a factory makes, once: a frozen group, or an empty mapping that nobody fills."""
+    return factory()
 
 
 def from_json(cls: type[T], data: object, where: str) -> T:
@@ -100,24 +115,62 @@ def from_json(cls: type[T], data: object, where: str) -> T:
     """
     if not isinstance(data, Mapping):
         raise UserError(f"{where}: expected an object with the fields of {cls.__name__}")
-    hints = _hints(typing.cast(Hashable, cls))
-    fields = {_key(f.name): f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    form = _form(typing.cast(Hashable, cls))
     for key in data:
-        if key not in fields:
-            raise unknown_field(where, str(key), list(fields))
-    for key, field in fields.items():
-        optional = (
-            field.default is not dataclasses.MISSING
-            or field.default_factory is not dataclasses.MISSING
-        )
-        if key not in data and not optional:
+        if key not in form.hints:
+            raise unknown_field(where, str(key), list(form.hints))
+    for key in form.needed:
+        if key not in data:
             raise UserError(f"{where}: the field {key} is missing")
-    names = {key: fields[key].name for key in data}
-    values = {names[k]: _convert(hints[names[k]], v, f"{where}.{k}") for k, v in data.items()}
+    values = {}
+    for key, value in data.items():
+        hint = form.hints[key]
+        # Most values are as they should be, and a plan has hundreds of thousands.
+        plain = type(value) is hint and (hint in _AS_IT_IS or is_number(value))
+        values[form.names[key]] = value if plain else _convert(hint, value, f"{where}.{key}")
     try:
         return cls(**values)
     except UserError as error:  # values that the class refuses
         raise UserError(f"{where}: {error}") from None
+
+
+def list_from_json(cls: type[T], data: object, where: str) -> tuple[T, ...]:
+    """`from_json` for each item of a list."""
+    if not isinstance(data, list):
+        raise UserError(f"{where} = {_short(data)}: expected a list")
+    return tuple(from_json(cls, item, f"{where}[{i}]") for i, item in enumerate(data))
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of JSON is a number of a size that numbers of ours have."""
+    return type(value) in (int, float) and -_LARGEST < value < _LARGEST  # type: ignore[operator]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """How JSON of a class looks."""
+
+    hints: dict[str, Any]  # by key
+    names: dict[str, str]  # of the fields, by key
+    needed: tuple[str, ...]  # keys without a default
+    flat: bool  # whether no field of it is a group
+
+
+@functools.cache
+def _form(cls: Hashable) -> _Form:
+    hints = _hints(cls)
+    fields = {_key(f.name): f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    missing = dataclasses.MISSING
+    return _Form(
+        hints={key: hints[field.name] for key, field in fields.items()},
+        names={key: field.name for key, field in fields.items()},
+        needed=tuple(
+            key
+            for key, f in fields.items()
+            if f.default is missing and f.default_factory is missing
+        ),
+        flat=not any(map(dataclasses.is_dataclass, hints.values())),
+    )
 
 
 def _key(name: str) -> str:
@@ -249,6 +302,12 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if hasattr(hint, "from_json"):
             return hint.from_json(value, where)
+        if (
+            type(value) is dict
+            and _form(typing.cast(Hashable, hint)).flat
+            and len(value) <= _SHARED
+        ):
+            return _group(hint, value, where)
         return from_json(typing.cast(type[Any], hint), value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < sys.float_info.max else math.inf
@@ -261,6 +320,19 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     if hint is float and not math.isfinite(typing.cast(float, value)):
         raise UserError(f"{where} = {value!r}: expected a finite number")
     return value
+
+
+_groups: dict[tuple[Any, str], Any] = {}
+
+
+def _group(cls: Any, data: dict[str, Any], where: str) -> Any:
+    """`from_json` of a group that many runs have alike, and then share."""
+    key = (cls, repr(data))  # tells 1, 1.0 and True apart
+    if key not in _groups:
+        if len(_groups) >= _MOST_GROUPS:
+            _groups.clear()
+        _groups[key] = from_json(cls, data, where)
+    return _groups[key]
 
 
 def _short(value: object) -> str:

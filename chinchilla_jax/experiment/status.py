@@ -14,11 +14,11 @@ from chinchilla_jax.experiment.fingerprint import leaves
 from chinchilla_jax.experiment.numbers import duration, fixed
 from chinchilla_jax.experiment.records import (
     HEARTBEAT_SECONDS,
-    collect,
     first_difference,
     read_plan,
     run_directory,
 )
+from chinchilla_jax.experiment.results import collect
 from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.experiment.tables import results
 
@@ -51,7 +51,7 @@ def _other_plan(workdir: Path, experiment: Experiment) -> list[str]:
 
 
 def rows(workdir: Path, sleep: Callable[[float], None] = time.sleep) -> list[dict[str, Any]]:
-    """`records.collect`, where a cell under way is running, stalled? or silent, with the reason.
+    """`results.collect`, where a cell under way is running, stalled? or silent, with the reason.
 
     Takes up to two beats where there is such a cell, else no time.
     """

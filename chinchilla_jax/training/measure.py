@@ -12,11 +12,12 @@ from typing import Any
 import jax
 
 from chinchilla_jax.data.store import Corpus
+from chinchilla_jax.experiment import results
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.loading import cache_folder
-from chinchilla_jax.experiment.records import RunDirectory, run_directory, write_results
+from chinchilla_jax.experiment.records import RunDirectory, run_directory
 from chinchilla_jax.training import devices, given, techniques
 from chinchilla_jax.training.checkpoints import Checkpoints, meta
 from chinchilla_jax.training.compiled import compiled_for
@@ -64,7 +65,7 @@ def measure(
         except UserError as error:
             left[run.run_id] = str(error)
     on_progress(len(cells))
-    write_results(workdir)
+    results.write(workdir)
     return Outcome(measured=measured, not_done=len(cells) - done, left=left)
 
 

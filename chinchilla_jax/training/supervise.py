@@ -19,14 +19,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from chinchilla_jax.experiment import lock, storage
+from chinchilla_jax.experiment import lock, results, storage
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
-from chinchilla_jax.experiment.records import run_directory, write_results
+from chinchilla_jax.experiment.records import run_directory
 from chinchilla_jax.training import placement, threads
 from chinchilla_jax.training.placement import Group
-from chinchilla_jax.training.sweep import Progress, devices_for, progress
+from chinchilla_jax.training.progress import Progress, Watch
+from chinchilla_jax.training.sweep import devices_for
 
 POLL_SECONDS = 0.5
 REMOTE_LOOK_SECONDS = 10.0  # between looks at an object store, where each costs requests
@@ -43,7 +44,9 @@ def run(
     cells_per_device: int = 1,
     workers: int = 0,
 ) -> list[dict[str, Any]]:
-    """Runs those of `cells` that are not over, and returns the result rows of the whole plan.
+    """Runs those of `cells` that are not over, and returns their result rows.
+
+    Of the whole plan, its rejected cells too, where `cells` are all that it has.
 
     SIGTERM and SIGINT are passed on to the workers, which save their state. SIGINT after another
     signal ends them at once.
@@ -73,10 +76,10 @@ def run(
         complaint = _supervise(
             workdir, groups, cells, workers or len(groups), received, on_progress
         )
-    rows = write_results(workdir)
+    rows = results.write_of(workdir, [cell.run for cell in cells])
     if received:
         raise KeyboardInterrupt
-    if complaint and progress(workdir, cells).over < len(cells):
+    if complaint and any(row["status"] == "missing" for row in rows):
         raise UserError(complaint)
     return rows
 
@@ -110,6 +113,7 @@ def _supervise(
     waiting = dict(enumerate(groups))
     complaint = ""
     next_look, remote = 0.0, storage.is_remote(workdir)
+    watch = Watch(workdir, cells)
     with _none_stays() as alive:
         stop = _Stop(workdir, groups, alive)
         while alive or waiting:
@@ -138,7 +142,7 @@ def _supervise(
                 # The bar can wait for the store to come back; of a file that is damaged the
                 # worker tells, and others go on.
                 with contextlib.suppress(UserError):
-                    on_progress(progress(workdir, cells))
+                    on_progress(watch.look())
                 next_look = time.monotonic() + (REMOTE_LOOK_SECONDS if remote else 0.0)
     if remote:  # so far they lie on this host
         for log in storage.children(_logs(workdir)):

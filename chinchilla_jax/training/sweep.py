@@ -7,13 +7,12 @@ without talking to each other. `supervise` has the workers of one host.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chinchilla_jax import techniques
 from chinchilla_jax.data.store import Corpus, open_corpus
-from chinchilla_jax.experiment import claims, estimate, grid, needs, vary
+from chinchilla_jax.experiment import claims, estimate, grid, needs, results, storage, vary
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -31,16 +30,6 @@ from chinchilla_jax.experiment.records import (
 from chinchilla_jax.experiment.version import code_version
 from chinchilla_jax.training import placement
 from chinchilla_jax.training.placement import Host
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a sweep is."""
-
-    flops: float  # done, of the selected cells
-    flops_total: float
-    over: int  # cells: done, diverged or failed
-    cells: int
 
 
 def freeze_plan(
@@ -77,6 +66,8 @@ def freeze_plan(
         },
     }
     write_plan(workdir, experiment, cells, facts, then)
+    if not storage.exists(workdir / "results.csv") and storage.names(workdir / "runs"):
+        results.write(workdir)  # the plan has grown
     return cells
 
 
@@ -190,18 +181,6 @@ def devices_for(run: RunConfig, host: Host, asked: int = 0) -> int:
     fixed = min(placement.fixed_devices(run), len(host.devices))
     most = asked or max(useful, fixed)
     return placement.mesh_devices(estimate.resolve(run, most, hardware), most)
-
-
-def progress(workdir: Path, cells: Sequence[Cell]) -> Progress:
-    """How far the cells are, from their folders."""
-    flops, over = 0.0, 0
-    for cell in cells:
-        directory = run_directory(workdir, cell.run.run_id)
-        if directory.result() or directory.failure():
-            flops, over = flops + cell.flops, over + 1
-        else:
-            flops += directory.last_flops()
-    return Progress(flops, float(sum(cell.flops for cell in cells)), over, len(cells))
 
 
 def unmeasured(workdir: Path, cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.data.store import Corpus, open_corpus
-from chinchilla_jax.experiment import claims, needs, storage
+from chinchilla_jax.experiment import claims, needs, results, storage
 from chinchilla_jax.experiment.config import DataConfig, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
@@ -31,7 +31,6 @@ from chinchilla_jax.experiment.records import (
     planned_text,
     read_plan,
     run_directory,
-    write_results,
 )
 from chinchilla_jax.experiment.storage import StorageError
 from chinchilla_jax.training import distributed, threads
@@ -176,7 +175,7 @@ def work_jointly(workdir: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     distributed.on_writer(forget_failures)
     if cells:
         _work(workdir, [cell.run for cell in cells], should_stop)
-    rows = distributed.on_writer(lambda: write_results(workdir))
+    rows = distributed.on_writer(lambda: results.write_of(workdir, [c.run for c in cells]))
     if distributed.any_process(should_stop()):
         raise KeyboardInterrupt
     return rows
@@ -203,6 +202,14 @@ def _work(workdir: Path, runs: Sequence[RunConfig], should_stop: Callable[[], bo
 # What becomes of an attempt: it came to an end, or was none since the run is over, taken or to be
 # stopped, or since it waits for another one.
 _ENDED, _LEFT, _WAITS = "ended", "left", "waits"
+
+
+def _note(workdir: Path, run: RunConfig) -> None:
+    """The run's line in results.csv, which the end of the sweep writes again."""
+    try:
+        results.note(workdir, [run])
+    except UserError as error:
+        log.warning("%s: results.csv is not up to date: %s", run.run_id, error)
 
 
 def _standing(run: RunConfig, workdir: Path) -> tuple[str, str]:
@@ -269,6 +276,8 @@ def _attempt(
             )
         if failure:
             distributed.on_writer(lambda: directory.fail(failure))
+        if ended:
+            distributed.on_writer(lambda: _note(workdir, run))
     return _ENDED if ended else _LEFT
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from chinchilla_jax.experiment import counting, ledger
 from chinchilla_jax.experiment import parameters as table
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.parameters import Dimension, Parameter
@@ -25,3 +26,8 @@ def add_experts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(table.DIMENSIONS, "E", Dimension("experts", met="experts_per_token"))
     for row in (EXPERT, ROUTER):
         monkeypatch.setitem(table.PARAMETERS, row.name, row)
+    for cached in (
+        table.parameters, table.products, counting.count_params, counting.flops_per_step,
+        counting.forward_flops, ledger._all_weights,
+    ):  # fmt: skip
+        cached.cache_clear()

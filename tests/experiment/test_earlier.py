@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from chinchilla_jax.experiment import earlier, records, status
+from chinchilla_jax.experiment import earlier, records, results, status
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -80,7 +80,7 @@ def test_it_is_read_as_the_same_experiment_and_cells(old):
 
 
 def test_its_rows_are_those_that_were_written(old):
-    rows = records.collect(old[1])
+    rows = results.collect(old[1])
     assert rows[0]["loss"] == 2.5 and rows[0]["config_fingerprint"] == "f264bef600e9f396"
     statuses = [row["status"] for row in rows]
     assert statuses[:2] == ["done", "missing"] and statuses.count("done") == 1

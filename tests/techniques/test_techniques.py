@@ -16,7 +16,8 @@ from chinchilla_jax.experiment.hardware import by_name
 from chinchilla_jax.experiment.ledger import dense, facts, ledger
 from chinchilla_jax.experiment.loading import load_experiment
 from chinchilla_jax.experiment.meshes import MeshShape
-from chinchilla_jax.experiment.records import RunDirectory, read_plan, write_plan, write_results
+from chinchilla_jax.experiment.records import RunDirectory, read_plan, write_plan
+from chinchilla_jax.experiment.results import write
 from chinchilla_jax.experiment.rows import row_of
 from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.scaling.table.conditions import conditions
@@ -126,7 +127,7 @@ def test_rows_without_it_have_its_dense_value_beside_those_with_it(toy, tmp_path
     planned = toys(level=(0.0, 0.5))
     cells = plan(planned)
     write_plan(tmp_path, planned, cells, {})
-    rows = write_results(tmp_path)
+    rows = write(tmp_path)
     assert [row["toy_level"] for row in rows] == [0.0, 0.5] * (len(cells) // 2)
     assert {row["toy_kind"] for row in rows} == {"plain"}
     assert all(set(row) >= {"toy_level", "toy_kind"} for row in rows)

@@ -77,6 +77,12 @@ def _init(self, init, **fields):
     init(self, **({"techniques": WithToy()} | fields))
 
 
+def forget():
+    """How JSON of the classes looks, which changes with the field."""
+    schema._hints.cache_clear()
+    schema._form.cache_clear()
+
+
 @pytest.fixture
 def toy(monkeypatch):
     """Registers it, by its field and its row."""
@@ -86,9 +92,9 @@ def toy(monkeypatch):
         monkeypatch.setitem(cls.__annotations__, "techniques", WithToy)
         plain = functools.partialmethod(_init, cls.__init__)
         monkeypatch.setattr(cls, "__init__", plain)
-    schema._hints.cache_clear()
+    forget()
     yield TOY
-    schema._hints.cache_clear()
+    forget()
 
 
 def with_toy(config, **values):

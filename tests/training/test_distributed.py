@@ -18,7 +18,8 @@ import pytest
 from chinchilla_jax.data.store import open_corpus
 from chinchilla_jax.experiment.config import DataConfig
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.records import RunDirectory, collect, run_directory
+from chinchilla_jax.experiment.records import RunDirectory, run_directory
+from chinchilla_jax.experiment.results import collect
 from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.training import distributed, loop
 from chinchilla_jax.training.loop import train

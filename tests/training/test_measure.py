@@ -16,7 +16,8 @@ from chinchilla_jax.experiment.config import (
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.panel import Setting
-from chinchilla_jax.experiment.records import collect, run_directory
+from chinchilla_jax.experiment.records import run_directory
+from chinchilla_jax.experiment.results import collect
 from chinchilla_jax.techniques import Techniques, derived
 from chinchilla_jax.techniques.quantisation import Quantisation
 from chinchilla_jax.training.loop import train

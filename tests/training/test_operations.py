@@ -14,7 +14,7 @@ import threading
 import jax
 import pytest
 
-from chinchilla_jax.experiment import lock, records, status, storage
+from chinchilla_jax.experiment import lock, records, results, status, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.counting import count_params, flops_per_step
 from chinchilla_jax.experiment.errors import UserError
@@ -224,7 +224,7 @@ class TestStatus:
     def test_what_changes_is_alive_and_what_does_not_is_not(self, workdir, monkeypatch):
         """The hosts' clocks do not matter: nothing in the file is a time of day."""
         monkeypatch.setattr(status, "HEARTBEAT_SECONDS", 0.2)
-        names = [row["run_id"] for row in records.collect(workdir)]
+        names = [row["run_id"] for row in results.collect(workdir)]
         beats = {
             name: {"owner": f"host{i} 12", "step": 5, "doing": "training", "stalled": i == 1,
                    "seconds_since_step": 90.0, "usual_seconds": 0.5, "count": 1, "loss": 2.25}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.experiment import records, source, storage
+from chinchilla_jax.experiment import results, source, storage
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -126,7 +126,7 @@ def _registration(
     answer = at_flops(from_fits(fits, form), budget)
     _must_forecast(fits, rests, answer, budget)
     sweep = check.sweep_of(fits.table.source, fits_file)
-    rows = [] if sweep is None else records.collect(sweep.folder)
+    rows = [] if sweep is None else results.collect(sweep.folder)
     if sweep is not None:
         _must_be_of(fits, rows, sweep.folder, fits_file)
     corpus, experiment = Corpus(None, None), None

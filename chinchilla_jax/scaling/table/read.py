@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax import techniques
-from chinchilla_jax.experiment import records, storage
+from chinchilla_jax.experiment import records, results, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.rows import columns as columns_of
 from chinchilla_jax.experiment.schema import nearest
@@ -135,7 +135,7 @@ def _sweep(folder: Path) -> Raw:
     """The rows of a sweep as its plan and results say now, else its results.csv."""
     if not records.has_plan(folder):
         return read_raw(folder / "results.csv")
-    rows = records.collect(folder)
+    rows = results.collect(folder)
     found: dict[str, list[Cell]] = {
         name: [row.get(name) for row in rows] for name in columns_of(rows)
     }

@@ -11,10 +11,13 @@ from chinchilla_jax.scaling.fitting.estimators import (
     ESTIMATORS,
     METHODS,
     Estimator,
+    Trial,
     choose,
     curves,
 )
 from chinchilla_jax.scaling.fitting.isoflop import power_laws, profiles
+from chinchilla_jax.scaling.fitting.minima import fit_minima
+from chinchilla_jax.scaling.fitting.noise import Noise
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.fitting.valley import fit_valleys
 from chinchilla_jax.scaling.settings import Settings
@@ -165,3 +168,18 @@ def test_a_few_wild_errors_are_no_excuse():
     mean = np.array([1.0, 30.0, 1.3, 1.6])
     slack = np.tile([0.0, 100.0, 0.5, 0.5], (4, 1))
     assert list(estimators._close(mean, slack)) == [True, False, True, False]
+
+
+def test_draws_are_shared_by_the_votes():
+    """Hardly any noise: each draw stands where its own estimator's minima are."""
+    found = profiles_of(*table())
+    noise = Noise(1e-7, 0, "curve residuals", np.full(5, 1e-7))
+    voters = [
+        Trial(one, None, votes, one.curves(found))
+        for one, votes in ((Estimator("valley"), 0.75), (Estimator("parabola"), 0.25))
+    ]
+    fit = fit_minima(Estimator("valley"), found, noise, 400, np.random.default_rng(0), (), voters)
+    a = [exponent(voter.estimator, found) for voter in voters]
+    assert abs(a[0] - a[1]) > 0.003
+    near = np.abs(fit.draws.laws.a[:, None] - a) < 1e-4
+    assert near[:, 0].sum() == 300 and near[:, 1].sum() == 100

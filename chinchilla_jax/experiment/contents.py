@@ -6,7 +6,7 @@ A file is written whole or not at all, so what cannot be read is told, never tak
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,25 @@ def remedy(text: str) -> Iterator[None]:
         raise UserError(f"{error}; {text}") from None
 
 
+def logged_lines(lines: Sequence[bytes]) -> list[dict[str, Any] | None]:
+    """`logged` of each, of all at once where all are whole."""
+    if all(line[:1] == b"{" and line[-1:] == b"}" for line in lines):
+        with contextlib.suppress(ValueError, RecursionError):
+            rows = json.loads(b"[%s]" % b",".join(lines))
+            if len(rows) == len(lines):
+                return [_logged(row) for row in rows]
+    return [logged(line) for line in lines]
+
+
 def logged(line: bytes) -> dict[str, Any] | None:
     """A line of `metrics.jsonl`: a step and its numbers, null where one was not finite."""
     try:
-        row = json.loads(line)
+        return _logged(json.loads(line))
     except (ValueError, RecursionError):
         return None
+
+
+def _logged(row: Any) -> dict[str, Any] | None:
     if not isinstance(row, dict) or not _is_number(row.get("step")):
         return None
     return row if all(x is None or _is_number(x) for x in row.values()) else None

@@ -131,7 +131,7 @@ class RunDirectory:
         except FileNotFoundError:
             return [], 0
         *lines, last = content.split(b"\n")
-        found = [contents.logged(line) for line in lines]
+        found = contents.logged_lines(lines)
         rows = [row for row in (*found, contents.logged(last)) if row is not None]
         return rows, found.count(None)
 

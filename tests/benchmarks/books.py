@@ -4,7 +4,7 @@
 
 The folder has `--cells` cells, of which three in a hundred are rejected and all others done, with
 200 lines of metrics each. Both checkouts run under this Python, in processes of their own; each
-line tells seconds, their ratio and the peak of memory. A finished cell is told in a process that
+line tells processor seconds, their ratio and the peak of memory. A finished cell is told in a process that
 has read the plan, as one does that has trained.
 """
 
@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from chinchilla_jax.experiment import grid, records
@@ -58,9 +57,9 @@ for run_id in run_ids:
     directory = records.run_directory(workdir, run_id)
     measured = {**directory.result(), "loss": 2.0 + time.time() % 1}
     directory.finish(planned[run_id], "done", "", measured)
-    begun = time.perf_counter()
+    begun = time.process_time()
     note(workdir, [planned[run_id]])
-    print(time.perf_counter() - begun)
+    print(time.process_time() - begun)
 """
 
 
@@ -69,7 +68,7 @@ def experiment(folder: Path, cells: int) -> Experiment:
     budgets = cells // (SEEDS * len(WIDTHS))
     source = Experiment(
         name="books",
-        budgets=tuple(float(f"{10 ** (9 + i / 20):.4g}") for i in range(budgets)),
+        budgets=tuple(float(f"{10 ** (10.3 + i / 20):.4g}") for i in range(budgets)),
         ladder=LadderConfig(
             widths=WIDTHS, sizes_per_budget=(0,), min_tokens_per_param=1e-9,
             max_tokens_per_param=1e9, min_steps=1,
@@ -82,8 +81,9 @@ def experiment(folder: Path, cells: int) -> Experiment:
         recipe=RecipeConfig(sequence_length=16, base_batch_tokens=16),
         measurement=Measurement(eval_windows=64),
     )  # fmt: skip
-    ratios = sorted(cell.tokens / cell.params for cell in grid.plan(source))
-    limit = ratios[-int(REJECTED * len(ratios)) - 1]
+    planned = [cell for cell in grid.plan(source) if cell.status == "planned"]
+    ratios = sorted(cell.tokens / cell.params for cell in planned)
+    limit = ratios[int((1 - REJECTED) * cells) - 1]
     ladder = dataclasses.replace(source.ladder, max_tokens_per_param=limit * (1 + 1e-9))
     return dataclasses.replace(source, ladder=ladder)
 
@@ -125,24 +125,23 @@ def make(folder: Path, cells: int) -> Path:
 
 
 def run(program: str, checkout: Path, *arguments: str) -> tuple[float, float]:
-    """(seconds, peak memory in MB) of a program of a checkout; "-c" for a piece of Python."""
+    """(processor seconds, peak memory in MB) of a program of a checkout; "-c" for a piece of Python."""
     place = [program] if program == "-c" else ["-m", f"chinchilla_jax.{program}"]
     environment = os.environ | {"PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu"}
-    begun = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
             [sys.executable, *place, *arguments], cwd=checkout, env=environment,
             stdout=said, stderr=subprocess.STDOUT,
         )  # fmt: skip
         _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - begun
+        seconds = usage.ru_utime + usage.ru_stime
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
         text = said.read()
     if process.returncode:
         raise SystemExit(f"{program} of {checkout}: {text[-2000:]}")
     if program == "-c":
-        seconds = statistics.median(map(float, text.split()[:1]))
+        seconds = float(text.split()[0])
     return seconds, usage.ru_maxrss / 1e3
 
 

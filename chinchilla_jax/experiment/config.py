@@ -134,6 +134,9 @@ class LadderConfig:
         )
         for width in self.widths:
             positive(where, widths=width)
+        for shape in self.shapes:
+            rule = "a ladder has dense shapes; techniques.experts.routed gives them experts"
+            require(not shape.experts, f"{where}.shapes: experts", shape.experts, rule)
         for number in self.sizes_per_budget:
             require(
                 number >= 0,

@@ -9,6 +9,8 @@ means nothing without the name of its convention:
   and the softmax, and leaves out the products of relative positions.
 * `six_nd`: 6 N D, with N all parameters that a token meets (Kaplan et al. 2020, equation 2.2, but
   for its N).
+
+None counts what picks experts: who puts experts in a model adds that.
 """
 
 import functools
@@ -87,7 +89,8 @@ def product_flops(p: Parameter, model: ModelConfig) -> int:
 
 
 def _weights_flops(model: ModelConfig, product: str) -> int:
-    return sum(product_flops(p, model) for p in products(model) if p.product == product)
+    rows = (p for p in products(model) if p.product == product and p.kind != "router")
+    return sum(product_flops(p, model) for p in rows)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -119,7 +122,7 @@ def chinchilla_forward(model: ModelConfig, sequence: int) -> dict[str, int]:
 
     def products_of(group: str, out: bool = False) -> int:
         rows = (p for p in parameters(model) if p.group == group and p.writes_residual == out)
-        return 2 * s * _active(rows, model)
+        return 2 * s * _active((p for p in rows if p.kind != "router"), model)
 
     table = products_of("embedding")
     return {
@@ -139,7 +142,8 @@ def _chinchilla_step(model: ModelConfig, batch: int, sequence: int) -> int:
 
 
 def _six_nd_step(model: ModelConfig, batch: int, sequence: int) -> int:
-    return SIX * count_params(model).active * batch * sequence
+    met = _active((p for p in parameters(model) if p.kind != "router"), model)
+    return SIX * met * batch * sequence
 
 
 _STEP: dict[str, Callable[[ModelConfig, int, int], int]] = {

@@ -170,7 +170,7 @@ class _Size:
     """A shape at a budget: its tokens, batch and whole steps."""
 
     model: ModelConfig
-    params: int
+    params: int  # that a token meets
     batch: int
     steps: int
     flops: int
@@ -183,7 +183,7 @@ def _size(experiment: Experiment, budget: float, model: ModelConfig) -> _Size:
     batch = rules.batch_size(tokens, experiment.recipe)
     step = flops_per_step(model, batch, sequence, convention)
     steps = max(1, round(budget / step))
-    params = count_params(model).total
+    params = count_params(model).active
     return _Size(model, params, batch, steps, steps * step, steps * batch * sequence / params)
 
 

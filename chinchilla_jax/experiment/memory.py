@@ -39,7 +39,7 @@ class Saved:
     """Arrays that a layer keeps: how many, of which dimensions, of float32 or the compute type.
 
     Dimensions: T tokens of a device, D width, H and G heads and key-value heads of a device, K
-    head size, F feed-forward of a device, S sequence.
+    head size, F feed-forward of a device, X what a token meets of experts, S sequence.
     """
 
     what: str
@@ -74,8 +74,14 @@ _HEADS_FIRST = {  # copies, where attention is our own
 }
 _SCORES = (Saved("weights of attention", 1, "THS"),)
 _FEED_FORWARD = {
-    "modern": (Saved("gate, its sigmoid twice, silu, up, their product", 6, "TF"),),
-    "chinchilla": (Saved("up and five inside GELU", 6, "TF"),),
+    "modern": (
+        Saved("gate, its sigmoid twice, silu, up, their product", 6, "TF"),
+        Saved("of experts the same", 6, "TX"),
+    ),
+    "chinchilla": (
+        Saved("up and five inside GELU", 6, "TF"),
+        Saved("of experts the same", 6, "TX"),
+    ),
 }
 
 
@@ -162,6 +168,8 @@ def _sizes(run: RunConfig, mesh: MeshShape, microbatches: int) -> dict[str, int]
         "G": model.kv_heads // mesh.tensor,
         "K": model.head_size,
         "F": model.ff_size // mesh.tensor,
+        "E": model.experts,
+        "X": model.expert_picks * model.expert_size // mesh.tensor,
         "V": model.vocab_size // mesh.tensor,
         "S": run.sequence_length,
     }
@@ -196,6 +204,7 @@ def _layer(
     arrays = [
         Saved("gradient of the scores of attention", scored, "THS", wide=True),
         Saved("gradients around the feed-forward network", 2, "TF"),
+        Saved("gradients around experts", 2, "TX"),
         Saved("gradients of the residual stream", 4, "TD"),
     ]
     if remat(run) != "none":

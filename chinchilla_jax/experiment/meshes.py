@@ -56,7 +56,8 @@ def matrices(model: ModelConfig) -> Matrices:
         rows = (p for p in parameters(model) if p.kind == kind and p.product == product)
         return sum((p.per_layer or p.outside) * size(p.dims, model) for p in rows)
 
-    return Matrices(count("hidden"), count("hidden", "distance"), count("input"), count("output"))
+    layers = count("hidden") + count("router")
+    return Matrices(layers, count("hidden", "distance"), count("input"), count("output"))
 
 
 def held(model: ModelConfig, mesh: MeshShape) -> tuple[int, int]:

@@ -26,9 +26,10 @@ def initial(p: Parameter, model: ModelConfig, scaling: Scaling) -> tuple[float, 
 
     Hidden matrices: 1/sqrt(fan-in); those that write to the residual stream another 1/sqrt(2 L),
     so that its size does not grow with the depth (Radford et al. 2019, section 2.3).
-    Readout: the standard 1/sqrt(D) up to the base width, sqrt(base) / D beyond (Yang et al. 2022,
-    Table 3). Starting from equal chances instead, with 1 / D, costs .04 nats at width 64 and .07
-    at 256 after 600 steps at the best rate, and .2 +- .2 % over whole runs of 1e11 and 3e11 FLOPs.
+    Readout and routers: the standard 1/sqrt(D) up to the base width, sqrt(base) / D beyond (Yang
+    et al. 2022, Table 3). Starting from equal chances instead, with 1 / D, costs .04 nats at width
+    64 and .07 at 256 after 600 steps at the best rate, and .2 +- .2 % over whole runs of 1e11 and
+    3e11 FLOPs.
     Embedding: 1/sqrt(base). `Decoder` multiplies it by sqrt(base) on the way in (as Vaswani et al.
     2017, section 3.4), so that Adam moves what enters by sqrt(base) times its rate: from 1 and at
     its plain rate, whole runs of 1e11 and 3e11 FLOPs end 1.5 % higher. Tied, it is also the
@@ -39,7 +40,7 @@ def initial(p: Parameter, model: ModelConfig, scaling: Scaling) -> tuple[float, 
     base = scaling.base(model)
     if p.kind == "input":
         return 0.0, base**-0.5
-    if p.kind == "output":
+    if p.kind in ("output", "router"):
         return 0.0, min(base, model.width) ** 0.5 / model.width
     std = size(p.fan_in, model) ** -0.5
     return 0.0, std * (2 * model.depth) ** -0.5 if p.writes_residual else std
@@ -47,6 +48,6 @@ def initial(p: Parameter, model: ModelConfig, scaling: Scaling) -> tuple[float, 
 
 def learning_rate_multiplier(p: Parameter, model: ModelConfig, scaling: Scaling) -> float:
     """Adam's learning rate over that at the base width (Yang et al. 2022, Table 3)."""
-    if p.kind in ("hidden", "output"):
+    if p.kind in ("hidden", "output", "router"):
         return scaling.base(model) / model.width
     return 1.0

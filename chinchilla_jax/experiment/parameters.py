@@ -42,6 +42,8 @@ DIMENSIONS = {
     "G": Dimension("kv_heads", axis="tensor"),
     "K": Dimension("head_size"),
     "F": Dimension("ff_size", axis="tensor"),
+    "E": Dimension("experts", axis="tensor", met="expert_picks"),
+    "X": Dimension("expert_size"),
 }
 
 
@@ -52,7 +54,7 @@ class Parameter:
     `fan_in` are the dimensions that a product with it sums over, "" where there is no product:
     gains and biases act on each number, and rows of a table are looked up. `kind` is its part in
     muP (Yang et al. 2022, Table 3): `input`, `hidden` and `output` by which of its two sides grow
-    with the width, `vector` for gains and biases.
+    with the width, `vector` for gains and biases; `router` is an output, of choices.
     """
 
     name: str
@@ -95,6 +97,12 @@ PARAMETERS = {
         Parameter("gate", "DF", "D", "hidden", "feed_forward", MODERN),
         Parameter("up", "DF", "D", "hidden", "feed_forward"),
         Parameter("down", "FD", "F", "hidden", "feed_forward", writes_residual=True),
+        Parameter("router", "DE", "D", "router", "feed_forward"),
+        Parameter("expert_gate", "EDX", "D", "hidden", "feed_forward", MODERN, chosen="E"),
+        Parameter("expert_up", "EDX", "D", "hidden", "feed_forward", chosen="E"),
+        Parameter(
+            "expert_down", "EXD", "X", "hidden", "feed_forward", chosen="E", writes_residual=True
+        ),
     )
 }
 
@@ -110,8 +118,9 @@ def parameter(path: str) -> Parameter:
 
 @functools.lru_cache(maxsize=1024)
 def parameters(model: ModelConfig) -> tuple[Parameter, ...]:
-    """The parameters that `model` has."""
-    return tuple(p for p in PARAMETERS.values() if model.definition in p.definitions)
+    """The parameters that `model` has: those of its definition that have a size."""
+    rows = (p for p in PARAMETERS.values() if model.definition in p.definitions)
+    return tuple(p for p in rows if size(p.dims, model))
 
 
 def is_tied(model: ModelConfig) -> bool:

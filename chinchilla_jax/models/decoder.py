@@ -14,7 +14,9 @@ from flax import linen as nn
 
 from chinchilla_jax.experiment.mup import Scaling
 from chinchilla_jax.models import attention
+from chinchilla_jax.models.experts import Experts
 from chinchilla_jax.models.layout import Layout
+from chinchilla_jax.models.loss import Sums
 from chinchilla_jax.models.module import ParameterModule
 from chinchilla_jax.models.normalization import RMSNorm
 from chinchilla_jax.models.products import Products, einsum32
@@ -52,20 +54,29 @@ class FeedForward(ParameterModule):
 
 
 class Layer(ParameterModule):
-    """Pre-norm attention and feed-forward, each added to the residual stream."""
+    """Pre-norm attention and feed-forward, each added to the residual stream.
+
+    With it comes what experts sum up over tokens.
+    """
 
     recompute: bool
     fused: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None
 
     @nn.compact
-    def __call__(self, x_TxD: jax.Array, positions: jax.Array) -> tuple[jax.Array, None]:
+    def __call__(self, x_TxD: jax.Array, positions: jax.Array) -> tuple[jax.Array, Sums]:
         modern = self.config.definition == "modern"
         kind = attention.RotaryAttention if modern else attention.RelativeAttention
         y = RMSNorm(*self.common, name="attention_norm")(x_TxD)
         x_TxD += kind(*self.common, self.recompute, self.fused, name="attention")(y, positions)
         y = RMSNorm(*self.common, name="feed_forward_norm")(x_TxD)
-        x_TxD += FeedForward(*self.common, name="feed_forward")(y)
-        return self.layout.place(x_TxD, "TD"), None
+        sums: Sums = {}
+        if self.config.ff_size:
+            x_TxD += FeedForward(*self.common, name="feed_forward")(y)
+        if self.config.experts:
+            sequence = positions.shape[0] - (not modern)
+            chosen_TxD, sums = Experts(*self.common, name="experts")(y, sequence)
+            x_TxD += chosen_TxD
+        return self.layout.place(x_TxD, "TD"), sums
 
 
 class Decoder(ParameterModule):
@@ -117,6 +128,10 @@ class Decoder(ParameterModule):
 
     def hidden(self, tokens_BxS: jax.Array) -> jax.Array:
         """Hidden states after the last norm, [T, D], ready for `readout_DxV`."""
+        return self.hidden_and_sums(tokens_BxS)[0]
+
+    def hidden_and_sums(self, tokens_BxS: jax.Array) -> tuple[jax.Array, Sums]:
+        """`hidden`, and what experts sum up over tokens, each with an axis L of layers in front."""
         c = self.config
         sequence = tokens_BxS.shape[1]
         x_TxD = self.embedding[self.layout.place(tokens_BxS.reshape(-1), "T")]
@@ -125,13 +140,18 @@ class Decoder(ParameterModule):
             positions = attention.rotary_angles(sequence, c.head_size)
         else:
             positions = attention.distance_waves(sequence, c.width)
-        layers = [self.layers] if self.scan else self.layers
-        for layer in layers:
-            x_TxD, _ = layer(x_TxD, positions)
+        if self.scan:
+            x_TxD, sums = self.layers(x_TxD, positions)
+        else:
+            of_layers = []
+            for layer in self.layers:
+                x_TxD, of_layer = layer(x_TxD, positions)
+                of_layers.append(of_layer)
+            sums = jax.tree.map(lambda *each: jnp.stack(each), *of_layers)
         x_TxD = self.final_norm(x_TxD)
         if c.definition == "chinchilla":
             x_TxD *= self.scaling.base(c) / c.width
-        return x_TxD
+        return x_TxD, sums
 
     def readout_DxV(self) -> jax.Array:
         """The matrix from hidden states to logits, [D, V] in `dtype`."""

@@ -21,11 +21,12 @@ def in_compute_dtype(params: Any, dtype: Any) -> Any:
     """A tree of parameters, by their names: what products take part with in `dtype`, else as it is.
 
     Embeddings are looked up, and gains and biases applied, in float32, so that their gradients
-    add up over tokens in float32.
+    add up over tokens in float32. Routers choose in float32, where near ones are not equal.
     """
 
     def cast(path: tuple[Any, ...], weight: jax.Array) -> jax.Array:
-        return weight.astype(dtype) if parameter(path_name(path)).fan_in else weight
+        row = parameter(path_name(path))
+        return weight.astype(dtype) if row.fan_in and row.kind != "router" else weight
 
     return jax.tree_util.tree_map_with_path(cast, params)
 

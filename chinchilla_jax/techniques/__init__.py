@@ -14,6 +14,8 @@ from chinchilla_jax.techniques.data import TECHNIQUE as DATA
 from chinchilla_jax.techniques.data import Data
 from chinchilla_jax.techniques.distillation import TECHNIQUE as DISTILLATION
 from chinchilla_jax.techniques.distillation import Distillation
+from chinchilla_jax.techniques.experts import TECHNIQUE as EXPERTS
+from chinchilla_jax.techniques.experts import Experts
 from chinchilla_jax.techniques.law import Law
 from chinchilla_jax.techniques.quantisation import TECHNIQUE as QUANTISATION
 from chinchilla_jax.techniques.quantisation import Quantisation
@@ -34,11 +36,20 @@ class Techniques:
     sparsity: Sparsity = field(default_factory=Sparsity, metadata=UNLESS_DEFAULT)
     distillation: Distillation = field(default_factory=Distillation, metadata=UNLESS_DEFAULT)
     quantisation: Quantisation = field(default_factory=Quantisation, metadata=UNLESS_DEFAULT)
+    experts: Experts = field(default_factory=Experts, metadata=UNLESS_DEFAULT)
     data: Data = field(default_factory=Data, metadata=UNLESS_DEFAULT)
     transfer: Transfer = field(default_factory=Transfer, metadata=UNLESS_DEFAULT)
 
 
-TECHNIQUES: tuple[Technique, ...] = (SHAPE, SPARSITY, DISTILLATION, QUANTISATION, DATA, TRANSFER)
+TECHNIQUES: tuple[Technique, ...] = (
+    SHAPE,
+    SPARSITY,
+    DISTILLATION,
+    QUANTISATION,
+    EXPERTS,
+    DATA,
+    TRANSFER,
+)
 
 
 def reduced(techniques: Techniques) -> Techniques:
@@ -62,9 +73,14 @@ def trained_shape(planned: ModelConfig, techniques: Techniques) -> ModelConfig:
     Raises:
       UserError: a technique that this shape cannot have.
     """
-    for technique, config in active(techniques):
-        planned = technique.model(planned, config)
-    return planned
+    on = active(techniques)
+    trained = planned
+    for technique, config in on:
+        trained = technique.model(trained, config)
+    for technique, config in on:
+        if technique.model(planned, config) == planned:  # which checks, and now what it will have
+            technique.model(trained, config)
+    return trained
 
 
 def needs(techniques: Techniques) -> dict[str, str]:

@@ -75,8 +75,8 @@ class Quantisation:
         require(0 <= self.start < 1, f"{_WHERE}.start", self.start, "must lie in [0, 1)")
 
     def bits_of(self, p: Parameter) -> float:
-        """Bits of a parameter; gains and biases are never quantised."""
-        if p.kind == "vector" or self.bits == FLOAT32:
+        """Bits of a parameter; gains, biases and routers are never quantised."""
+        if p.kind in ("vector", "router") or self.bits == FLOAT32:
             return FLOAT32
         return self.bits if p.kind == "hidden" else self.table_bits
 

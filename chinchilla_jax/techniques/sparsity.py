@@ -73,7 +73,8 @@ def level_of(p: Parameter, config: Sparsity) -> float:
     """The share of zeros that each array of a parameter ends with."""
     if p.kind == "hidden":
         return config.level
-    return 1 - (1 - config.level) ** config.table_exponent if p.kind != "vector" else 0.0
+    table = p.kind in ("input", "output")
+    return 1 - (1 - config.level) ** config.table_exponent if table else 0.0
 
 
 def matrix_dims(p: Parameter) -> str:

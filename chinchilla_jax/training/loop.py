@@ -229,7 +229,8 @@ class _Loop:
             self._writer.write(first, values, now, self.speed.steps_per_second or 0.0)
         self._heartbeat.beat(first + count, loss=loss)
         self._on_progress(first + count, loss)
-        return divergence(first, values, self._run.measurement.divergence_factor)
+        factor = self._run.measurement.divergence_factor
+        return divergence(first, values, factor, self._compiled.method.fault)
 
     def _vote(self, stop: bool, count: int) -> tuple[int, ...]:
         """(whether to stop, whether to save, steps of the next dispatch), of all processes.

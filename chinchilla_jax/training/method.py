@@ -40,10 +40,13 @@ class Method:
       model: the decoder.
       tx: updates from gradients.
       weights: (params, carried) -> weights as products take them, in training and in evaluation.
-      forward: (weights, carried, tokens [B, S + 1]) -> (inputs of the loss, sums beside it).
+      forward: (weights, carried, tokens [B, S + 1]) -> (inputs of the loss, sums beside it). The
+        sum `penalty`, a scalar, is minimised with the loss.
       loss: (inputs, carried, tokens) -> (what is minimised, summed over tokens; sums beside it).
         Where that is not cross-entropy, the sum `loss` is: it is what curves and divergence show.
-      metrics: names of sums, scalars, whose means per token are logged beside the loss.
+      metrics: names of scalars that are logged beside the loss: means per token of sums, or
+      measure: means of all sums per token -> what is logged and is no mean.
+      fault: metrics of one step -> why the run cannot go on, empty where it can.
       begin: params -> what techniques carry at the start.
       update: (carried, means of all sums per token) -> carried after a step.
       given: () -> what techniques are given from outside (`hooks.Given`), by their names.
@@ -57,6 +60,8 @@ class Method:
     forward: Callable[[Any, Carried, jax.Array], tuple[Inputs, Sums]]
     loss: Callable[[Inputs, Carried, jax.Array], tuple[jax.Array, Sums]]
     metrics: tuple[str, ...] = ()
+    measure: Callable[[Mapping[str, jax.Array]], Mapping[str, jax.Array]] = lambda means: {}
+    fault: Callable[[Mapping[str, float]], str] = lambda metrics: ""
     begin: Callable[[Any], Carried] = lambda params: {}
     update: Callable[[Carried, Mapping[str, jax.Array]], Carried] = lambda carried, means: carried
     given: Callable[[], Carried] = dict
@@ -86,9 +91,10 @@ def dense(
 
     def forward(weights: Any, carried: Carried, tokens_BxS1: jax.Array) -> tuple[Inputs, Sums]:
         variables = {"params": weights}
-        x_TxD: Any = model.apply(variables, tokens_BxS1[:, :-1], method="hidden")
+        passed: Any = model.apply(variables, tokens_BxS1[:, :-1], method="hidden_and_sums")
+        x_TxD, sums = passed
         readout_DxV: Any = model.apply(variables, method="readout_DxV")
-        return Inputs(x_TxD, readout_DxV, tokens_BxS1[:, 1:].reshape(-1)), {}
+        return Inputs(x_TxD, readout_DxV, tokens_BxS1[:, 1:].reshape(-1)), sums
 
     def cross_entropy(
         inputs: Inputs, carried: Carried, tokens_BxS1: jax.Array

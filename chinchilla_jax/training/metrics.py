@@ -1,6 +1,7 @@
 """What a run writes while it trains, and the judgement that it has diverged."""
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -78,18 +79,28 @@ class MetricsWriter:
             self._board.close()
 
 
-def divergence(first: int, metrics: dict[str, np.ndarray], factor: float) -> str:
+def divergence(
+    first: int,
+    metrics: dict[str, np.ndarray],
+    factor: float,
+    fault: Callable[[Mapping[str, float]], str] = lambda metrics: "",
+) -> str:
     """Why the run has diverged within a dispatch; empty when it has not.
 
-    A loss or gradient that is not finite, or a smoothed loss `factor` times its own lowest.
+    What `Method.fault` says of a step, a loss or gradient that is not finite, or a smoothed loss
+    `factor` times its own lowest.
     """
     finite = np.isfinite(metrics["loss"]) & np.isfinite(metrics["grad_norm"])
     high = metrics["smoothed_loss"] > factor * metrics["lowest_loss"]
-    bad = np.flatnonzero(~finite | high)
+    of_steps = zip(*metrics.values(), strict=True)
+    faults = [fault(dict(zip(metrics, map(float, values), strict=True))) for values in of_steps]
+    bad = np.flatnonzero(~finite | high | np.array(list(map(bool, faults))))
     if not len(bad):
         return ""
     i = int(bad[0])
     step = first + i + 1
+    if faults[i]:
+        return f"{faults[i]} at step {step}"
     if not finite[i]:
         what = "loss" if not math.isfinite(metrics["loss"][i]) else "gradient"
         return f"the {what} is not finite at step {step}"

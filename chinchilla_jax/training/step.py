@@ -43,7 +43,10 @@ def mean_loss_and_gradients(
         # Each pass contributes its sum over *all* tokens of the batch: not a mean of means.
         inputs, beside = method.forward(weights, carried, part)
         value, more = method.loss(inputs, carried, part)
-        return value / tokens, {name: x / tokens for name, x in (beside | more).items()}
+        sums = beside | more
+        if "penalty" in beside:
+            sums, value = {"loss": value} | sums, value + beside["penalty"]
+        return value / tokens, {name: x / tokens for name, x in sums.items()}
 
     gradient = jax.value_and_grad(mean_loss, has_aux=True)
     if microbatches == 1:
@@ -83,8 +86,9 @@ def train_step(
         "grad_norm": optax.tree.norm(grads),
         "smoothed_loss": smoothed,
         "lowest_loss": jnp.minimum(state.lowest_loss, smoothed),
-        **{name: means[name] for name in method.metrics},
     }
+    beside = {**means, **method.measure(means)}
+    metrics |= {name: beside[name] for name in method.metrics}
     state = state.replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),

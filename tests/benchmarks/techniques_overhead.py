@@ -24,8 +24,9 @@ from chinchilla_jax.experiment import config, recipe
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.needs import other_run
-from chinchilla_jax.techniques import Techniques
+from chinchilla_jax.techniques import Techniques, trained_shape
 from chinchilla_jax.techniques.distillation import Distillation
+from chinchilla_jax.techniques.experts import Experts
 from chinchilla_jax.techniques.quantisation import Quantisation
 from chinchilla_jax.techniques.sparsity import Sparsity
 from chinchilla_jax.training import techniques
@@ -52,6 +53,11 @@ SETTINGS: dict[str, Callable[[config.RunConfig], Techniques]] = {
     "distillation, twice as wide": lambda run: Techniques(
         distillation=Distillation(teacher="twice as wide")
     ),
+    # Of as many active parameters as the dense run.
+    "experts 1 of 4": lambda run: Techniques(experts=Experts(routed=4)),
+    "experts 1 of 8": lambda run: Techniques(experts=Experts(routed=8)),
+    "experts 2 of 8": lambda run: Techniques(experts=Experts(routed=8, per_token=2)),
+    "experts 1 of 8, 1 shared": lambda run: Techniques(experts=Experts(routed=8, shared=1)),
 }
 
 
@@ -156,7 +162,9 @@ def main() -> None:
     for name, setting in SETTINGS.items():
         if not name.startswith(arguments.only):
             continue
-        changed = with_teacher(replace(run, techniques=setting(run)))
+        wanted = setting(run)
+        model = trained_shape(run.model, wanted)
+        changed = with_teacher(replace(run, techniques=wanted, model=model))
         turns = compare(run, changed, arguments.dispatch)
         (plain, plain_work), (other, work) = 1000 * turns.sum(axis=0) / run.steps
         low, high = np.quantile(turns[:, 1, 0] / turns[:, 0, 0], (0.25, 0.75))

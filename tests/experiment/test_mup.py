@@ -24,7 +24,7 @@ WIDE = dataclasses.replace(NARROW, width=256, heads=16, kv_heads=16, ff_size=102
 def test_rates_and_the_readout_scale_with_the_width():
     """Adam's rate and the readout's variance."""
     scaling = Scaling(base_width=64)
-    expected = {"input": 1.0, "vector": 1.0, "hidden": 1 / 4, "output": 1 / 4}
+    expected = {"input": 1.0, "vector": 1.0, "hidden": 1 / 4, "output": 1 / 4, "router": 1 / 4}
     for name, row in PARAMETERS.items():
         narrow, wide = (learning_rate_multiplier(row, c, scaling) for c in (NARROW, WIDE))
         assert (narrow, wide) == (1.0, expected[row.kind]), name
@@ -41,10 +41,12 @@ def test_rates_and_the_readout_scale_with_the_width():
 
 
 def test_what_writes_to_the_residual_stream_starts_smaller_with_the_depth():
-    deep = dataclasses.replace(NARROW, depth=8)
+    narrow = dataclasses.replace(NARROW, experts=4, expert_picks=1, expert_size=64)
+    deep = dataclasses.replace(narrow, depth=8)
     for name, row in PARAMETERS.items():
-        (_, shallow), (_, std) = (initial(row, c, Scaling(64)) for c in (NARROW, deep))
-        assert std == shallow * (1 / 2 if name in ("out", "down") else 1), name
+        (_, shallow), (_, std) = (initial(row, c, Scaling(64)) for c in (narrow, deep))
+        halved = name in ("out", "down", "expert_down")
+        assert std == shallow * (1 / 2 if halved else 1), name
 
 
 @pytest.mark.parametrize("parametrization", ["mup", "standard"])

@@ -127,22 +127,23 @@ def costs(run):
     }
 
 
-def test_a_new_kind_of_parameter_is_a_row_and_a_size(monkeypatch):
-    """Experts, of which a token meets two of four, and their router: nothing else is told."""
-    run = dataclasses.replace(small_run(batch_size=2), model=experts.MODEL)
-    dense = costs(run)
-    experts.add_experts(monkeypatch)
-    expert, router = 3 * 4 * 64 * 192, 3 * 64 * 4
+def test_a_new_kind_of_parameter_is_a_row_and_a_size():
+    """Experts, of which a token meets two of four, and their router, whose FLOPs are apart."""
+    dense, found = (
+        costs(dataclasses.replace(small_run(batch_size=2), model=model))
+        for model in (experts.DENSE, experts.MODEL)
+    )
+    expert, router = 3 * 3 * 4 * 64 * 128, 3 * 64 * 4
     met = expert // 2 + router
-    device = expert // 4 + router // 2  # width over fsdp, ff_size over tensor
-    assert {name: cost - dense[name] for name, cost in costs(run).items()} == {
+    device = expert // 4 + router // 4  # width over fsdp, experts over tensor
+    assert {name: cost - dense[name] for name, cost in found.items()} == {
         "total": expert + router,
         "feed_forward": expert + router,
         "active": met,
         "matmul": met,
-        "flops_matmul": 3 * 2 * 5 * met,
-        "flops_chinchilla": 3 * 2 * 5 * met,
-        "flops_six_nd": 6 * 5 * met,
+        "flops_matmul": 3 * 2 * 5 * (met - router),
+        "flops_chinchilla": 3 * 2 * 5 * (met - router),
+        "flops_six_nd": 6 * 5 * (met - router),
         "layer": (expert + router) // 3,
         "device": device,
         "state": 12 * device,

@@ -36,6 +36,7 @@ ON = {
     "sparsity": {"level": 0.5},
     "distillation": {"teacher": "1e11-32x3"},
     "quantisation": {"bits": 4.0},
+    "experts": {"routed": 4},
     "data": {"unique_tokens": 65536, "noise": 0.25},
     "transfer": {"start": "1e11-32x3"},
 }
@@ -243,6 +244,10 @@ def test_the_toy_is_no_part_of_the_package():
         ("quantisation", {"bits": "1", "start": "0.75", "group": "32"},
          "1 bit from 75 % on, group 32"),
         ("shape", {"depth_multiplier": "2"}, "shape depth multiplier 2"),
+        ("experts", {"routed": "8"}, "1 of 8 experts"),
+        ("experts", {"routed": "8", "per_token": "2", "shared": "1", "balance": "loss"},
+         "2 of 8 experts, 1 shared, balance loss"),
+        ("experts", {"capacity": "1.25"}, "experts capacity 1.25"),
         ("transfer", {"start": "3e12-48x3"}, "begun from 3e12-48x3"),
         ("data", {"quality": "classifier", "keep": "0.25", "curated": "good"},
          "documents by classifier 25 %"),

@@ -71,14 +71,13 @@ def test_hidden_matrices_move_by_orthogonal_ones_and_all_else_by_adamw(definitio
     assert ("positions" in taken) == (definition == "chinchilla")
 
 
-def test_each_expert_is_a_matrix_of_its_own(monkeypatch):
+def test_each_expert_is_a_matrix_of_its_own():
     """The dimension that a token chooses from is neither side, nor part of the larger one."""
-    experts.add_experts(monkeypatch)
-    stack = {"expert": np.zeros((3, 4, 64, 192), np.float32)}
-    sides = matrix_sides({"layers": stack})["layers"]["expert"]
+    stack = {"expert_up": np.zeros((3, 4, 64, 128), np.float32)}
+    sides = matrix_sides({"layers": stack})["layers"]["expert_up"]
     assert (sides.reduction_axis, sides.output_axis) == ((2,), (3,))
     factor = muon_multiplier(experts.EXPERT, experts.MODEL, Scaling(64))
-    assert factor == pytest.approx(0.2 * 192**0.5)
+    assert factor == pytest.approx(0.2 * 128**0.5)
 
 
 def test_scanned_layers_are_matrices_of_their_own():

@@ -10,7 +10,6 @@ from chinchilla_jax.training import sharding
 from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.initial import initial_state
 from chinchilla_jax.training.loop import train
-from tests.experiment import experts
 from tests.training.helpers import small_run
 
 MESHES = {(8, 1, 1), (2, 4, 1), (2, 2, 2), (1, 1, 8)}
@@ -84,18 +83,17 @@ def test_the_batch_is_split_over_data_and_fsdp():
 def test_a_parameter_without_a_rule_is_an_error():
     mesh = sharding.make_mesh(small_run().execution)
     leaf = jax.ShapeDtypeStruct((8, 8), np.float32)
-    with pytest.raises(UserError, match="params/router"):
-        sharding.state_shardings({"params": {"router": leaf}}, mesh)
+    with pytest.raises(UserError, match="params/other"):
+        sharding.state_shardings({"params": {"other": leaf}}, mesh)
 
 
-def test_a_new_kind_of_parameter_and_its_moments_lie_as_its_row_says(monkeypatch):
-    experts.add_experts(monkeypatch)
+def test_experts_and_their_moments_lie_over_fsdp_and_tensor():
     mesh = sharding.make_mesh(small_run(training=on((2, 2, 2))).execution)
     leaf = jax.ShapeDtypeStruct((3, 4, 64, 192), np.float32)  # layers, experts, D, F
-    state = {"params": {"expert": leaf}, "opt_state": {"mu": {"expert": leaf}}}
+    state = {"params": {"expert_up": leaf}, "opt_state": {"mu": {"expert_up": leaf}}}
     for found in jax.tree.leaves(sharding.state_shardings(state, mesh)):
-        assert found.spec == jax.sharding.PartitionSpec(None, None, "fsdp", "tensor")
-        assert found.shard_shape(leaf.shape) == (3, 4, 32, 96)
+        assert found.spec == jax.sharding.PartitionSpec(None, "tensor", "fsdp", None)
+        assert found.shard_shape(leaf.shape) == (3, 2, 32, 192)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from chinchilla_jax.training.step import TrainState
 from chinchilla_jax.training.techniques import (
     data,
     distillation,
+    experts,
     quantisation,
     sparsity,
     transfer,
@@ -36,6 +37,7 @@ HOOKS: Mapping[str, Hooks] = {
     "sparsity": sparsity.HOOKS,
     "distillation": distillation.HOOKS,
     "quantisation": quantisation.HOOKS,
+    "experts": experts.HOOKS,
     "data": data.HOOKS,
     "transfer": transfer.HOOKS,
 }

@@ -72,7 +72,9 @@ class Hooks:
       forward: of `Method.forward`.
       loss: of `Method.loss`.
       method: of the whole `Method`, where the others do not reach; the last of them.
-      metrics: sums of `forward` or `loss` to be logged, by name.
+      metrics: what is to be logged, by name: sums of `forward` or `loss`, or of `measure`.
+      measure: (means of all sums, config, facts) -> scalars that are no means.
+      fault: (metrics of one step, config, facts) -> why the run cannot go on, empty where it can.
       given: what it is given from outside, of those runs that it needs for example.
       begin: (params, config, facts) -> what it carries at the start; traced.
       update: (what it carries, means of all sums, config, facts) -> what it carries on.
@@ -90,6 +92,8 @@ class Hooks:
     loss: Wrap[Any] | None = None
     method: Wrap[Method] | None = None
     metrics: tuple[str, ...] = ()
+    measure: Callable[[Mapping[str, jax.Array], Any, Facts], Mapping[str, jax.Array]] | None = None
+    fault: Callable[[Mapping[str, float], Any, Facts], str] | None = None
     given: Given | None = None
     begin: Callable[[Any, Any, Facts], Any] | None = None
     update: Callable[[Any, Mapping[str, jax.Array], Any, Facts], Any] | None = None
@@ -154,4 +158,17 @@ def method_of(
         }
         return {**carried, **changed}
 
-    return replace(method, begin=begin, update=update, given=lambda: shapes)
+    def measure(means: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+        found: dict[str, jax.Array] = {}
+        for h in hooked:
+            if h.hooks.measure is not None:
+                found |= h.hooks.measure(means, h.config, h.facts)
+        return found
+
+    def fault(metrics: Mapping[str, float]) -> str:
+        whys = (h.hooks.fault(metrics, h.config, h.facts) for h in hooked if h.hooks.fault)
+        return next(filter(None, whys), "")
+
+    return replace(
+        method, begin=begin, update=update, measure=measure, fault=fault, given=lambda: shapes
+    )

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from chinchilla_jax.techniques.routing import CLARK, LUDZIEJEWSKI, TIAN
 from chinchilla_jax.techniques.teachers import STUDENT
 from chinchilla_jax.techniques.transfer import TEXT
 
@@ -26,6 +27,10 @@ def law_runs(seed=0, count=90):
         "group": generator.choice([32.0, 64.0, 128.0, 256.0], count),
         "teacher_loss": generator.uniform(1.8, 3.2, count),
         "dense_loss": generator.uniform(1.9, 2.8, count),
+        "experts": 2.0 ** generator.integers(0, 10, count),
+        "params_active": params,
+        "active_ratio": 2.0 ** -generator.uniform(0, 7, count),
+        "granularity": 2.0 ** generator.integers(0, 6, count),
         "pretrained_tokens": generator.choice([0.0, 3e10], count),
     }
 
@@ -48,6 +53,10 @@ TRUTH = {
         "a_S": 16.8, "b_S": 0.722, "c_S": 45.0, "b_N": 0.245, "a_D": 6.9e8, "b_D": 0.203, "c": 0.651
     },
     "average_size": {"E": 1.6, "A": 300.0, "B": 500.0, "alpha": 0.32, "beta": 0.29},
+    "routed": CLARK,
+    "joint_experts": LUDZIEJEWSKI,
+    # The paper's own limit, 5e16, is none, and no run determines it.
+    "leverage": TIAN | {"Am": 4.0},
     "width_depth": {
         "E": 1.48, "A": 40.0, "B": 2.9, "G": 2893.0, "Z": 23375.0,
         "alpha": 0.55, "beta": 0.79, "gamma": 0.5, "zeta": 0.476,

@@ -125,7 +125,7 @@ def make(folder: Path, cells: int) -> Path:
 
 
 def run(program: str, checkout: Path, *arguments: str) -> tuple[float, float]:
-    """(processor seconds, peak memory in MB) of a program of a checkout; "-c" for a piece of Python."""
+    """(processor seconds, peak memory in MB) of a program of a checkout; "-c": of Python code."""
     place = [program] if program == "-c" else ["-m", f"chinchilla_jax.{program}"]
     environment = os.environ | {"PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryFile("w+") as said:

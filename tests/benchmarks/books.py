@@ -4,8 +4,8 @@
 
 The folder has `--cells` cells, of which three in a hundred are rejected and all others done, with
 200 lines of metrics each. Both checkouts run under this Python, in processes of their own; each
-line tells processor seconds, their ratio and the peak of memory. A finished cell is told in a process that
-has read the plan, as one does that has trained.
+line tells processor seconds, their ratio and the peak of memory. A finished cell is told in a
+process that has read the plan, as one does that has trained.
 """
 
 import argparse

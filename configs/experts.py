@@ -8,6 +8,10 @@ same text in the same order; a model holds up to five times as many. The league 
 experts by dense runs in active parameters and in bytes at rest. Ludziejewski et al. 2025 (arXiv
 2502.05172) find eight experts worth a dense model of 1.8 times their active parameters at 20
 tokens a parameter.
+
+Not run as a whole yet. Seen on 2026-11-27 in two cells at 3e10 FLOPs, one seed, whose noise is
+about 1 %: one of four experts 2.3 % lower in loss than the dense run at 16x2 and 25 tokens a
+parameter, 1.1 % higher at 24x3 and 4; largest mean loads 1.1 and 1.3 of an equal split.
 """
 
 from chinchilla_jax.experiment.config import Experiment, LadderConfig

@@ -116,6 +116,7 @@ def compare(
     return comparison, tuple(arrays)
 
 
+@silent()
 def rank(
     runs: Runs,
     settings: Settings | None = None,
@@ -153,6 +154,7 @@ def rank(
     return comparison, tuple(arrays), ruler
 
 
+@silent()
 def oppose(
     first: Condition, second: Condition, settings: Settings | None = None
 ) -> tuple[Comparison, tuple[Arrays, ...]]:

@@ -1,9 +1,9 @@
 """What the data leave open: percentile bootstrap over runs, and influence beside it."""
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +60,7 @@ def surface_draws(fit: SurfaceFit, draws: int, rng: np.random.Generator) -> Surf
     parts: list[Refits] = []
     noises = []
     audited, improved = 0, 0.0
-    refitted: Callable[[Floats], Refits] = partial(refit, fit)
+    refitted: Callable[[Floats], Refits] = functools.partial(refit, fit)
     step = max(1, _WEIGHTS // len(fit.weights_R))
     for begin in range(0, draws, step):
         count = rng.multinomial(len(used), chance, size=min(step, draws - begin))
@@ -77,12 +77,8 @@ def surface_draws(fit: SurfaceFit, draws: int, rng: np.random.Generator) -> Surf
                 if one_step.near(stepped(few), started):
                     refitted = stepped
             if improved > _TOLERATED:
-                refitted = partial(refit, fit, thorough=True)
-                log.info(
-                    "loose runs: each of %d resamples is fitted from several starts, which takes "
-                    "a few times as long",
-                    draws,
-                )
+                refitted = functools.partial(refit, fit, thorough=True)
+                _tell_loose()
         found = refitted(weights)
         parts.append(found)
         noises.append(np.sqrt(count @ squares_U / freedom))
@@ -96,6 +92,13 @@ def surface_draws(fit: SurfaceFit, draws: int, rng: np.random.Generator) -> Surf
         noise=np.where(fitted, np.concatenate(noises), np.nan),
         audited=audited,
         improved=improved,
+    )
+
+
+@functools.cache  # once, however many conditions or parts of a table are loose
+def _tell_loose() -> None:
+    log.info(
+        "loose runs: resamples are fitted from several starts, which takes a few times as long"
     )
 
 

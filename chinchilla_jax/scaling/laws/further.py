@@ -10,7 +10,7 @@ import numpy as np
 from chinchilla_jax import techniques
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
-from chinchilla_jax.scaling.arrays import Bools, Floats
+from chinchilla_jax.scaling.arrays import Bools, Floats, silent
 from chinchilla_jax.scaling.fitting.isoflop import profiles
 from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.fitting.noise import noise_model, run_weights
@@ -44,6 +44,7 @@ def laws_named(names: Sequence[str]) -> list[Law]:
     return [LAWS[name] for name in names]
 
 
+@silent()
 def fit_laws(
     laws: Sequence[Law],
     runs: Runs,

@@ -1,5 +1,7 @@
 """Which rows a further law is fitted to: the best settings of each cell, inside what it spans."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -106,3 +108,26 @@ def test_laws_beside_a_fit_leave_out_what_lost():
     assert fits.laws[0].runs == fits.table.fitted == len(params)
     assert fits.table.beaten == len(params) and fits.table.rows == len(rows)
     assert fits.laws[0].parameters["alpha"] == pytest.approx(TRUE.alpha, rel=1e-3)
+
+
+def test_powers_that_overflow_warn_nobody():
+    """A fit goes to the edge of what is tried, beside `analyse` too."""
+    seen = []
+
+    def form(p, x):
+        seen.append(np.geterr()["over"])
+        return _rate(p, x)
+
+    rows = [
+        {
+            "params": 1e7 * 2**i,
+            "tokens": 1e9 * 3**k,
+            "learning_rate": 1e-3 * 2**k,
+            "loss": 3.0 - i / 9,
+        }
+        for i in range(5)
+        for k in range(4)
+    ]
+    runs = read_runs(rows, kinds={"learning_rate": "condition"})
+    fit_laws([replace(RATE, form=form)], runs, SQUARED, draws=20, seed=0)
+    assert set(seen) == {"ignore"}

@@ -92,7 +92,7 @@ def analyse(
 
     with beside(varied) as variations:
         found = candidates(each, settings, stream(4))
-        family = surfaces(each, settings, stream(8))
+        family = surfaces(each, found.forms, settings, stream(8))
         influences, conventions = variations()
     sources, draws = outlook.kept(found, family)
     parametric, isoflop = approach.parametric(each, settings), approach.isoflop(each, bias)

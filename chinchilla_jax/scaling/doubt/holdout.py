@@ -5,7 +5,7 @@ through the minima) on every selection of runs. Selections matter because runs f
 bend a surface of five parameters, and a forecast stands at the optimum.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,10 @@ SELECTIONS: dict[str, Callable[[Runs], Mask]] = {
 }
 
 
+# All runs under another form of surface, by what it is called among the selections.
+COUPLED = {"all, coupled by beta": "even", "all, coupled by gamma": "gamma"}
+
+
 @dataclass(frozen=True)
 class Forecaster:
     """A form of law and the runs it is fitted on."""
@@ -59,7 +63,7 @@ class Forecaster:
 # In order of preference among those that hold-out cannot tell apart.
 FORECASTERS = (
     Forecaster("loss_law", MINIMA),
-    *(Forecaster("surface", name) for name in SELECTIONS),
+    *(Forecaster("surface", name) for name in (*SELECTIONS, *COUPLED)),
 )
 
 
@@ -82,9 +86,16 @@ class HeldOut:
 
 
 def hold_out(
-    runs: Runs, fit: SurfaceFit | None, cost: FlopsModel, found: Sequence[Profile], head: MinimaFit
+    runs: Runs,
+    fit: SurfaceFit | None,
+    cost: FlopsModel,
+    found: Sequence[Profile],
+    head: MinimaFit,
+    forms: Mapping[str, SurfaceFit] | None = None,
 ) -> list[HeldOut]:
     """All folds; `head` holds the minima of `found`, those without one are not used.
+
+    `forms` are other forms of surface on all runs, by name.
 
     Empty where fewer than three budgets with a minimum lie below every cut.
     """
@@ -117,27 +128,49 @@ def hold_out(
             mask = early & select(runs)
             if mask.sum() >= LEAST_RUNS and fit is not None:
                 problems.append((Forecaster("surface", name), float(cut), mask))
+    every = [(cut, mask) for forecaster, cut, mask in problems if forecaster.selection == ALL]
+    for name, form in COUPLED.items():
+        if forms and form in forms and every:
+            named = [(Forecaster("surface", name), cut, mask) for cut, mask in every]
+            results += _surfaces(runs, forms[form], cost, named, usable, flops_G, head, quick=True)
     if problems and fit is not None:
-        weights = np.stack([mask for _, _, mask in problems]) * fit.weights_R
-        refits = refit_searched(fit, weights)
-        surface, frontier = refits.surface, refits.frontier
-        for i, (forecaster, cut, mask) in enumerate(problems):
-            beyond = usable[flops_G[usable] > cut]
-            late = (runs.flops > cut * 1.1) & SELECTIONS[forecaster.selection](runs)
-            params, tokens = frontier[i].optimum(flops_G[beyond], cost)
-            predicted = surface[i].loss(runs.params[late], runs.tokens[late])
-            results.append(
-                HeldOut(
-                    forecaster,
-                    cut,
-                    int(mask.sum()),
-                    flops_G[beyond],
-                    surface[i].loss(params, tokens),
-                    loss_G[beyond],
-                    np.log(params) - log_params_G[beyond],
-                    np.log(predicted / runs.loss[late]),
-                )
+        results += _surfaces(runs, fit, cost, problems, usable, flops_G, head)
+    return results
+
+
+def _surfaces(
+    runs: Runs,
+    fit: SurfaceFit,
+    cost: FlopsModel,
+    problems: Sequence[tuple[Forecaster, float, Mask]],
+    usable: npt.NDArray[np.intp],
+    flops_G: Floats,
+    head: MinimaFit,
+    quick: bool = False,
+) -> list[HeldOut]:
+    """What the form of `fit` says of the minima and the runs beyond each cut."""
+    log_params_G, loss_G, results = np.log(head.params_G), head.loss_G, []
+    weights = np.stack([mask for _, _, mask in problems]) * fit.weights_R
+    refits = refit_searched(fit, weights, quick=quick)
+    surface, frontier = refits.surface, refits.frontier
+    for i, (forecaster, cut, mask) in enumerate(problems):
+        beyond = usable[flops_G[usable] > cut]
+        select = SELECTIONS.get(forecaster.selection, SELECTIONS[ALL])
+        late = (runs.flops > cut * 1.1) & select(runs)
+        params, tokens = frontier[i].optimum(flops_G[beyond], cost)
+        predicted = surface[i].loss(runs.params[late], runs.tokens[late])
+        results.append(
+            HeldOut(
+                forecaster,
+                cut,
+                int(mask.sum()),
+                flops_G[beyond],
+                surface[i].loss(params, tokens),
+                loss_G[beyond],
+                np.log(params) - log_params_G[beyond],
+                np.log(predicted / runs.loss[late]),
             )
+        )
     return results
 
 

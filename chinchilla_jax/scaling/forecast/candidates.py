@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,15 @@ from chinchilla_jax.scaling.approaches import Approaches
 from chinchilla_jax.scaling.doubt import holdout
 from chinchilla_jax.scaling.doubt.diagnosis import surface_refusal
 from chinchilla_jax.scaling.doubt.form_error import held_out_error
-from chinchilla_jax.scaling.doubt.holdout import SELECTIONS, Forecaster, HeldOut, Score
+from chinchilla_jax.scaling.doubt.holdout import COUPLED, SELECTIONS, Forecaster, HeldOut, Score
+from chinchilla_jax.scaling.doubt.rolling import fit_forms
 from chinchilla_jax.scaling.doubt.uncertainty import surface_draws
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.surface import SurfaceFit, fit_surface
 from chinchilla_jax.scaling.forecast.source import Source, of_minima, of_surface
 from chinchilla_jax.scaling.settings import Settings
+
+_COUPLED_DRAWS = 1000  # which take longer each, and are enough for an interval
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,17 @@ class Candidates:
     chosen: Forecaster
     why: str
     sources: tuple[Source, ...]
+    forms: dict[str, SurfaceFit]  # every form of surface on all runs
 
 
 def candidates(
     each: Approaches, settings: Settings, rng: np.random.Generator, every: bool = False
 ) -> Candidates:
     """Draws are made for the chosen one, or for every one; all runs and minima have theirs."""
-    held = holdout.hold_out(each.runs, each.fit, each.flops_model, each.profiles, each.head)
+    forms = {} if each.fit is None else fit_forms(each.fit, each.runs)
+    held = holdout.hold_out(each.runs, each.fit, each.flops_model, each.profiles, each.head, forms)
     ranking = holdout.scores(held)
-    parts = _parts(each, settings)
+    parts = _parts(each, settings, forms)
     runs = (each.flops_model, float(each.runs.flops.max()))
     found = [of_minima(each.head, float(each.noise.at(runs[1])), *runs)]
     found += [of_surface(name, fit, None, *runs) for name, fit in parts.items()]
@@ -50,7 +56,8 @@ def candidates(
         if source.forecaster == Forecaster("surface", holdout.ALL):
             draws = each.surface_draws
         elif name in parts and settings.draws and (every or source.forecaster == chosen):
-            draws = surface_draws(parts[name], settings.draws, rng)
+            count = min(settings.draws, _COUPLED_DRAWS) if name in COUPLED else settings.draws
+            draws = surface_draws(parts[name], count, rng)
         if draws is not None:
             source = of_surface(name, parts[name], draws, *runs)
         sources.append(source)
@@ -62,11 +69,13 @@ def candidates(
         )
         for source in sources
     ]
-    return Candidates(tuple(held), tuple(ranking), chosen, why, tuple(checked))
+    return Candidates(tuple(held), tuple(ranking), chosen, why, tuple(checked), forms)
 
 
-def _parts(each: Approaches, settings: Settings) -> dict[str, SurfaceFit]:
-    """The surface of every selection of runs that gives one with an optimum."""
+def _parts(
+    each: Approaches, settings: Settings, forms: Mapping[str, SurfaceFit]
+) -> dict[str, SurfaceFit]:
+    """The surface of every selection of runs, and form on all, that gives one with an optimum."""
     fit, found = each.fit, {}
     if fit is None or not fit.identified:
         return {}
@@ -80,7 +89,8 @@ def _parts(each: Approaches, settings: Settings) -> dict[str, SurfaceFit]:
             )
         if part is not None and part.identified:
             found[name] = part
-    return found
+    coupled = {name: forms[form] for name, form in COUPLED.items() if form in forms}
+    return found | {name: part for name, part in coupled.items() if part.identified}
 
 
 def _noise_of_minimum(fit: MinimaFit) -> float:

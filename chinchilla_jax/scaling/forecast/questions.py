@@ -182,13 +182,13 @@ def for_inference(frontier: Frontier, loss: float, inference_tokens: float) -> S
     surface, cost = frontier.surface, frontier.cost
     if surface is None:
         raise UserError("--inference_tokens needs a law of the form E + A/N^alpha + B/D^beta")
-    excess = loss - float(surface.E)
+    excess = loss - float(surface.E)  # that the bracket, to the power of gamma, may leave
     if excess <= 0:
         raise UserError(f"a loss of {loss:g} is below the floor E = {float(surface.E):.4g}")
     optimal = reaching(Frontier("", along(surface, cost), None, cost, surface), "loss", loss)
 
     def tokens(log_params: Floats) -> Floats:
-        left = excess - surface.A * np.exp(-surface.alpha * log_params)
+        left = excess ** (1 / surface.gamma) - surface.A * np.exp(-surface.alpha * log_params)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(np.where(left > 0, (surface.B / left) ** (1 / surface.beta), np.inf))
 
@@ -197,7 +197,8 @@ def for_inference(frontier: Frontier, loss: float, inference_tokens: float) -> S
         return cost.flops(n, tokens(log_params) + _FORWARD * inference_tokens)
 
     # Use makes the model smaller than the compute-optimal one, never larger.
-    smallest = np.log(float(surface.A) / excess) / float(surface.alpha)
+    bracket = excess ** (1 / float(surface.gamma))
+    smallest = np.log(float(surface.A) / bracket) / float(surface.alpha)
     log_params = minimise(total, np.array([smallest]), np.array([np.log(optimal.params)]))
     params, data = float(np.exp(log_params[0])), float(tokens(log_params)[0])
     trained = float(cost.flops(params, data))

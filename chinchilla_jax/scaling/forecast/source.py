@@ -46,7 +46,7 @@ class Source:
         """Its form and the runs it was fitted on."""
         if isinstance(self.fit, MinimaSource):
             return Forecaster("loss_law", MINIMA)
-        return Forecaster(self.fit.form, self.fit.selection)
+        return Forecaster("surface", self.fit.selection)
 
     @property
     def minima(self) -> str | None:

@@ -7,7 +7,7 @@ import numpy as np
 from chinchilla_jax.scaling.approaches import Approaches, Streams, approaches
 from chinchilla_jax.scaling.arrays import Floats, known
 from chinchilla_jax.scaling.doubt.diagnosis import decades_beyond
-from chinchilla_jax.scaling.doubt.holdout import SELECTIONS, HeldOut
+from chinchilla_jax.scaling.doubt.holdout import ALL, SELECTIONS, HeldOut
 from chinchilla_jax.scaling.fits import (
     BestForecast,
     Check,
@@ -128,8 +128,8 @@ def checked(each: Approaches, settings: Settings, streams: Streams) -> tuple[Che
     found = candidates(fitted, settings, streams(3), every=True)
     rows = []
     for source in found.sources:
-        selection = SELECTIONS.get(source.forecaster.selection)
-        count = early_G.sum() if selection is None else selection(early).sum()
+        selection = SELECTIONS.get(source.forecaster.selection, SELECTIONS[ALL])
+        count = selection(early).sum() if source.minima is None else early_G.sum()
         for g in late:
             row = prediction(source, float(flops_G[g]), streams(4))
             measured = {

@@ -6,7 +6,7 @@ import numpy as np
 
 from chinchilla_jax.scaling.approaches import Approaches
 from chinchilla_jax.scaling.arrays import known
-from chinchilla_jax.scaling.doubt.rolling import Mixture, fit_forms, mixture_draws, rolling
+from chinchilla_jax.scaling.doubt.rolling import Mixture, mixture_draws, rolling
 from chinchilla_jax.scaling.fits import DrawTable, FormFit, HeldOutRuns, RunMember, RunSource
 from chinchilla_jax.scaling.fitting.forms import FORMS
 from chinchilla_jax.scaling.fitting.surface import PARAMETERS, Surface, SurfaceFit
@@ -25,11 +25,10 @@ class Surfaces:
     draws: DrawTable | None = None
 
 
-def surfaces(each: Approaches, settings: Settings, rng: np.random.Generator) -> Surfaces:
-    """Every form on all runs, compared by hold-out; nothing where a surface was refused."""
-    if each.fit is None:
-        return Surfaces()
-    fits = fit_forms(each.fit, each.runs)
+def surfaces(
+    each: Approaches, fits: dict[str, SurfaceFit], settings: Settings, rng: np.random.Generator
+) -> Surfaces:
+    """Every form on all runs (`fits`), compared by hold-out; nothing where there are none."""
     mixture = rolling(each.runs, fits)
     forms = tuple(_form(fit, each.flops_model) for fit in fits.values())
     if mixture is None or not np.isfinite(mixture.noise):

@@ -7,8 +7,17 @@ import pytest
 
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.doubt import holdout
-from chinchilla_jax.scaling.doubt.holdout import ALL, FORECASTERS, Forecaster, Score, best, scores
-from chinchilla_jax.scaling.fitting.surface import fit_surface
+from chinchilla_jax.scaling.doubt.holdout import (
+    ALL,
+    COUPLED,
+    FORECASTERS,
+    Forecaster,
+    Score,
+    best,
+    scores,
+)
+from chinchilla_jax.scaling.doubt.rolling import fit_forms
+from chinchilla_jax.scaling.fitting.surface import Surface, fit_surface
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.scaling.table.runs import Runs
@@ -74,7 +83,7 @@ def _score(forecaster, rms, forecasts=4):
 
 
 def test_ties_within_the_noise_go_to_the_more_local_forecast():
-    law, near, band, everything = FORECASTERS
+    law, near, band, everything = FORECASTERS[:4]
     ranking = [_score(everything, 0.010), _score(band, 0.012), _score(law, 0.030)]
     assert best(ranking, 0.0, FORECASTERS)[0] == everything
     assert best(ranking, 0.006, FORECASTERS)[0] == band
@@ -85,12 +94,26 @@ def test_ties_within_the_noise_go_to_the_more_local_forecast():
 
 
 def test_only_what_is_there_can_be_chosen():
-    law, near, _, everything = FORECASTERS
+    law, near, _, everything = FORECASTERS[:4]
     ranking = [_score(near, 0.010), _score(everything, 0.011), _score(law, 0.012)]
     assert best(ranking, 0.0, (law, everything))[0] == everything
     assert best(ranking, 0.0, (law,))[0] == law
     assert best([_score(law, np.inf)], 0.0, FORECASTERS)[0] == everything
     assert best([], 0.0, (law,))[0] == law
+
+
+def test_other_forms_of_surface_are_held_out_on_all_runs():
+    """Losses of a coupled surface: its form says of minima and runs what Chinchilla's misses."""
+    coupled = Surface(1.220, 3355.0, 18186.0, 0.408, 0.431, 0.452)
+    runs = _runs(coupled.loss, sizes=9, width=12.0)
+    fits, arrays = analyse(runs, Settings(bootstrap=0))
+    forms = fit_forms(arrays.fit, runs)
+    held = holdout.hold_out(runs, arrays.fit, SIX_ND, arrays.profiles, arrays.head, forms)
+    cells = {s.forecaster.selection: s.cells_rms for s in scores(held)}
+    assert set(COUPLED) < set(cells)
+    assert cells["all, coupled by gamma"] < 0.2 * cells[ALL]
+    kept = {(row.form, row.selection) for row in fits.forecast[0].every}
+    assert {("surface", name) for name in COUPLED} < kept
 
 
 def test_a_forecaster_that_missed_a_fold_ranks_last():
@@ -157,7 +180,7 @@ def test_nothing_beyond_the_cut_is_used():
     before, after = (_checked(x, bootstrap=60).forecast_check for x in (runs, other))
     assert len(before) == len(after) >= 6
     for row, same in zip(before, after, strict=True):
-        assert row.error > -0.02 and same.error < -0.2
+        assert row.error > -0.06 and same.error < -0.2
         assert row.inside_interval["loss"] is not None and same.inside_interval["loss"] is False
         for name in ("form", "selection", "chosen", "predicted", "predicted_params", "interval"):
             assert getattr(row, name) == getattr(same, name), name

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 Corpora = dict[DataConfig, Corpus]
 
-ORPHAN_SECONDS = 8.0  # to save and end in, once the parent is gone
+ORPHAN_SECONDS = 6.0  # to save and end in, once the parent is gone
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 

@@ -12,13 +12,13 @@ to 1e13 FLOPs, C^.73 would ask for 11 thousand parameters.) Three seeds each, so
 told from luck:
 
     params    D/N   nats per byte, seeds 0, 1, 2   mean
-    287 k    19.1   1.366  1.366  1.372            1.368
-    927 k    1.85   1.430  1.430  1.438            1.433
+    287 k    19.1   1.383  1.388  1.389            1.387
+    927 k    1.85   1.459  1.470  1.476            1.468
 
-The smaller model wins by 0.064 nats, 4.7 %, and its worst seed beats the larger one's best by
-0.058; seeds move a loss by 0.004 (standard deviation). All runs are scored on the same text, so
-the standard error over that text, 0.02, is common to both. The six runs, 6e13 FLOPs, took 9
-minutes on two cores (2026-11-21).
+The smaller model wins by 0.082 nats, 5.6 %, and its worst seed beats the larger one's best by
+0.070; seeds move a loss by 0.003 and 0.009 (standard deviation). All runs are scored on the same
+text, so the standard error over that text, 0.02, is common to both. The six runs, 6e13 FLOPs, took
+16 minutes on two cores beside other work (2026-11-27).
 """
 
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig

@@ -44,12 +44,14 @@ _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 def stop_requested() -> Callable[[], bool]:
-    """A function that says whether SIGTERM or SIGINT came, or the parent process has died."""
-    parent = os.getppid()
+    """A function that says whether SIGTERM or SIGINT came.
+
+    A parent that is gone ends a worker (`supervise`), not a run that was begun from a shell.
+    """
     signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: signals.append(received))
-    return lambda: bool(signals) or os.getppid() != parent
+    return lambda: bool(signals)
 
 
 def open_planned_corpus(workdir: Path, run: RunConfig) -> Corpus:

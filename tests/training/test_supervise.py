@@ -233,3 +233,14 @@ def test_an_orphan_may_save_and_is_ended_if_it_does_not_end(tmp_path, how):
 
 def test_orphans_have_ended_within_ten_seconds():
     assert worker.ORPHAN_SECONDS < 10
+
+
+def test_a_run_begun_from_a_shell_outlives_it(monkeypatch):
+    """`nohup ... train &`, and the shell is left: the run goes on, a signal still stops it."""
+    handlers = {}
+    monkeypatch.setattr(signal, "signal", lambda number, what: handlers.update({number: what}))
+    stop = worker.stop_requested()
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert not stop()
+    handlers[signal.SIGTERM](signal.SIGTERM, None)
+    assert stop()

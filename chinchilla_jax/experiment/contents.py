@@ -5,8 +5,9 @@ A file is written whole or not at all, so what cannot be read is told, never tak
 
 import contextlib
 import json
+import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ def remedy(text: str) -> Iterator[None]:
         raise UserError(f"{error}; {text}") from None
 
 
+_NUMBERS = frozenset({int, float, type(None)})
+
+
 def logged_lines(lines: Sequence[bytes]) -> list[dict[str, Any] | None]:
     """`logged` of each, of all at once where all are whole."""
     if all(line[:1] == b"{" and line[-1:] == b"}" for line in lines):
@@ -67,7 +71,16 @@ def logged(line: bytes) -> dict[str, Any] | None:
 def _logged(row: Any) -> dict[str, Any] | None:
     if not isinstance(row, dict) or not _is_number(row.get("step")):
         return None
-    return row if all(x is None or _is_number(x) for x in row.values()) else None
+    return row if _are_numbers(row.values()) else None
+
+
+def _are_numbers(values: Collection[object]) -> bool:
+    """Whether each is null or a finite number; a finite sum of numbers says so at once."""
+    if _NUMBERS.issuperset(map(type, values)):
+        with contextlib.suppress(OverflowError):
+            if math.isfinite(sum(filter(None, values))):  # type: ignore[arg-type]
+                return True
+    return all(x is None or _is_number(x) for x in values)
 
 
 def _is_number(value: object) -> bool:

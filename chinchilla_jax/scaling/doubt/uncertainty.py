@@ -46,16 +46,21 @@ class SurfaceDraws(Refits):
         return len(self.noise)
 
 
-def surface_draws(fit: SurfaceFit, draws: int, rng: np.random.Generator) -> SurfaceDraws:
+def surface_draws(
+    fit: SurfaceFit, draws: int, rng: np.random.Generator, like: SurfaceDraws | None = None
+) -> SurfaceDraws:
     """Refits `draws` resamples of the fit's runs (weights multiply how often a run was drawn).
 
     Every draw starts at the table's own optimum. Where an audit finds that more than 2 % of draws
     have a better optimum elsewhere, all get further starts. Of thousands of runs a draw takes one
     step, where the draws audited end no further from their optimum than a tenth of their scatter.
+
+    Args:
+      like: draws of the same runs counted otherwise, whose audit holds here too.
     """
     used = np.flatnonzero(fit.weights_R > 0)
     chance = np.full(len(used), 1.0 / len(used))
-    freedom = max(1, len(used) - (4 if fit.tied else 5))
+    freedom = max(1, len(used) - fit.parameters)
     squares_U = fit.residual_R[used] ** 2
     parts: list[Refits] = []
     noises = []
@@ -69,9 +74,12 @@ def surface_draws(fit: SurfaceFit, draws: int, rng: np.random.Generator) -> Surf
         if begin == 0:
             audited = min(_AUDITED, -(-draws // 10), len(count))
             few = weights[:audited]
-            searched = refit_searched(fit, few, draw_delta(fit, audited)).objective_B
             started = refit(fit, few)
-            improved = float(np.mean(~(started.objective_B <= searched * (1 + 1e-6))))
+            if like is None:
+                searched = refit_searched(fit, few, draw_delta(fit, audited)).objective_B
+                improved = float(np.mean(~(started.objective_B <= searched * (1 + 1e-6))))
+            else:
+                improved = like.improved
             if len(used) > one_step.MANY_ROWS and not fit.at_bound and not improved:
                 stepped = one_step.stepper(fit)
                 if one_step.near(stepped(few), started):

@@ -20,6 +20,7 @@ from chinchilla_jax.scaling.table.curves import Curve
 POINTS = 1500
 LAST = 0.15
 _WINDOW = 0.05  # of the run's tokens, the smoothing window
+_RANKS = 64  # of curves at a point that draws look at first
 _SKIP = 0.02  # of the run's tokens: the first loss drop is no scaling
 
 
@@ -129,13 +130,16 @@ def envelope_draws(
     # Ranked once: a draw's envelope is, at every point, the first of its curves in rank.
     order_CxF = np.argsort(np.where(np.isnan(found.loss_CxF), np.inf, found.loss_CxF), axis=0)
     exists_CxF = np.isfinite(np.take_along_axis(found.loss_CxF, order_CxF, axis=0))
+    more = exists_CxF[_RANKS:].any(axis=0)  # a draw nearly always has one of the first few
     end_C = np.array([curve.tokens_S[-1] for curve in curves])
     point = np.arange(len(log_flops))
     parts = []
     for _ in range(draws):
         drawn = np.zeros(len(curves), bool)
         drawn[rng.integers(len(curves), size=len(curves))] = True
-        usable = drawn[order_CxF] & exists_CxF
+        usable = drawn[order_CxF[:_RANKS]] & exists_CxF[:_RANKS]
+        if np.any(more & ~usable.any(axis=0)):
+            usable = drawn[order_CxF] & exists_CxF
         chosen = order_CxF[usable.argmax(axis=0), point]
         # Points count as in the envelope itself, where the draw has a curve at all.
         some = usable.any(axis=0)

@@ -18,7 +18,7 @@ from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fitting import newton
 from chinchilla_jax.scaling.fitting.surface import Refits, SurfaceFit, draw_delta, refits
 
-MANY_ROWS = 4096  # below, a step saves little and misses more
+MANY_ROWS = 1000  # below, a step saves little and misses more
 _NEAR = 0.1  # of the draws' scatter, which it widens by half a percent
 
 

@@ -91,7 +91,7 @@ def _convention(
             objective = Objective(settings.objective, settings.delta)
             fit = fit_surface(*columns, None, objective, settings.tied, count=8)
             count = min(settings.draws, _DRAWS)
-            drawn = surface_draws(fit, count, rng) if count else None
+            drawn = surface_draws(fit, count, rng, chosen.surface_draws) if count else None
         found = profiles(runs.group_R, runs.budget_G, runs.params, runs.tokens, runs.loss)
         found = without_outlying(found)
         noise = noise_model(found, runs.cell_R(), runs.loss, runs.flops)

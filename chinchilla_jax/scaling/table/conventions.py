@@ -92,7 +92,9 @@ def under(runs: Runs, params: str, flops: str) -> Runs:
         raise UserError(f"{runs.source}: --flops={flops} needs a column flops_{flops}")
     name = runs.params_convention if count is runs.params else params
     counted = replace(runs, params=count, params_convention=name)
-    counted = replace(counted, curves=tuple(_recount(c, counted, cost) for c in runs.curves))
+    row_of = {run_id: row for row, run_id in reversed([*enumerate(runs.run_id_R)])}
+    curves = tuple(_recount(c, counted, cost, row_of.get(c.run_id)) for c in runs.curves)
+    counted = replace(counted, curves=curves)
     if cost is runs.flops or np.allclose(cost, runs.flops, rtol=1e-9):
         return counted
     return _regrouped(replace(counted, flops=cost, flops_convention=flops))
@@ -117,9 +119,8 @@ def available(runs: Runs) -> Iterator[tuple[str, str, Runs]]:
             yield params, flops, counted
 
 
-def _recount(curve: Curve, runs: Runs, flops_R: Floats) -> Curve:
-    """The curve with its run's params, its FLOPs scaled to what the whole run costs."""
-    row = runs.run_id_R.index(curve.run_id) if curve.run_id in runs.run_id_R else None
+def _recount(curve: Curve, runs: Runs, flops_R: Floats, row: int | None) -> Curve:
+    """The curve with the params of its run's row, its FLOPs scaled to what the run costs."""
     if row is None:
         return curve
     factor = float(flops_R[row] / runs.flops[row])

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, one_of, positive, require
 
 SWITCHES = ("auto", "on", "off")
+MOST_THREADS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,8 @@ class Execution:
         for name in ("data_parallel", "microbatch", "steps_per_dispatch", "threads"):
             value = getattr(self, name)
             require(value >= 0, f"{where}.{name}", value, "must be 0 (automatic) or more")
+        most = f"must be at most {MOST_THREADS}: no cell of a grid gains by more"
+        require(self.threads <= MOST_THREADS, f"{where}.threads", self.threads, most)
         intensity = self.grams_co2e_per_kwh
         require(
             intensity is None or 0 <= intensity <= 5000,

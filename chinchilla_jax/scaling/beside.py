@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -30,7 +32,10 @@ def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe(duplex=False)
     process = fork.Process(target=_send, args=(here, there, work), daemon=True)
+    # A signal to the copy ends it without a word: none may come before it is ready for one.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     process.start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     there.close()
 
     def result() -> T:
@@ -49,10 +54,13 @@ def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
 
 
 def _send(here: Connection, there: Connection, work: Callable[[], object]) -> None:
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     here.close()  # or this process would wait for a reader that is gone
     try:
         there.send(work())
-    except BaseException:  # an interrupt too: the first process says what there is to say
+    except BaseException:  # the first process says what there is to say
         os._exit(1)
 
 

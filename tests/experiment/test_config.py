@@ -69,6 +69,7 @@ def test_overrides_from_text_equal_values_set_in_code(budgets, rate, steps):
         ("ladder.widths", "9" * 5000, ("config.ladder.widths", "whole number")),
         ("seed", "-1", ("seed", "[0, 2**31)")),
         ("flops_convention", "matmull", ("flops_convention", "did you mean matmul")),
+        ("execution.threads", "257", ("execution.threads", "at most 256")),
         ("execution.tensorboard", "yes", ("config.execution.tensorboard", "true or false")),
         ("ladder.shapes", "1", ("config.ladder.shapes", "in the file")),
         ("ladder.table", "a9", ("exactly one", "widths")),

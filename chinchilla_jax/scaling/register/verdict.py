@@ -16,7 +16,7 @@ from chinchilla_jax.experiment import records, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.records import first_difference
-from chinchilla_jax.experiment.schema import from_json, to_json
+from chinchilla_jax.experiment.schema import from_json, require, to_json
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fitting.estimators import LEAST_SIZES, Estimator
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
@@ -56,6 +56,14 @@ class Outcome:
     error: float | None
     z: float | None
     inside: bool | None
+
+    def __post_init__(self) -> None:
+        for name in ("predicted", "measured"):
+            value = getattr(self, name)
+            rule = "a positive number is needed"
+            require(value is None or 0 < value < math.inf, name, value, rule)
+        low, high = self.interval or (self.predicted, self.predicted)
+        require(0 < low <= high, "interval", self.interval, "must be two positive numbers in order")
 
 
 @dataclass(frozen=True)

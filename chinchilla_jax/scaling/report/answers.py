@@ -13,8 +13,9 @@ from chinchilla_jax.experiment.counting import count_params
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import count, loss, percent, ratio
 from chinchilla_jax.experiment.recipe import nearest_shape
-from chinchilla_jax.scaling.arrays import silent
+from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.fitting.intervals import open_ends
+from chinchilla_jax.scaling.fitting.optimum import along
 from chinchilla_jax.scaling.forecast.frontier import Frontier
 from chinchilla_jax.scaling.forecast.questions import (
     Answer,
@@ -26,6 +27,8 @@ from chinchilla_jax.scaling.forecast.questions import (
     reaching,
 )
 from chinchilla_jax.scaling.report.summary import Rows, estimate
+
+_SAME = 0.01  # relative
 
 
 def text(
@@ -92,7 +95,13 @@ def given(frontier: Frontier, params: Sequence[float], tokens: Sequence[float]) 
         )
         for n, d in zip(params, tokens, strict=True)
     ]  # fmt: skip
-    return tables.table(head, rows)
+    said = ""
+    if frontier.run is not None:
+        said = (
+            "\nBy several forms of surface, averaged by their error on runs they had not seen; "
+            "an optimum is forecast by one law, and may differ."
+        )
+    return tables.table(head, rows) + said
 
 
 def _loss_of(frontier: Frontier, params: float, tokens: float) -> str:
@@ -153,7 +162,22 @@ def missed(frontier: Frontier, flops: Sequence[float]) -> str:
         for c in flops
         for miss in misses(frontier, c)
     ]  # fmt: skip
-    return tables.table(head, rows) if rows else ""
+    if not rows:
+        return ""
+    # Beside laws through minima the surface's own optimum is the measure: see `misses`.
+    return tables.table(head, rows) + _apart(frontier, np.array(flops))
+
+
+@silent()
+def _apart(frontier: Frontier, flops: Floats) -> str:
+    """Which N* that table means, where laws through minima have another than the surface."""
+    if frontier.surface is None:
+        return ""
+    surface, best = along(frontier.surface, frontier.cost)(flops), frontier.best(flops)
+    if not np.any(np.abs(np.log(surface.params / best.params)) > _SAME):
+        return ""
+    sizes = ", ".join(count(float(n)) for n in surface.params)
+    return f"\nBy the surface, whose own N* is {sizes}: sizes, losses and excess are from there."
 
 
 def _factor(miss: Miss) -> str:

@@ -137,7 +137,8 @@ def sentence(one: Standing, league: League) -> str:
         said.append(f"dense runs of its size reach it with {written(tokens)} times the tokens")
     if compute is not None and compute.value is not None:
         said.append(
-            f"a training FLOP is worth {written(compute)} dense ones, {_VERDICT[compute.pays]}"
+            f"a training FLOP is worth {written(compute)} dense ones"
+            + (f", {_VERDICT[compute.pays]}" if compute.resampled else "")
         )
     said += one.told
     trend = next((t for m in sizes[:1] for t in m.trends if t.told), None)
@@ -262,8 +263,8 @@ def doubts(found: Comparison) -> list[str]:
                 )
         if one.multipliers and not one.paired:
             said.append(
-                f"{one.label}: no run has a dense one of its size, tokens and seed: unpaired, it "
-                "is known less well"
+                f"{one.label}: no run is known to share its seed with a dense one of its size and "
+                "tokens: unpaired, it is known less well"
             )
     return list(dict.fromkeys([*said, *conditions.doubts(found)]))
 

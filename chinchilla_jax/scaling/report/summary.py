@@ -161,8 +161,9 @@ def exponents(fits: Fits) -> Table:
         bias = None if biases is None else biases.by(method)
         name = f"the same, {TITLES[method]}, all sizes"
         if (method, iso.sizes) == (iso.minima, ALL_SIZES):
-            name = approaches.pop()[0]
-        approaches.append((name, iso.by(method), bias))
+            approaches[1] = (approaches[1][0], iso.by(method), bias)
+        else:
+            approaches.append((name, iso.by(method), bias))
     approaches.append(("surface E + A/N^alpha + B/D^beta (approach 3)", fits.parametric, None))
     for name, found, bias in approaches:
         at = bias.at[-1] if bias and bias.at else None

@@ -73,7 +73,8 @@ def answer(found: Versus) -> list[str]:
     if found.overall is not None and found.overall.value is not None:
         said.append(
             f"A training FLOP under {found.second} is worth {written(found.overall)} under "
-            f"{found.first}: {_WORTH[found.overall.pays]}."
+            f"{found.first}"
+            + (f": {_WORTH[found.overall.pays]}." if found.overall.resampled else ".")
         )
     elif found.overall is not None:
         said.append(f"{found.second}: {found.overall.reason}.")

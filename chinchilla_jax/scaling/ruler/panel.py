@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chinchilla_jax import techniques
 from chinchilla_jax.experiment.errors import UserError
@@ -63,7 +63,9 @@ def panel(runs: Runs, by: Sequence[str] = (), baseline: Mapping[str, str] | None
             f"{runs.source}: none of its {len(every)} conditions is the dense one to measure by; "
             f"name it with --baseline={example}"
         )
-    measure = dense[0]
+    at = every.index(dense[0])
+    every = _whole(every, by, at)
+    measure = every[at]
     others = [one for one in every if one is not measure]
     for one in others:
         if why := incomparable(one, measure, by):
@@ -76,6 +78,23 @@ def panel(runs: Runs, by: Sequence[str] = (), baseline: Mapping[str, str] | None
     ]
     best, *rest = (Condition(one.values, one.runs.best()) for one in (measure, *others))
     return Panel(runs, tuple(by), best, tuple(rest), tuple(said))
+
+
+def _whole(every: Sequence[Condition], by: Sequence[str], dense: int) -> list[Condition]:
+    """The conditions with every column named in which one differs from the dense one.
+
+    What tells conditions apart may leave one out: a run with a teacher and with noise is the only
+    one with that teacher.
+    """
+    whole = [
+        {name: str(one.runs.condition_labels(name)[0]) for name in by if name in one.runs.labels}
+        for one in every
+    ]
+    added = [n for n in by if any(v.get(n) != whole[dense].get(n) for v in whole)]
+    return [
+        replace(one, values={**one.values, **{n: values[n] for n in added if n in values}})
+        for one, values in zip(every, whole, strict=True)
+    ]
 
 
 def is_panel(runs: Runs) -> bool:

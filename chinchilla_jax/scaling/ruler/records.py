@@ -48,6 +48,11 @@ class Multiplier:
             return False
         return None
 
+    @property
+    def resampled(self) -> bool:
+        """Whether draws were asked for, so that there is an interval or a reason for none."""
+        return not (self.reason is None and self.low is None and self.high is None)
+
 
 @dataclass(frozen=True)
 class Stack:

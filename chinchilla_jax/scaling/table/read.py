@@ -26,6 +26,7 @@ from chinchilla_jax.scaling.table.cells import budgets
 from chinchilla_jax.scaling.table.checks import check_units, could_cost, doubts
 from chinchilla_jax.scaling.table.columns import (
     NamedTable,
+    is_empty,
     is_numeric,
     labels,
     named,
@@ -150,8 +151,9 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
     core = {name: numbers(table, name, kept) for name in _CORE if name in table.cells}
     for i in kept:
         if not math.isfinite(loss := core["loss"][i]) and not loss < 0:
-            empty = table.cells["loss"][i] in (None, "")
-            aside[i] = ("missing", "no loss") if empty else ("diverged", f"loss is {loss:g}")
+            said = str(table.cells["loss"][i]).strip().lower() in ("nan", "inf", "-inf", "infinity")
+            missing = is_empty(table.cells["loss"][i]) and not said
+            aside[i] = ("missing", "no loss") if missing else ("diverged", f"loss is {loss:g}")
     for name in (*_FITTED, "weight"):
         values = numbers(table, name, kept) if name in table.cells else np.zeros(len(ids))
         for i in kept:

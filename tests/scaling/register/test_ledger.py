@@ -133,3 +133,16 @@ def test_a_ledger_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be (read|written)"):
         ledgers.append(tmp_path / "file" / "ledger.jsonl", verdict(0))
+
+
+@pytest.mark.parametrize(
+    "change", [{"measured": 0.0}, {"measured": -1.2}, {"predicted": 0}, {"interval": [2.0, 1.0]}]
+)
+def test_a_line_with_a_number_that_no_run_has_is_damaged(tmp_path, change):
+    path = tmp_path / "ledger.jsonl"
+    line = to_json(verdict(0))
+    line["numbers"][2] |= change
+    path.write_text(json.dumps(line) + "\n")
+    ledgers.append(path, verdict(1))
+    found = ledgers.read(path)
+    assert found.damaged == (1,) and [one.digest for one in found.verdicts] == ["1"]

@@ -9,6 +9,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.fits import read
+from chinchilla_jax.scaling.fitting.estimators import METHODS
 from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.report import listing, summary
 from chinchilla_jax.scaling.report import write as report
@@ -200,3 +201,14 @@ def test_energy_is_told_by_kind_where_a_table_has_it(tmp_path, made):
     fits, arrays = analyse(runs, Settings(bootstrap=0))
     assert 'id="energy"' in report.html(fits, arrays, {})
     assert "energy" not in _parsed(made[1]).ids  # where nothing is known, nothing is told
+
+
+@pytest.mark.parametrize("minima", METHODS)
+def test_each_way_of_finding_minima_has_its_own_row_of_exponents(tmp_path, minima):
+    sweep = read_runs(write_sweep(tmp_path))
+    fits, _ = analyse(sweep, Settings(bootstrap=0, minima=minima))
+    rows = {row[0]: row[1] for row in summary.exponents(fits).rows}
+    assert len([name for name in rows if "iso-FLOP" in name]) == 1
+    for method in METHODS:
+        (a,) = (a for name, a in rows.items() if summary.TITLES[method] in name)
+        assert a == summary.exponent(fits.isoflop.by(method).a)

@@ -20,6 +20,9 @@ from tests.techniques.toy import toy  # noqa: F401
 DENSE = [row for row in panel_of(CASES["kumar"], noise=0.0) if row["technique"] == "dense"]
 
 
+BASELINE = {"sparsity": "0", "bits": "16", "noise": "0"}
+
+
 def under(technique, factor, **columns):
     """The dense rows with models worth `factor` times their size, in the inner cells."""
     return [
@@ -329,3 +332,19 @@ def test_a_currency_that_one_run_lacks_is_left_out_in_words():
     assert table.warnings == (f"bytes at rest: left out, missing in 1 of {len(rows)} runs",)
     del rows[-1]
     assert not league(panel(read_runs(rows)), Settings(bootstrap=0))[0].warnings
+
+
+def test_a_condition_is_named_by_all_in_which_it_differs_from_the_dense_runs():
+    """Also where less would tell the conditions apart."""
+    rows = [
+        row | {"sparsity": s, "bits": b, "noise": n}
+        for s, b, n in ((0, 16, 0), (0.5, 4, 0), (0, 16, 0.25), (0.75, 16, 0.25))
+        for row in (DENSE if s == n == 0 else DENSE[2:30])
+        for row in [{k: v for k, v in row.items() if k != "technique"}]
+    ]
+    found = panel(read_runs(rows), ["sparsity", "bits", "noise"], BASELINE)
+    assert sorted(found.label(one.values) for one in found.others) == [
+        "noise 0.25",
+        "sparsity 0.5 + bits 4",
+        "sparsity 0.75 + noise 0.25",
+    ]

@@ -114,12 +114,14 @@ def test_unfinished_rows_are_shown_and_not_fitted(tmp_path):
         {"run_id": "m", "status": "missing", "params": 1e6, "loss": ""},
         {"run_id": "n", "status": "done", **ROWS[0], "loss": "nan"},
         {"run_id": "i", "status": "done", **ROWS[0], "loss": "inf"},
+        {"run_id": "e", "status": "done", **ROWS[0], "loss": "N/A"},
     ]
     rows = [{"run_id": f"r{i}", "status": "done", **row} for i, row in enumerate(ROWS)]
     runs = read_runs(_csv(tmp_path / "runs.csv", [rows[0] | {"reason": ""}, *rows[1:], *extra]))
     np.testing.assert_array_equal(runs.loss, [row["loss"] for row in ROWS])
     assert [(a.row, a.run_id, a.status) for a in runs.aside] == [
         (20, "d", "diverged"), (21, "m", "missing"), (22, "n", "diverged"), (23, "i", "diverged"),
+        (24, "e", "missing"),
     ]  # fmt: skip
     assert runs.aside[0].reason == "nan at step 7"
 

@@ -31,7 +31,7 @@ from chinchilla_jax.scaling.laws.further import fit_laws
 from chinchilla_jax.scaling.sections import approaches as approach
 from chinchilla_jax.scaling.sections import outlook, variants
 from chinchilla_jax.scaling.sections.downstream import downstream
-from chinchilla_jax.scaling.sections.surfaces import surfaces
+from chinchilla_jax.scaling.sections.surfaces import Surfaces, surfaces
 from chinchilla_jax.scaling.sections.table import run_table
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import choice, conditions
@@ -86,14 +86,14 @@ def analyse(
     if lower is not None and settings.draws:
         lower_laws = envelope_draws(lower, curves, min(settings.draws, 1000), stream(3))
 
-    def varied() -> tuple[Influences, tuple[Convention, ...]]:
+    def varied() -> tuple[Surfaces, Influences, tuple[Convention, ...]]:
+        family = surfaces(each, settings, stream(8))
         here = variants.influences(each, float(max(at)))
-        return here, variants.conventions(given, each, settings)
+        return family, here, variants.conventions(given, each, settings)
 
     with beside(varied) as variations:
         found = candidates(each, settings, stream(4))
-        family = surfaces(each, found.forms, settings, stream(8))
-        influences, conventions = variations()
+        family, influences, conventions = variations()
     sources, draws = outlook.kept(found, family)
     parametric, isoflop = approach.parametric(each, settings), approach.isoflop(each, bias)
     forecasts = tuple(outlook.forecast(found.sources, float(c), runs, stream(5)) for c in at)

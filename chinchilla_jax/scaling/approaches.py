@@ -11,6 +11,7 @@ import numpy as np
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.beside import beside
 from chinchilla_jax.scaling.doubt.diagnosis import surface_refusal
+from chinchilla_jax.scaling.doubt.rolling import fit_forms
 from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws, surface_draws
 from chinchilla_jax.scaling.fitting.estimators import METHODS, Choice, Estimator, choose
 from chinchilla_jax.scaling.fitting.isoflop import Profile, profiles
@@ -47,6 +48,7 @@ class Approaches:
     refusal: Refusal | None  # of the surface
     fit: SurfaceFit | None
     surface_draws: SurfaceDraws | None
+    forms: dict[str, SurfaceFit]  # every form of surface on all runs, `fit` among them
     minima: dict[str, MinimaFit]  # by method, through all sizes
     choice: Choice  # of the estimator of the minima
     head: MinimaFit  # by that estimator
@@ -75,18 +77,18 @@ def approaches(
     )
     asked = [*zip(runs.flops.tolist(), runs.params.tolist(), strict=True)]
     refusal = surface_refusal(runs, settings.tied)
-    fit = draws = None
+    surface = draws = None
     if refusal is None:
         columns = (runs.params, runs.tokens, runs.loss)
-        fit = fit_surface(*columns, weights_R, objective, settings.tied)
-        noise = with_surface(noise, near, fit.residual_R, parameters=4 if settings.tied else 5)
+        surface = fit_surface(*columns, weights_R, objective, settings.tied)
+        noise = with_surface(noise, near, surface.residual_R, parameters=4 if settings.tied else 5)
 
-    def all_minima() -> dict[str, Any]:
+    def fitted() -> dict[str, Any]:
         if settings.minima == CHOSEN:
             choice = choose(near)
         else:
             choice = Choice.only(settings.minima, near, "asked for")
-        fitted = {trial.estimator: trial.curves for trial in choice.trials}
+        tried = {trial.estimator: trial.curves for trial in choice.trials}
         few = min(settings.draws, _FURTHER_DRAWS)
 
         def fit(estimator: Estimator) -> MinimaFit:
@@ -94,21 +96,22 @@ def approaches(
             return fit_minima(
                 estimator, near, noise, settings.draws if chosen else few if whole else 0,
                 streams(1 if chosen else 2), asked, choice.trials if chosen else (),
-                fitted.get(estimator), loss_law=chosen or whole,
+                tried.get(estimator), loss_law=chosen or whole,
             )  # fmt: skip
 
-        fits = {estimator: fit(estimator) for estimator in {**fitted, **dict.fromkeys(_WHOLE)}}
+        fits = {estimator: fit(estimator) for estimator in {**tried, **dict.fromkeys(_WHOLE)}}
         return {
             "choice": choice,
             "head": fits[choice.estimator],
             "minima": {estimator.method: fits[estimator] for estimator in _WHOLE},
             "by_estimator": fits,
+            "forms": {} if surface is None else fit_forms(surface, runs),
         }
 
-    with beside(all_minima) as found_minima:
-        if fit is not None and settings.draws:
-            draws = surface_draws(fit, settings.draws, streams(0))
-        minima = found_minima()
+    with beside(fitted) as others:
+        if surface is not None and settings.draws:
+            draws = surface_draws(surface, settings.draws, streams(0))
+        fits = others()
     return Approaches(
         runs=runs,
         flops_model=cost,
@@ -116,7 +119,7 @@ def approaches(
         near=tuple(near),
         noise=noise,
         refusal=refusal,
-        fit=fit,
+        fit=surface,
         surface_draws=draws,
-        **minima,
+        **fits,
     )

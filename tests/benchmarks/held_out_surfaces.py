@@ -20,7 +20,6 @@ from absl import app, flags
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.approaches import approaches
 from chinchilla_jax.scaling.arrays import silent
-from chinchilla_jax.scaling.doubt.rolling import fit_forms
 from chinchilla_jax.scaling.fits import FormFit
 from chinchilla_jax.scaling.fitting.surface import PARAMETERS, Surface
 from chinchilla_jax.scaling.forecast.runs import mean_loss, run_interval
@@ -69,8 +68,7 @@ def result(name: str, runs: Runs, cut: float, draws: int) -> Result | None:
         return None
     streams = np.random.default_rng
     each = approaches(early, Settings(bootstrap=0), streams)
-    forms = {} if each.fit is None else fit_forms(each.fit, early)
-    found = surfaces(each, forms, Settings(bootstrap=draws), streams(8))
+    found = surfaces(each, Settings(bootstrap=draws), streams(8))
     if found.runs is None:
         return None
     error = {

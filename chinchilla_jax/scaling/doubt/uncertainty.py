@@ -76,7 +76,9 @@ def surface_draws(
             few = weights[:audited]
             started = refit(fit, few)
             if like is None:
-                searched = refit_searched(fit, few, draw_delta(fit, audited)).objective_B
+                searched = refit_searched(
+                    fit, few, draw_delta(fit, audited), quick=True
+                ).objective_B
                 improved = float(np.mean(~(started.objective_B <= searched * (1 + 1e-6))))
             else:
                 improved = like.improved

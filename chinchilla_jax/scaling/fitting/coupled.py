@@ -21,7 +21,7 @@ import numpy as np
 
 from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.fitting import newton
-from chinchilla_jax.scaling.fitting.newton import ITERATIONS, Objective, Rows, Solutions
+from chinchilla_jax.scaling.fitting.newton import DAMPING, ITERATIONS, Objective, Rows, Solutions
 
 EXPONENTS = (0.01, 10.0)  # alpha and beta
 GAMMAS = (0.05, 5.0)
@@ -132,11 +132,12 @@ def polish(
     tied: bool = False,
     delta_B: Floats | None = None,
     iterations: int = ITERATIONS,
+    damping: float = DAMPING,
 ) -> Solutions:
     """`newton.polish` of one form of the family."""
     return newton.polish(
         _COUPLED, rows, weights_BxR, theta_BxP, objective, basis_PxF=basis(form, tied),
-        delta_B=delta_B, iterations=iterations,
+        delta_B=delta_B, iterations=iterations, damping=damping,
     )  # fmt: skip
 
 

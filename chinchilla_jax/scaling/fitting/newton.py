@@ -27,6 +27,7 @@ LOSSES = {
 }
 _ABSOLUTE_DELTA = 1e-9  # |r| is the limit of Huber(r) / delta; residuals of losses are above 1e-6
 ITERATIONS = 100  # of Newton, at most
+DAMPING = 1e-2  # to begin with, of the majoriser's curvature
 _CHUNK = 50_000  # problems x rows that stay in a core's cache
 _THREADS = min(4, os.cpu_count() or 1)
 
@@ -126,6 +127,7 @@ def polish(
     delta_B: Floats | None = None,
     loss_BxR: Floats | None = None,
     iterations: int = ITERATIONS,
+    damping: float = DAMPING,
 ) -> Solutions:
     """Damped Newton from every start to a stationary point, in pieces that fit the cache.
 
@@ -150,7 +152,7 @@ def polish(
         while True:
             found = _newton(
                 model, rows.z_KxR, here, weights_BxR[piece], theta, delta, objective.on_logs,
-                basis_PxF, iterations,
+                basis_PxF, iterations, damping,
             )  # fmt: skip
             theta, taken = found.theta_BxP, taken + found.newton_B
             if np.all(delta <= last):
@@ -223,6 +225,7 @@ def _newton(
     on_logs: bool,
     basis: Floats | None,
     iterations: int,
+    begin: float,
 ) -> Solutions:
     """Levenberg's damping of the exact Hessian; every parameter kept inside its bounds.
 
@@ -237,7 +240,7 @@ def _newton(
     done = Solutions(
         theta.copy(), np.empty(len(theta)), np.empty(len(theta)), np.zeros(len(theta), np.int64)
     )
-    index, damping = np.arange(len(theta)), np.full(len(theta), 1e-2)
+    index, damping = np.arange(len(theta)), np.full(len(theta), begin)
     live = evaluate(model, z_KxR, target, weights, done.theta_BxP, delta, on_logs)
     for iteration in range(1, iterations + 1):
         gradient, hessian, metric = derivatives(model, z_KxR, weights, live, delta, on_logs)

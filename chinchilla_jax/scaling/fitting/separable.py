@@ -15,7 +15,7 @@ import numpy as np
 
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fitting import newton
-from chinchilla_jax.scaling.fitting.newton import ITERATIONS, Objective, Rows, Solutions
+from chinchilla_jax.scaling.fitting.newton import DAMPING, ITERATIONS, Objective, Rows, Solutions
 
 EXPONENT_BOUNDS = (0.01, 3.0)
 
@@ -77,12 +77,13 @@ def polish(
     delta_B: Floats | None = None,
     loss_BxR: Floats | None = None,
     iterations: int = ITERATIONS,
+    damping: float = DAMPING,
 ) -> Solutions:
     """`newton.polish` of as many terms as the rows have columns; `tied` exponents are one."""
     model, basis = model_of(len(rows.z_KxR), tied)
     return newton.polish(
         model, rows, weights_BxR, theta_BxP, objective, basis_PxF=basis, delta_B=delta_B,
-        loss_BxR=loss_BxR, iterations=iterations,
+        loss_BxR=loss_BxR, iterations=iterations, damping=damping,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ _MANY_ROWS = 4096
 # tables that ends within 1 % of going on from each in 96 to 99.8 draws of 100, at 40 % of the time.
 _FIRST_STEPS = 16
 _QUICK_STEPS = 10, 20
+_AT_OPTIMUM = 1e-4  # damping where the way is short
 _MAY_WIN = 2.0
 _FRONTIER = slice(1, 5)  # of PARAMETERS: those that decide where it is
 _NO_OPTIMUM = 300.0  # ln params beyond which the optimum is at no size or at infinite size
@@ -249,7 +250,7 @@ def refit(
     begin = np.tile(fit.fitter.off_bounds(fit.theta_P, fit.rows), (len(weights_BxR), 1))
     best = fit.fitter.polish(
         fit.rows, weights_BxR, begin, fit.objective, fit.tied, delta,
-        iterations=sum(_QUICK_STEPS) if quick else ITERATIONS,
+        iterations=sum(_QUICK_STEPS) if quick else ITERATIONS, damping=_AT_OPTIMUM,
     )  # fmt: skip
     if thorough:
         theta, value = begin.copy(), np.full(len(begin), np.inf)

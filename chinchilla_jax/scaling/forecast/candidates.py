@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,6 @@ from chinchilla_jax.scaling.doubt import holdout
 from chinchilla_jax.scaling.doubt.diagnosis import surface_refusal
 from chinchilla_jax.scaling.doubt.form_error import held_out_error
 from chinchilla_jax.scaling.doubt.holdout import COUPLED, SELECTIONS, Forecaster, HeldOut, Score
-from chinchilla_jax.scaling.doubt.rolling import fit_forms
 from chinchilla_jax.scaling.doubt.uncertainty import surface_draws
 from chinchilla_jax.scaling.fitting.minima import MinimaFit
 from chinchilla_jax.scaling.fitting.surface import SurfaceFit, fit_surface
@@ -31,17 +29,17 @@ class Candidates:
     chosen: Forecaster
     why: str
     sources: tuple[Source, ...]
-    forms: dict[str, SurfaceFit]  # every form of surface on all runs
 
 
 def candidates(
     each: Approaches, settings: Settings, rng: np.random.Generator, every: bool = False
 ) -> Candidates:
     """Draws are made for the chosen one, or for every one; all runs and minima have theirs."""
-    forms = {} if each.fit is None else fit_forms(each.fit, each.runs)
-    held = holdout.hold_out(each.runs, each.fit, each.flops_model, each.profiles, each.head, forms)
+    held = holdout.hold_out(
+        each.runs, each.fit, each.flops_model, each.profiles, each.head, each.forms
+    )
     ranking = holdout.scores(held)
-    parts = _parts(each, settings, forms)
+    parts = _parts(each, settings)
     runs = (each.flops_model, float(each.runs.flops.max()))
     found = [of_minima(each.head, float(each.noise.at(runs[1])), *runs)]
     found += [of_surface(name, fit, None, *runs) for name, fit in parts.items()]
@@ -69,12 +67,10 @@ def candidates(
         )
         for source in sources
     ]
-    return Candidates(tuple(held), tuple(ranking), chosen, why, tuple(checked), forms)
+    return Candidates(tuple(held), tuple(ranking), chosen, why, tuple(checked))
 
 
-def _parts(
-    each: Approaches, settings: Settings, forms: Mapping[str, SurfaceFit]
-) -> dict[str, SurfaceFit]:
+def _parts(each: Approaches, settings: Settings) -> dict[str, SurfaceFit]:
     """The surface of every selection of runs, and form on all, that gives one with an optimum."""
     fit, found = each.fit, {}
     if fit is None or not fit.identified:
@@ -89,7 +85,7 @@ def _parts(
             )
         if part is not None and part.identified:
             found[name] = part
-    coupled = {name: forms[form] for name, form in COUPLED.items() if form in forms}
+    coupled = {name: each.forms[form] for name, form in COUPLED.items() if form in each.forms}
     return found | {name: part for name, part in coupled.items() if part.identified}
 
 

@@ -1,13 +1,13 @@
 """Figures to files, in two processes where that is possible.
 
 A figure is independent of the others and Matplotlib holds Python's lock, so a forked process draws
-every second one.
+some of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,12 +81,27 @@ def draw(out: Path, drawers: Mapping[str, Callable[[], Figure | str]]) -> Drawn:
     """Draws and writes figures by name; where there is nothing to draw, why."""
     from chinchilla_jax.scaling.report.plots import style  # brings Matplotlib
 
-    def some(names: Sequence[str]) -> Drawn:
-        return {name: _drawn(out, name, drawers[name]()) for name in names}
-
     names = list(drawers)
-    with style.styled(), beside(partial(some, names[1::2])) as second:
-        drawn = some(names[::2]) | second()
+    queue, end = os.pipe()
+    os.write(end, bytes(range(len(names))))  # whoever is free takes the next
+    os.close(end)
+
+    def some() -> Drawn:
+        drawn = {}
+        while taken := os.read(queue, 1):
+            name = names[taken[0]]
+            drawn[name] = _drawn(out, name, drawers[name]())
+        return drawn
+
+    try:
+        with style.styled(), beside(some) as second:
+            drawn = some()
+            drawn |= second()
+            # What a copy took and did not draw is drawn here, where its error is seen.
+            lost = [name for name in names if name not in drawn]
+            drawn |= {name: _drawn(out, name, drawers[name]()) for name in lost}
+    finally:
+        os.close(queue)
     return {name: drawn[name] for name in names}
 
 

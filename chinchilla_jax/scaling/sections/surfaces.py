@@ -25,10 +25,9 @@ class Surfaces:
     draws: DrawTable | None = None
 
 
-def surfaces(
-    each: Approaches, fits: dict[str, SurfaceFit], settings: Settings, rng: np.random.Generator
-) -> Surfaces:
-    """Every form on all runs (`fits`), compared by hold-out; nothing where there are none."""
+def surfaces(each: Approaches, settings: Settings, rng: np.random.Generator) -> Surfaces:
+    """Every form on all runs, compared by hold-out; nothing where there are none."""
+    fits = each.forms
     mixture = rolling(each.runs, fits)
     forms = tuple(_form(fit, each.flops_model) for fit in fits.values())
     if mixture is None or not np.isfinite(mixture.noise):

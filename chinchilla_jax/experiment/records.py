@@ -17,6 +17,7 @@ import functools
 import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -410,7 +411,11 @@ def _plan_of(content: bytes, file: Path) -> tuple[Experiment, tuple[Cell, ...], 
             raise UserError(f"{file}: is not the plan of version 1 that it says it is") from None
     experiment = from_json(Experiment, plan.pop("experiment", None), f"{file}: experiment")
     cells = list_from_json(Cell, plan.pop("cells", None), f"{file}: cells")
-    needs.check([cell.run for cell in cells if cell.status == "planned"], str(file))
+    runs = [cell.run for cell in cells if cell.status == "planned"]
+    for run_id, count in Counter(run.run_id for run in runs).items():
+        if count > 1:
+            raise UserError(f"{file}: run {run_id} is planned {count} times: remove the copies")
+    needs.check(runs, str(file))
     typed(int | None, plan.get("model_version"), f"{file}: model_version")
     corpora = typed(_CORPORA, plan.get("corpora", {}), f"{file}: corpora")
     for key, corpus in corpora.items():

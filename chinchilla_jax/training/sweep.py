@@ -113,7 +113,7 @@ def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells
         planned = _with_needs(planned[int(part) :: int(parts)], planned)
     elif selection:
         by_index = {str(cell.index): cell for cell in cells}
-        chosen = []
+        chosen = {}
         for item in selection.split(","):
             cell = by_index.get(item.strip())
             if cell is None:
@@ -123,8 +123,8 @@ def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells
                 )
             if cell.status != "planned":
                 raise UserError(f"{where}: cell {cell.index}: {cell.reason}")
-            chosen.append(cell)
-        planned = chosen
+            chosen[cell.index] = cell
+        planned = list(chosen.values())
     keys: dict[str, Callable[[Cell], float]] = {
         "smallest": lambda cell: cell.flops,
         "largest": lambda cell: -cell.flops,

@@ -209,6 +209,15 @@ def test_a_value_that_a_plan_cannot_have_is_one_line_(tmp_path, place, value):
         )  # fmt: skip
 
 
+def test_a_run_that_is_planned_twice_is_one_line(tmp_path):
+    records.write_plan(tmp_path, experiment(), plan(experiment()), {})
+    content = json.loads((tmp_path / "plan.json").read_text())
+    content["cells"].append(content["cells"][0])
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"plan\.json: run \S+ is planned 2 times"):
+        records.read_plan(tmp_path)
+
+
 def test_no_plan_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"holds no plan\.json"):
         results.collect(tmp_path)

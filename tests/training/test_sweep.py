@@ -59,6 +59,7 @@ def experiment():
     [
         ("", "planned", [0, 1, 2]),
         ("2,0", "planned", [0, 2]),
+        ("1,1", "planned", [1]),
         ("0/2", "planned", [0, 2]),
         ("1/2", "planned", [1]),
         ("5/7", "planned", []),

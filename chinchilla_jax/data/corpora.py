@@ -33,7 +33,6 @@ _SHARD_DOCUMENTS = 1 << 16
 _BATCH_BYTES = 4 << 20  # of records read at once, about
 _FIRST_READ, _MOST_READ = 16, 4096  # records
 _READ_OPTIONS = "readahead_buffer_size:0"  # of records that are asked for by number
-_INT64_MAX = 2**63 - 1
 
 NamedDocuments = Callable[[Counter[str]], Iterator[tuple[str, bytes]]]
 

@@ -12,12 +12,10 @@ import contextlib
 import os
 import secrets
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from chinchilla_jax.experiment import lock, storage
-from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.storage import StorageError
 
 WAIT_SECONDS = 300.0  # for others who replace the plan, each of which takes far less than a second
@@ -30,15 +28,8 @@ def alone(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: another process does not come to an end with it.
     """
-    folder, begun, patient = _folder(workdir), time.monotonic(), False
-    while time.monotonic() - begun < WAIT_SECONDS:
-        with lock.lock(folder, patient) as held:
-            if held is not None:
-                yield
-                return
-        patient = time.monotonic() - begun > WAIT_SECONDS / 10
-        time.sleep(0.5 if storage.is_remote(workdir) else 0.02)
-    raise UserError(f"{folder}: has been held by {lock.owner(folder)} for {WAIT_SECONDS:.0f} s")
+    with lock.waited_for(_folder(workdir), WAIT_SECONDS):
+        yield
 
 
 @contextlib.contextmanager

@@ -153,7 +153,7 @@ def test_one_that_does_not_come_to_an_end_with_the_plan_is_named(tmp_path, monke
     monkeypatch.setattr(claims, "WAIT_SECONDS", 0.1)
     with (
         claims.alone(tmp_path),
-        pytest.raises(UserError, match=f"has been held by {lock.myself()} for"),
+        pytest.raises(UserError, match=f"process {lock.myself()} has it for"),
         claims.alone(tmp_path),
     ):
         pass

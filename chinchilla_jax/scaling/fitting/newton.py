@@ -203,6 +203,7 @@ def evaluate(
     delta: Floats,
     on_logs: bool,
 ) -> Live:
+    """The problems [B] at `theta`: predictions, residuals and objectives under `weights`."""
     predicted, kept = model.predict(z_KxR, theta)
     # A step may end where every term is 0: a finite log there, so that weights of 0 stay 0.
     np.maximum(predicted, 1e-300, out=predicted)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from chinchilla_jax.scaling.fitting import envelope as envelopes
 from chinchilla_jax.scaling.fitting.envelope import doubts, envelope, envelope_draws, smooth
 from chinchilla_jax.scaling.table.curves import Curve, curves_of_rows
 from tests.scaling.known import TRUE
@@ -80,6 +81,29 @@ def test_resampled_curves_give_an_interval_around_the_exponent():
     low, high = np.quantile(draws.a, [0.025, 0.975])
     assert low < found.laws.a[0] < high
     assert high - low < 0.3
+
+
+@pytest.mark.parametrize("ranks", [2, 5, 1000])
+def test_a_draw_is_the_envelope_of_the_curves_drawn(monkeypatch, ranks):
+    """However few ranks are looked at first."""
+    curves = _many(noise=0.01)
+    found = envelope(curves)
+    monkeypatch.setattr(envelopes, "_RANKS", ranks)
+    draws = envelope_draws(found, curves, 5, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    for a in draws.a:
+        drawn = np.unique(rng.integers(len(curves), size=len(curves)))
+        loss = np.where(np.isnan(found.loss_CxF[drawn]), np.inf, found.loss_CxF[drawn])
+        chosen, some = drawn[loss.argmin(axis=0)], np.isfinite(loss).any(axis=0)
+        log_flops, log_params = np.log(found.flops_F), np.log([curves[i].params for i in chosen])
+        ends = np.array([curves[i].tokens_S[-1] for i in chosen])
+        tokens = [
+            np.exp(np.interp(x, np.log(curves[i].flops_S), np.log(curves[i].tokens_S)))
+            for i, x in zip(chosen, log_flops, strict=True)
+        ]
+        used = np.zeros(len(chosen), bool)
+        used[some] = envelopes._used(np.exp(log_params[some]), (np.array(tokens) / ends)[some])
+        assert a == pytest.approx(np.polyfit(log_flops[used], log_params[used], 1)[0], rel=1e-9)
 
 
 def test_too_few_sizes_give_no_envelope():

@@ -1,5 +1,6 @@
 """What the programs share: flags, overrides, and errors told in one line."""
 
+import io
 import logging
 import math
 import os
@@ -37,6 +38,9 @@ def run(main: Callable[[list[str]], Any]) -> None:
     """
     logging.getLogger("chinchilla_jax").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):  # a name in a table may be more than a pipe can take
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Libraries log through absl and the root; of theirs only warnings are for a person.
     absl_logging.set_verbosity(absl_logging.WARNING)
     try:

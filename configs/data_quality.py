@@ -37,6 +37,8 @@ one sequence, whose smoothed loss the noise lifts. An eighth of the held-out pas
 word in the training text.
 """
 
+from typing import Any
+
 from chinchilla_jax.experiment.config import DataConfig, Experiment, LadderConfig
 from chinchilla_jax.experiment.panel import Setting
 
@@ -44,7 +46,7 @@ _QUALITY, _KEEP = "techniques.data.quality", "techniques.data.keep"
 
 
 def get_config() -> Experiment:
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "curated": {
             _QUALITY: "classifier", _KEEP: 0.5, "techniques.data.curated": "standard_library",
         },

@@ -115,20 +115,26 @@ def test_no_wall_clock_is_read():
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_has_its_tables(tmp_path):
+def test_an_installed_wheel_has_its_tables_and_configs(tmp_path):
     """Not an editable install, and not run beside the checkout."""
     source, target = tmp_path / "source", tmp_path / "installed"
-    for folder in ("chinchilla_jax", "third_party"):  # a copy: building leaves its own files
+    for folder in (
+        "chinchilla_jax",
+        "configs",
+        "third_party",
+    ):  # a copy: building leaves its own files
         shutil.copytree(PACKAGE.parent / folder, source / folder, symlinks=True)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(PACKAGE.parent / name, source)
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
     subprocess.run([*pip, f"--target={target}", str(source)], check=True, cwd=tmp_path)
     code = (
         "import chinchilla_jax;"
         "from chinchilla_jax.experiment.grid import read_table;"
+        "from chinchilla_jax.experiment.loading import load_experiment;"
         "from chinchilla_jax.scaling.laws.published import published;"
-        "print(chinchilla_jax.__file__, len(read_table('chinchilla_table_a9')), len(published()))"
+        "print(chinchilla_jax.__file__, len(read_table('chinchilla_table_a9')), len(published()),"
+        " load_experiment('configs/quickstart.py').name)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -138,8 +144,13 @@ def test_an_installed_wheel_has_its_tables(tmp_path):
         text=True,
         check=True,
     )
-    place, shapes, laws = done.stdout.split()
+    place, shapes, laws, config = done.stdout.split()
     assert place.startswith(str(target)) and int(shapes) == 50 and int(laws) > 5
+    assert config == "quickstart"
+    top = {path.name for path in target.iterdir() if not path.name.endswith(".dist-info")}
+    assert top - {"bin", "__pycache__"} == {"chinchilla_jax"}
+    beside = {path.suffix for path in target.rglob("chinchilla_jax/**/*") if path.is_file()}
+    assert beside <= {".py", ".pyc", ".typed", ".csv", ".json", ".md", ".svg", ".html"}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

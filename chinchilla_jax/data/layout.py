@@ -14,12 +14,13 @@ subset with the same validation.
 """
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from chinchilla_jax.data.progress import say
+from chinchilla_jax.experiment import lock, storage
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import within
 
 VERSION = 2  # of these files and of what is kept of a source; a new one builds anew
@@ -69,8 +70,13 @@ def alone(folder: Path) -> Iterator[None]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.flock(file)
         except BlockingIOError:
             say(f"another process is preparing {folder.name}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock.flock(file, wait=True)
+        except OSError as error:
+            raise UserError(
+                f"{folder.parent}: cannot be locked ({storage.reason(error)}); "
+                "set CHINCHILLA_JAX_CACHE to a folder on a local disk"
+            ) from None
         yield

@@ -1,6 +1,7 @@
 """A configuration file and its overrides, as a person gives them on the command line."""
 
 import dataclasses
+import logging
 import os
 import re
 import runpy
@@ -18,7 +19,10 @@ from chinchilla_jax.experiment.panel import Setting
 from chinchilla_jax.experiment.schema import nearest, replace_paths, unknown_field
 from chinchilla_jax.experiment.storage import expanded, is_remote
 
+log = logging.getLogger(__name__)
+
 OVERRIDE = "--config."
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"  # a link in a checkout
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -49,6 +53,9 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str
 def load_experiment(path: str, overrides: Sequence[tuple[str, str]] = ()) -> Experiment:
     """Runs `get_config()` of a configuration file and applies the overrides in order.
 
+    Where there is no file `configs/NAME.py`, or NAME alone is given, it is the one of that name
+    that the package carries.
+
     Raises:
       UserError: no such file, an error in it, or an override that does not fit.
     """
@@ -57,10 +64,13 @@ def load_experiment(path: str, overrides: Sequence[tuple[str, str]] = ()) -> Exp
         found = file.is_file()
     except OSError as error:
         raise UserError(f"--config={path}: cannot be a file: {error.strerror}") from None
+    if not found and (carried := _carried(file)):
+        file, found = carried, True
     if not found:
         places = (file, file.parent, Path("configs"))
         folder = next((place for place in places if place.is_dir()), Path("configs"))
         names = sorted(str(p) for p in folder.glob("*.py") if p.is_file())
+        names = names or sorted(f"configs/{p.name}" for p in CONFIGS.glob("*.py"))
         what = "is a folder; give a file of it" if folder == file else "no such file"
         raise UserError(
             f"--config={path}: {what}{nearest(path, names) if folder != file else ''} "
@@ -83,6 +93,17 @@ def load_experiment(path: str, overrides: Sequence[tuple[str, str]] = ()) -> Exp
     if not isinstance(experiment, Experiment):
         raise UserError(f"{path}: must define get_config() that returns an Experiment")
     return replace_paths(experiment, overrides)
+
+
+def _carried(file: Path) -> Path | None:
+    """The file of the package that `configs/NAME.py` or `NAME` stands for, where there is one."""
+    if file.parent not in (Path(), Path("configs")) or file.is_dir():
+        return None
+    carried = CONFIGS / f"{file.stem}.py"
+    if file.suffix not in ("", ".py") or not carried.is_file():
+        return None
+    log.info("--config=%s: the one of %s", file, CONFIGS)
+    return carried
 
 
 def _unknown_argument(error: TypeError) -> str:

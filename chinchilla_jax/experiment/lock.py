@@ -13,7 +13,7 @@ goes on for up to a period until it sees the higher lease, then stops with `Lock
 """
 
 import contextlib
-import fcntl
+import errno
 import json
 import os
 import secrets
@@ -75,6 +75,21 @@ def lock(folder: Path, patient: bool = False) -> Iterator[Lock | None]:
         yield held
 
 
+def flock(file: IO[Any], exclusive: bool = True, wait: bool = False) -> None:
+    """Takes the lock of an open file, which the system frees when this process ends.
+
+    Raises:
+      BlockingIOError: another process has it, and `wait` is not asked for.
+      OSError: its file system has none, or this is Windows.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise OSError(errno.ENOSYS, "Windows has no flock") from None
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+
+
 @contextlib.contextmanager
 def waited_for(folder: Path, seconds: float) -> Iterator[Lock]:
     """The lock of `folder` while the context lasts, waited for while others have it.
@@ -103,7 +118,7 @@ def is_held(folder: Path) -> bool:
         return not latest.free and not _is_dead(folder, latest)
     try:
         with (folder / "lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            flock(file, exclusive=False)
     except BlockingIOError:
         return True
     except OSError:  # nobody ever had it, or there are no locks here
@@ -139,7 +154,7 @@ def _flocked(folder: Path) -> Iterator[Lock | None]:
 
     with storage.attempt(folder / "lock", "written", opened) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(file)
         except BlockingIOError:
             yield None
             return
@@ -311,7 +326,7 @@ def _content(text: str) -> dict[str, Any]:
 def _machine() -> str:
     """The kernel and the process namespace in which our process ids mean something."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:  # not Linux: no short cut, a dead owner's lease goes stale
         return secrets.token_hex(8)

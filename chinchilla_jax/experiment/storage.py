@@ -137,7 +137,7 @@ def _opened(place: Path) -> IO[bytes]:
 
 
 def _without_waiting(name: str, flags: int) -> int:
-    return os.open(name, flags | os.O_NONBLOCK)
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has none
 
 
 def read_end(place: Path, size: int) -> bytes:

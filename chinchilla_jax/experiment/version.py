@@ -21,7 +21,7 @@ def code_version() -> str:
         return release
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty"]
     try:
-        described = subprocess.run(command, capture_output=True, text=True, timeout=5)
+        described = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return release
     return f"{release}+{described.stdout.strip()}" if described.returncode == 0 else release

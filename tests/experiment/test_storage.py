@@ -1,6 +1,7 @@
 """One path layer: what holds on a file system holds in an object store, faults included."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -291,6 +292,6 @@ def test_a_file_system_without_flock_is_one_line_that_says_what_to_do(tmp_path, 
     def unsupported(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(lock.fcntl, "flock", unsupported)
+    monkeypatch.setattr(fcntl, "flock", unsupported)
     with pytest.raises(UserError, match="CHINCHILLA_JAX_LOCK=lease"), lock.lock(tmp_path):
         pass

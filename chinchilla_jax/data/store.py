@@ -206,6 +206,33 @@ def open_corpus(config: DataConfig, cache: Path, expected: str | None = None) ->
     return corpus
 
 
+def tokenizer_of(config: DataConfig, cache: Path, fingerprint: str) -> Tokenizer:
+    """The tokenizer of this fingerprint, as a corpus in `cache` has it; no text is prepared.
+
+    Raises:
+      UserError: it is not the one of `config`, or no corpus in the cache has it.
+    """
+    if config.tokenizer == "bytes":
+        found = tokenizers.bytes_tokenizer()
+        if found.fingerprint == fingerprint:
+            return found
+        raise UserError(
+            f"its tokens are of another tokenizer ({fingerprint}) than bytes ({found.fingerprint})"
+        )
+    root = cache / "corpora"
+    for path in sorted(root.glob(f"*-{config.tokenizer}-*/{META}")):
+        with contextlib.suppress(UserError, OSError):  # a damaged one is named when it is opened
+            if _read_meta(path).tokenizer_fingerprint == fingerprint:
+                model = (path.parent / MODEL).read_bytes()
+                found = tokenizers.sentencepiece_tokenizer(model)
+                if found.fingerprint == fingerprint:
+                    return found
+    raise UserError(
+        f"its tokenizer ({config.tokenizer}, {fingerprint}) is in no corpus of {root}; prepare the "
+        "text that the run was trained on, or set CHINCHILLA_JAX_CACHE to the cache that has it"
+    )
+
+
 def _mixed(config: DataConfig, cache: Path, expected: str | None) -> Corpus:
     """The corpus of `config` with those that it is mixed with."""
     known = expected.split(_AND) if expected else [None] * len(config.weights)

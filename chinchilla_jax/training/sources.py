@@ -29,7 +29,7 @@ from chinchilla_jax.training.transfers import unguarded
 
 T = TypeVar("T")
 
-_PARAMS = "params."  # what the names of weights begin with in a checkpoint
+PARAMS, TECHNIQUES = "params.", "techniques."  # what names in a checkpoint begin with
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,16 @@ class Source:
         Raises:
           UserError: what was read is not what was written.
         """
-        wanted = verified.flatten(like)
+        return self.part(PARAMS, like)
+
+    def part(self, part: str, like: T) -> T:
+        """The same of another part of its state, of `TECHNIQUES` for example."""
+        wanted = {part + name: leaf for name, leaf in verified.flatten(like).items()}
+        if not wanted:
+            return like
         leaves = self._read(wanted)
         if damage := verified.damaged_leaf(self.record["leaves"], leaves):
-            raise UserError(f"{self.folder}: {damage}; {_ANEW}")
+            raise UserError(f"{self.folder}: {damage}; {ANEW}")
         made = jax.jit(
             partial(_in_layout, wanted=wanted),
             out_shardings={name: leaf.sharding for name, leaf in wanted.items()},
@@ -87,7 +93,7 @@ class Source:
 Sources = Mapping[str, Source]
 """By what the configuration calls them."""
 
-_ANEW = "train it anew in another work folder, or name another run"
+ANEW = "train it anew in another work folder, or name another run"
 
 
 def opened(run: RunConfig, corpus: Corpus, directory: RunDirectory) -> dict[str, Source]:
@@ -123,7 +129,7 @@ def _opened(run: RunConfig, other: OtherRun, corpus: Corpus, directory: RunDirec
         if damage:
             raise UserError(
                 f"{where} has no sound checkpoint of step {other.step}: "
-                f"{there.checkpoints / str(other.step)}: {damage}; {_ANEW}"
+                f"{there.checkpoints / str(other.step)}: {damage}; {ANEW}"
             )
         for name, ours in (
             ("data", corpus.data_fingerprint),
@@ -142,7 +148,7 @@ def _opened(run: RunConfig, other: OtherRun, corpus: Corpus, directory: RunDirec
     loss, record = distributed.on_writer(checked)
     folder = there.checkpoints / str(other.step)
     if damage := verified.damaged_file(folder, record["files"]):
-        raise UserError(f"{where} has a damaged checkpoint: {folder}: {damage}; {_ANEW}")
+        raise UserError(f"{where} has a damaged checkpoint: {folder}: {damage}; {ANEW}")
     known = needs.read_run(there.path / "config.json")
     return Source(other, known, loss, folder, record)
 
@@ -152,12 +158,12 @@ _WHAT = {"data": "corpus", "tokenizer": "tokenizer", "model_version": "version o
 
 def _saved_names(name: str, leaf: Any, layout: Mapping[str, str]) -> list[str]:
     """Where a checkpoint has a parameter: under its name, in a stack of layers, or by layer."""
-    if _PARAMS + name in layout:
-        return [_PARAMS + name]
-    if unrolled := re.fullmatch(r"layers_\d+\.(.*)", name):
-        return [f"{_PARAMS}layers.{unrolled[1]}"]
-    rest = name.removeprefix("layers.")
-    return [f"{_PARAMS}layers_{i}.{rest}" for i in range(leaf.shape[0])]
+    if name in layout:
+        return [name]
+    if unrolled := re.fullmatch(rf"{PARAMS}layers_\d+\.(.*)", name):
+        return [f"{PARAMS}layers.{unrolled[1]}"]
+    rest = name.removeprefix(f"{PARAMS}layers.")
+    return [f"{PARAMS}layers_{i}.{rest}" for i in range(leaf.shape[0])]
 
 
 def _in_layout(leaves: Mapping[str, jax.Array], wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -165,7 +171,7 @@ def _in_layout(leaves: Mapping[str, jax.Array], wanted: Mapping[str, Any]) -> di
     made = {}
     for name, leaf in wanted.items():
         saved = [leaves[other] for other in _saved_names(name, leaf, dict.fromkeys(leaves, ""))]
-        layer = re.match(r"layers_(\d+)\.", name)
+        layer = re.match(rf"{PARAMS}layers_(\d+)\.", name)
         array = saved[0] if len(saved) == 1 else jnp.stack(saved)
         if array.ndim > len(leaf.shape):
             array = array[int(layer[1]) if layer else 0]

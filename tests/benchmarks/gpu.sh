@@ -53,21 +53,25 @@ if [[ $platform == gpu ]]; then
   device=(--device=gpu --seconds=2 --turns=3)
   cells=(--platform=gpu) patience=1
   techniques=(--width=768 --batch=16 --sequence=2048 --steps=30)
+  dispatch=(--width=768 --size=2048 --tokens=32768 --dtype=bfloat16 --turns=20)
 else
   export JAX_DISABLE_MOST_OPTIMIZATIONS=1 # compiling is most of it
   sizes=(throughput-tiny)
   device=(--device=cpu --threads=1 --seconds=0.2 --turns=1)
   cells=(--platform=cpu --size=tiny --cells 1 2 --seconds=0.2 --turns=1) patience=10
   techniques=(--width=16 --batch=2 --sequence=16 --steps=20)
+  dispatch=(--width=16 --size=32 --tokens=32 --turns=2)
 fi
 # What is timed of each technique.
 declare -A only=(
   [sparsity]="sparsity .5"
   [quantisation]="quantisation 4"
   [distillation]="distillation, as large"
+  [experts]="experts 1 of 8"
 )
 default=(correctness "${sizes[@]}" cells)
 default+=(techniques-sparsity techniques-quantisation techniques-distillation)
+default+=(techniques-experts techniques-dispatch)
 
 child=
 trap '[[ -n $child ]] && kill "$child" 2>/dev/null; exit 130' INT TERM
@@ -112,6 +116,7 @@ for name in "${@:-${default[@]}}"; do
     throughput-1.3b) part 150 "$name.json" throughput.py "${device[@]}" --apart --sizes 1.3b ;;
     throughput-*) part 70 "$name.json" throughput.py "${device[@]}" --sizes "${name#throughput-}" ;;
     cells) part 50 "$name.json" gpu_cells.py "${cells[@]}" ;;
+    techniques-dispatch) part 50 "$name.txt" experts_dispatch.py "${dispatch[@]}" ;;
     techniques-*)
       setting=${only[${name#techniques-}]:-${name#techniques-}}
       part 50 "$name.txt" techniques_overhead.py "${techniques[@]}" --only="$setting"

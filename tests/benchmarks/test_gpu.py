@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from experts_dispatch import differences, drawn
 from gpu_correctness import Check, attempted, compared, losses_compared
 from gpu_device import Device, Sizes, Steps
 from gpu_profile import kind_of
@@ -33,6 +34,8 @@ PARTS = (
     "techniques-sparsity.txt",
     "techniques-quantisation.txt",
     "techniques-distillation.txt",
+    "techniques-experts.txt",
+    "techniques-dispatch.txt",
 )
 
 # Notes its program; writes the file of --out where there is one, and fails where it is told to.
@@ -68,23 +71,29 @@ def call(folder, *arguments, **variables):
     return done, calls.read_text().split() if calls.exists() else []
 
 
+def test_all_ways_to_experts_compute_the_same():
+    found = differences(drawn(48, 8, 16, experts=4, picks=2, dtype="float32"))
+    assert max(found.values()) < 1e-5 and found.keys() == {"blocks", "ragged_dot", "all"}
+
+
 def test_a_part_whose_result_is_there_is_not_run_again(tmp_path):
     done, calls = call(tmp_path)
     assert done.returncode == 0, done.stderr
     programs = ["gpu_correctness.py", "throughput.py", "gpu_cells.py"]
-    assert calls == [*programs, *3 * ["techniques_overhead.py"], "gpu_report.py"]
+    programs += [*4 * ["techniques_overhead.py"], "experts_dispatch.py"]
+    assert calls == [*programs, "gpu_report.py"]
     found = {path.name for path in (tmp_path / "results").iterdir()}
     assert found >= {*PARTS, "report.md"} and not any(name.endswith(".part") for name in found)
     assert (tmp_path / "results" / "report.md").read_text() == f"the report of {tmp_path}/results\n"
     (tmp_path / "results" / "cells.json").unlink()
     done, calls = call(tmp_path)
     assert calls == ["gpu_cells.py", "gpu_report.py"]
-    assert done.stdout.count("there already") == 5
+    assert done.stdout.count("there already") == len(PARTS) - 1
 
 
 def test_a_part_that_fails_stops_no_other_and_is_run_again(tmp_path):
     done, calls = call(tmp_path, FAILS="throughput.py")
-    assert done.returncode == 0 and len(calls) == 7
+    assert done.returncode == 0 and len(calls) == len(PARTS) + 1
     assert "throughput-tiny.json: failed with status 1" in done.stdout
     assert (tmp_path / "results" / "throughput-tiny.json.part").exists()  # as far as it came
     assert not (tmp_path / "results" / "throughput-tiny.json").exists()
@@ -93,7 +102,7 @@ def test_a_part_that_fails_stops_no_other_and_is_run_again(tmp_path):
 
 def test_without_time_left_nothing_is_begun(tmp_path):
     done, calls = call(tmp_path, BUDGET="5")
-    assert calls == ["gpu_report.py"] and done.stdout.count("no time left") == 6
+    assert calls == ["gpu_report.py"] and done.stdout.count("no time left") == len(PARTS)
 
 
 def test_told_to_stop_it_leaves_no_process_behind(tmp_path):

@@ -11,6 +11,8 @@ What a notebook needs, without JAX (`chinchilla_jax.scaling.notebook` has the de
 """
 
 import os
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.3.0"
@@ -19,6 +21,11 @@ __version__ = "0.3.0"
 # spin beside them, a third of the time of `evaluate`, and change last digits. Heeded where NumPy is
 # not loaded yet: hence here, before any other file of the package.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# By `python -m` only, whose name of the program is still that: until it is imported, Ctrl-C ends it
+# as the system does, not with a traceback of imports. `program.run` takes over.
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 if TYPE_CHECKING:
     from chinchilla_jax.experiment.errors import UserError as UserError

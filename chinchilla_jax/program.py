@@ -1,5 +1,6 @@
 """What the programs share: flags, overrides, and errors told in one line."""
 
+import contextlib
 import io
 import logging
 import math
@@ -7,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,25 @@ def run(main: Callable[[list[str]], Any]) -> None:
     # Libraries log through absl and the root; of theirs only warnings are for a person.
     absl_logging.set_verbosity(absl_logging.WARNING)
     try:
-        app.run(_guarded(main), flags_parser=_parse)
+        with _interruptible():
+            app.run(_guarded(main), flags_parser=_parse)
     except UserError as error:  # raised while flags are parsed
         _fail(error)
+    except KeyboardInterrupt:
+        _end_interrupted()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, where by `chinchilla_jax/__init__.py` it does not yet."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if before is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, before)
 
 
 def define_config(required: bool = True) -> flags.FlagHolder[str | None]:
@@ -182,13 +199,17 @@ def _guarded(main: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
         except UserError as error:
             _fail(error)
         except KeyboardInterrupt:
-            print("interrupted; the same command continues", file=sys.stderr)
-            sys.exit(EXIT_INTERRUPTED)
+            _end_interrupted()
         except BrokenPipeError:  # the reader of our output went away, as in `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
 
     return guarded
+
+
+def _end_interrupted() -> None:
+    print("interrupted; the same command continues", file=sys.stderr)
+    sys.exit(EXIT_INTERRUPTED)
 
 
 def _fail(error: UserError) -> None:

@@ -157,6 +157,27 @@ def test_the_status_of_another_experiment_is_shown_and_said(tmp_path, overrides,
     assert all(f": is the plan of another experiment ({difference}" in line for line in said)
 
 
+@pytest.mark.parametrize(
+    "when,status,said",
+    [
+        ("absl/__init__.py", -signal.SIGINT, ""),
+        ("config.py", 130, "interrupted; the same command continues\n"),
+    ],
+)
+def test_ctrl_c_is_no_traceback_also_while_python_imports(tmp_path, when, status, said):
+    """It comes in a module that the program imports, or in the configuration, once it runs."""
+    (tmp_path / when).parent.mkdir(exist_ok=True)
+    (tmp_path / when).write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n" * 2)
+    done = subprocess.run(
+        [sys.executable, "-m", "chinchilla_jax.plan", f"--config={tmp_path / 'config.py'}"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (status, said)
+
+
 @pytest.mark.parametrize("first_process", [False, True])
 def test_sigterm_ends_a_program_also_as_process_1_of_a_container(first_process):
     code = (

@@ -10,7 +10,7 @@ import hashlib
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,6 +99,14 @@ class Corpus:
         own = self.meta.overlap_shared / self.meta.overlap_windows
         shares = zip((own, *self.in_others), self.weights, strict=True)
         return max(share for share, weight in shares if weight > 0)
+
+    @property
+    def left_out(self) -> str:
+        """What of the source is not in the corpus, by reason; of a mixture of all its parts."""
+        skipped: Counter[str] = Counter()
+        for part in (self, *self.others):
+            skipped.update(part.meta.skipped)
+        return _reasons(skipped) or "nothing"
 
     def examples(self, seed: int, numbers: np.ndarray, sequence: int) -> np.ndarray:
         """Training examples by number: int32 [*numbers.shape, S + 1]; see `sampler.Sampler`."""
@@ -297,8 +305,7 @@ def describe(meta: CorpusMeta) -> str:
         f"fingerprint {meta.data_fingerprint})"
     ]
     if meta.skipped:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in meta.skipped.items())
-        lines.append(f"left out: {reasons}")
+        lines.append(f"left out: {_reasons(meta.skipped)}")
     if meta.overlap_windows:
         fraction = meta.overlap_shared / meta.overlap_windows
         lines.append(
@@ -306,6 +313,10 @@ def describe(meta: CorpusMeta) -> str:
             "word in training; no document does"
         )
     return "\n".join(lines)
+
+
+def _reasons(skipped: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()))
 
 
 def _find(root: Path, config: DataConfig, expected: str) -> Path | None:

@@ -65,7 +65,8 @@ class RunDirectory:
 
     def configuration(self) -> RunConfig | None:
         """That of a run which was begun here; raises UserError where it is damaged."""
-        return read_run(self.path / "config.json") if self.begun() else None
+        with contents.remedy(f"remove {self.path} and the run is trained anew"):
+            return read_run(self.path / "config.json") if self.begun() else None
 
     def start(self, run: RunConfig) -> None:
         """Records the configuration; a folder begun under another one is refused.
@@ -73,9 +74,7 @@ class RunDirectory:
         Raises:
           UserError: the folder holds a run of other numbers.
         """
-        file = self.path / "config.json"
-        if self.begun():
-            begun = read_run(file)
+        if (begun := self.configuration()) is not None:
             if fingerprint(begun) != fingerprint(run):
                 raise UserError(
                     f"{self.path}: was begun under another configuration "
@@ -90,7 +89,7 @@ class RunDirectory:
                     before,
                     now,
                 )
-        write_text_atomic(file, _json_text(run))
+        write_text_atomic(self.path / "config.json", _json_text(run))
 
     def lock(self, patient: bool = False) -> AbstractContextManager[Lock | None]:
         """This process's lock of the run, None if another one has it: `lock.lock`."""
@@ -104,15 +103,28 @@ class RunDirectory:
         """Host and process of the last owner, for a message: `lock.owner`."""
         return lock.owner(self.path)
 
-    def rewind_metrics(self, step: int) -> None:
-        """Drops the lines of `metrics.jsonl` after `step`: a run resumed there writes them anew."""
+    def rewind_metrics(self, step: int, log_every: int = 1) -> None:
+        """Drops the lines of `metrics.jsonl` after `step`: a run resumed there writes them anew.
+
+        In the place of a line that is lost, damaged or with the whole file, `null` stands from
+        then on.
+
+        Args:
+          log_every: steps between lines.
+        """
         file = self.path / "metrics.jsonl"
-        if storage.exists(file):
-            rows, damaged = self.metrics_and_damage()
-            if damaged:
-                log.warning("%s: damaged lines left out: %d", file, damaged)
-            kept = [row for row in rows if row["step"] <= step]
-            write_text_atomic(file, "".join(json.dumps(row) + "\n" for row in kept))
+        lines = [line for line in self._logged() if line is None or line["step"] <= step]
+        damaged = 0
+        while lines and lines[-1] is None:  # of these steps or of later ones, written anew
+            lines.pop()
+            damaged += 1
+        end = lines[-1] if lines else None
+        due = int(step // log_every - (end["step"] // log_every if end else 0))
+        lines += [None] * (min(due, damaged) if end else due)
+        if lost := lines.count(None):
+            log.warning("%s: damaged or gone, lines that are lost: %d", file, lost)
+        if lines or storage.exists(file):
+            write_text_atomic(file, "".join(json.dumps(line) + "\n" for line in lines))
 
     def metrics_writer(self) -> "MetricsFile":
         """Appends to `metrics.jsonl`; one at a time."""
@@ -127,14 +139,19 @@ class RunDirectory:
 
         A last line cut off by a kill is neither.
         """
+        lines = self._logged()
+        return [row for row in lines if row is not None], lines.count(None)
+
+    def _logged(self) -> list[dict[str, Any] | None]:
+        """The lines of `metrics.jsonl` in order, None for one that is damaged."""
         try:
             content = storage.read_bytes(self.path / "metrics.jsonl")
         except FileNotFoundError:
-            return [], 0
+            return []
         *lines, last = content.split(b"\n")
         found = contents.logged_lines(lines)
-        rows = [row for row in (*found, contents.logged(last)) if row is not None]
-        return rows, found.count(None)
+        end = contents.logged(last)
+        return found if end is None else [*found, end]
 
     def last_flops(self) -> float:
         """FLOPs up to the last logged step, from the end of the file alone."""

@@ -59,6 +59,8 @@ class Measured:
     device_count: int | None = None
     unique_tokens: int | None = None  # of the text, that it was trained on
     held_out_in_training: float | None = None  # share of held-out passages, word for word
+    text_left_out: str | None = None  # of the source, by reason: copies, blank documents
+    metrics_lost: int | None = None  # lines of metrics.jsonl that were damaged
     data_fingerprint: str | None = None
     tokenizer_fingerprint: str | None = None
 

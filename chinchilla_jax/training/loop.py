@@ -91,7 +91,7 @@ def train(
         restored = checkpoints.restore_latest(given.without(compiled.abstract_state))
         state, step = restored or (_initial(run, compiled, sources), 0)
         state = techniques.completed(run, state, compiled.abstract_state, sources)
-        distributed.on_writer(lambda: directory.rewind_metrics(step))
+        distributed.on_writer(lambda: directory.rewind_metrics(step, run.execution.log_every))
         before = max((row.get("seconds") or 0.0 for row in directory.metrics()), default=0.0)
         log.info("%s: %s at step %d", run.run_id, "resumed" if restored else "begun", step)
         if distributed.is_writer():  # once for all processes
@@ -106,6 +106,8 @@ def train(
         measured: dict[str, Any] = loop.speed.columns(run, compiled.mesh) | {
             "unique_tokens": corpus.unique_tokens(run.tokens, run.sequence_length),
             "held_out_in_training": corpus.held_out_in_training,
+            "text_left_out": corpus.left_out,
+            "metrics_lost": distributed.on_writer(lambda: directory.metrics_and_damage()[1]),
             "data_fingerprint": corpus.data_fingerprint,
             "tokenizer_fingerprint": corpus.tokenizer_fingerprint,
         }

@@ -23,7 +23,8 @@ from chinchilla_jax.experiment import lock, results, storage
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
-from chinchilla_jax.experiment.records import run_directory
+from chinchilla_jax.experiment.records import RunDirectory, run_directory
+from chinchilla_jax.experiment.storage import StorageError
 from chinchilla_jax.training import placement, threads
 from chinchilla_jax.training.placement import Group
 from chinchilla_jax.training.progress import Progress, Watch
@@ -59,13 +60,16 @@ def run(
       UserError: a cell that does not fit this host, or a division it does not know.
       KeyboardInterrupt: after a stop by a signal.
     """
-    todo = [c for c in cells if run_directory(workdir, c.run.run_id).result() is None]
+    todo = [c for c in cells if not _is_over(run_directory(workdir, c.run.run_id))]
     host = placement.this_host()
 
     def told(run: RunConfig, devices: int) -> dict[str, str]:
         if host.platform != "cpu" or devices > 1:
             return {}
-        return threads.environment(threads.of_cell(run, run_directory(workdir, run.run_id)))
+        count = 1
+        with _left_to_worker():
+            count = threads.of_cell(run, run_directory(workdir, run.run_id))
+        return threads.environment(count)
 
     groups = placement.groups(
         host, todo, lambda run: devices_for(run, host, devices_per_cell), cells_per_device, told
@@ -82,6 +86,23 @@ def run(
     if complaint and any(row["status"] == "missing" for row in rows):
         raise UserError(complaint)
     return rows
+
+
+def _is_over(directory: RunDirectory) -> bool:
+    with _left_to_worker():
+        return directory.result() is not None
+    return False
+
+
+@contextlib.contextmanager
+def _left_to_worker() -> Iterator[None]:
+    """A damaged file fails the cell that it is of, which its worker tells, and no other."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except UserError:
+        pass
 
 
 @contextlib.contextmanager

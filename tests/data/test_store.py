@@ -119,6 +119,7 @@ def test_what_was_left_out_is_said(opened, folder, capsys):
     }
     assert b"ab" * 99 in documents(corpus.train) + documents(corpus.validation)
     error = capsys.readouterr().err
+    assert f"left out: {corpus.left_out}" in error
     assert "left out: 99 NUL bytes inside documents, 1 blank documents, 1 files of" in error
     assert "60 documents" not in error
     assert "61 documents" in error

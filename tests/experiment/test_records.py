@@ -305,15 +305,41 @@ def test_a_damaged_line_of_metrics_is_left_out_counted_and_said_on_resume(tmp_pa
     first, last = (json.dumps(row).encode() + b"\n" for row in rows)
     (tmp_path / "metrics.jsonl").write_bytes(first + line + b"\n" + last)
     assert directory.metrics_and_damage() == (rows, 1)
-    directory.rewind_metrics(3)
-    assert "metrics.jsonl: damaged lines left out: 1" in caplog.text
-    assert directory.metrics_and_damage() == (rows, 0)
+    for _ in range(2):  # whoever reads it later is told too
+        caplog.clear()
+        directory.rewind_metrics(3)
+        assert "metrics.jsonl: damaged or gone, lines that are lost: 1" in caplog.text
+        assert directory.metrics_and_damage() == (rows, 1)
     caplog.clear()
     directory.rewind_metrics(1)
-    assert not caplog.text
+    assert not caplog.text  # its step is written anew
+    assert directory.metrics_and_damage() == (rows[:1], 0)
     (tmp_path / "metrics.jsonl").write_bytes(first + line)
     assert directory.metrics_and_damage() == (rows[:1], 0)  # cut off by a kill
     assert directory.last_flops() == (0 if line else 10)
+
+
+@pytest.mark.parametrize(
+    "lines,step,lost",
+    [
+        ([50, 100, None], 149, 0),  # of step 150, which comes again
+        ([50, 100, None], 150, 1),
+        ([50, 100, None, None], 170, 1),
+        ([50, None, 150, None, 250], 200, 2),
+        ([None, None], 60, 1),
+        ([], 149, 2),  # the whole file is gone
+        ([], 49, 0),
+        ([50, 100], 150, 0),  # nobody knows of another `log_every`
+    ],
+)
+def test_lost_lines_of_metrics_are_those_up_to_where_the_run_goes_on(tmp_path, lines, step, lost):
+    directory = records.RunDirectory(tmp_path)
+    text = "".join("?\n" if line is None else f'{{"step": {line}}}\n' for line in lines)
+    if lines:
+        (tmp_path / "metrics.jsonl").write_text(text)
+    directory.rewind_metrics(step, log_every=50)
+    kept = [{"step": line} for line in lines if line is not None and line <= step]
+    assert directory.metrics_and_damage() == (kept, lost)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def test_the_result_is_complete_and_the_model_learned(mesh_run, uninterrupted, t
     assert row["loss"] < 4.5 and row["loss_se"] > 0
     assert row["mfu"] is None and row["device_count"] == 8
     assert row["data_fingerprint"] == text_corpus.data_fingerprint
+    assert (row["text_left_out"], row["metrics_lost"]) == ("nothing", 0)
     assert [line["step"] for line in lines] == list(range(1, 31))
 
 
@@ -83,6 +84,18 @@ def test_interrupted_anywhere_it_ends_bit_identical(mesh_run, uninterrupted, tex
     row = train_with_interruptions(mesh_run, text_corpus, directory, steps)
     assert numbers(row) == numbers(uninterrupted[0])
     assert curve(directory) == uninterrupted[1]
+
+
+def test_lines_of_metrics_that_were_lost_are_in_the_result(text_corpus, tmp_path):
+    run = small_run(8, training={"data_parallel": 1, "steps_per_dispatch": 2})
+    directory, steps = RunDirectory(tmp_path), []
+    with pytest.raises(Interrupted):
+        train(run, text_corpus, directory, lambda: len(steps) > 1, lambda *a: steps.append(a))
+    first, _, *rest = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join([first, "\0\0\n", *rest]))
+    row = train(run, text_corpus, directory)
+    assert row["metrics_lost"] == 1
+    assert [line["step"] for line in directory.metrics()] == [1, *range(3, 9)]
 
 
 @pytest.mark.slow

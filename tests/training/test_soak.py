@@ -1,7 +1,7 @@
 """A sweep that is started, killed, stopped, extended, moved and continued at random.
 
     python -m pytest -m slow -s tests/training/test_soak.py
-    SOAK_SEED=7 SOAK_MINUTES=20 python -m pytest -m slow -s tests/training/test_soak.py
+    SOAK_SEED=7 SOAK_MINUTES=20 python -m pytest -m slow -s tests/training/test_soak.py::test_soak
 
 What must hold in the end: every run that is over is in the plan and as without a disturbance, to
 the last digit; no process stays; every program that ended by itself said why in a line.
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 TIMES = {"wall_seconds", "tokens_per_second", "input_share", "joules_cpu", "joules_memory"}
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-DISK = 48 << 20  # bytes: room for a few checkpoints of each run, and not for what fills it
+DISK = 192 << 20  # bytes: room for two checkpoints of each run, and little else
 
 # The quickstart's 24 cells, their sizes and batches, with a fortieth of its tokens.
 CONFIG = """
@@ -72,6 +72,7 @@ class Place:
         """A program of ours in a session of its own."""
 
         def limits():
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
             if cores:
                 os.sched_setaffinity(0, cores)
             if memory:
@@ -246,7 +247,7 @@ def _beside(place, what, more):
     """Something that comes while a sweep runs, and ends before it is disturbed."""
     if what == "fill" and place.small:
         with contextlib.suppress(OSError), (place.workdir.parent / "filling").open("wb") as file:
-            for _ in range(64):
+            for _ in range(DISK >> 20):
                 file.write(bytes(1 << 20))
         return
     (place.workdir.parent / "filling").unlink(missing_ok=True)

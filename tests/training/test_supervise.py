@@ -14,7 +14,7 @@ import pytest
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
-from chinchilla_jax.experiment.records import write_plan
+from chinchilla_jax.experiment.records import run_directory, write_plan
 from chinchilla_jax.training import supervise, worker
 
 # A worker that says what it was told, and then does as it is asked.
@@ -149,6 +149,17 @@ def test_a_result_that_is_damaged_meanwhile_does_not_end_the_parent(monkeypatch,
         supervise.run(tmp_path, cells, seen.append, devices_per_cell=1, workers=1)
     (first, *_) = sorted((tmp_path / "logs").glob("*.log"))
     assert first.read_text().endswith("ended\n") and not seen
+
+
+def test_files_that_were_damaged_before_are_left_to_the_worker(monkeypatch, tmp_path, cells):
+    for cell, name in zip(cells, ("config.json", "result.json"), strict=True):
+        run_directory(tmp_path, cell.run.run_id).path.mkdir(parents=True)
+        (run_directory(tmp_path, cell.run.run_id).path / name).write_text("{")
+    seen = []
+    monkeypatch.setattr(supervise, "_supervise", lambda w, groups, *rest: seen.extend(groups) or "")
+    with pytest.raises(UserError, match=r"result\.json: is not JSON"):  # when all else is over
+        supervise.run(tmp_path, cells, lambda progress: None, devices_per_cell=1, workers=1)
+    assert set(seen[0].cells) == set(cells)
 
 
 def test_more_runs_than_a_pipe_holds_are_told(monkeypatch, tmp_path, cells):

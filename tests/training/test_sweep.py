@@ -358,12 +358,18 @@ def test_a_failing_cell_does_not_stop_the_others(place, whole, tmp_path):
     workdir = whole[0]
     cells = read_plan(workdir)[1]
     (tmp_path / "plan.json").write_text((workdir / "plan.json").read_text())
+    bad, damaged = (run_directory(tmp_path, cell.run.run_id).path for cell in cells[1:3])
     # A folder where metrics belong: the run cannot write its own.
-    (run_directory(tmp_path, cells[1].run.run_id).path / "metrics.jsonl").mkdir(parents=True)
+    (bad / "metrics.jsonl").mkdir(parents=True)
+    damaged.mkdir(parents=True)
+    (damaged / "config.json").write_text("[]")
     status, out, err = finish(start(place, tmp_path, "--workers=1"))
-    assert status == 1 and "3 done" in out and "1 failed" in out
-    assert f"{cells[1].run.run_id}: failed: " in err and "metrics.jsonl: cannot be read" in err
-    (run_directory(tmp_path, cells[1].run.run_id).path / "metrics.jsonl").rmdir()
+    assert status == 1 and "2 done" in out and "2 failed" in out
+    assert f"{bad.name}: failed: " in err and "metrics.jsonl: cannot be read" in err
+    assert f"{damaged.name}: failed: {damaged}/config.json: " in err
+    assert f"remove {damaged} and the run is trained anew" in err
+    (bad / "metrics.jsonl").rmdir()
+    shutil.rmtree(damaged)
     assert finish(start(place, tmp_path, "--workers=1"))[0] == 0
     assert results(tmp_path) == results(workdir)
 

@@ -62,8 +62,9 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
     )),
     ("outcome", "measurements", (
         r"loss|losses|nll|cross entropy|ppl|perplexity|bpb|bpc|bits per (byte|char|character)|"
-        r"held out|acc|accuracy|err|errors?|scores?|f1|bleu|se|std ?err|standard error|times?|"
-        r"secs?|seconds?|minutes?|hours?|days?|ms|runtime|duration|wall|elapsed|speed|throughput|"
+        r"held out|left out|lost|acc|accuracy|err|errors?|scores?|f1|bleu|se|std ?err|"
+        r"standard error|times?|secs?|seconds?|minutes?|hours?|days?|ms|runtime|duration|wall|"
+        r"elapsed|speed|throughput|"
         r"per (second|sec|s)|mfu|hfu|utili[sz]ation|grad norm|gradient norm|gnorm|memory|mem|"
         r"energy|joules?|kwh|watts?|power|carbon|co2|cost|usd|input share|spikes?"
     )),

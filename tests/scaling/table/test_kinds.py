@@ -65,6 +65,8 @@ def kinds(rows, **asked):
         ("seed", [0, 1], "seed"),
         ("data_seed", ["a", "b"], "seed"),
         ("wall_seconds", [1, 2], "outcome"),
+        ("text_left_out", ["nothing", "3 blank documents"], "outcome"),
+        ("metrics_lost", [0, 3], "outcome"),
         ("tokens_per_second", [1, 2], "outcome"),
         ("val_loss_paloma", [2, 1], "outcome"),
         ("arc_acc", [0.25, 0.5], "outcome"),

@@ -14,6 +14,7 @@ from chinchilla_jax.experiment.loading import load_experiment
 from tests.command import call
 
 QUICKSTART = "--config=configs/quickstart.py"
+TABLE_A9 = "--config=configs/chinchilla.py"
 
 
 def process(program, *arguments):
@@ -31,6 +32,14 @@ def process(program, *arguments):
         ("plan", (QUICKSTART, "--config.budgets=1e3"), ("no cell is left",)),
         ("plan", (QUICKSTART, "--workdri=x"), ("workdri", "workdir")),
         ("plan", (QUICKSTART, "stray"), ("stray", "unexpected")),
+        ("plan", (QUICKSTART, "--cells=3"), ("--cells: no such flag (there are --config,",)),
+        ("plan", (QUICKSTART, "--devices=4", "--hardware="), ("--hardware=: no such accel",)),
+        ("plan", (QUICKSTART, "--hardware=h200"), ("--devices and --hardware: give both",)),
+        (
+            "plan",
+            (TABLE_A9, "--config.ladder.table=../third_party/chinchilla_table_a9"),
+            ("no such table in third_party",),
+        ),
         ("plan", (QUICKSTART, "--config.ladder.widths=13"), ("13", "even")),
         ("sweep", (QUICKSTART,), ("--workdir", "required")),
         ("sweep", ("--workdir=/nonexistent/w",), ("--config",)),

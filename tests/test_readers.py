@@ -274,6 +274,26 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, name):
         storage.read_bytes(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["lock", "metrics.jsonl"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_file_that_grows_is_not_written_through_a_link_or_a_pipe(tmp_path, name, kind):
+    """Whoever can write the folder can have one lead to any file of its owner."""
+    run = tmp_path / "runs" / "a"
+    run.mkdir(parents=True)
+    (tmp_path / "thesis").write_text("x")
+    if kind == "link":
+        (run / name).symlink_to(tmp_path / "thesis")
+    else:
+        os.mkfifo(run / name)
+    with pytest.raises(UserError, match=f"{name}: is a link or a pipe, not a file; remove it"):
+        if name == "lock":
+            with lock.lock(run):
+                pass
+        else:
+            records.RunDirectory(run).metrics_writer().append([{"step": 1}])
+    assert (tmp_path / "thesis").read_text() == "x"
+
+
 def test_a_file_of_more_than_ours_has_is_not_read(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text(json.dumps({"a": "x" * 1000}))
     with pytest.raises(UserError, match=r"config\.json: .* more than 999 bytes"):

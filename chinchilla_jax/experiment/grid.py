@@ -141,14 +141,13 @@ def read_table(name: str) -> list[ModelConfig]:
     Raises:
       UserError: no such table.
     """
-    path = TABLES / f"{name}.csv"
-    if not path.exists():
-        names = sorted(p.stem for p in TABLES.glob("*table*.csv"))
+    names = sorted(p.stem for p in TABLES.glob("*table*.csv"))
+    if name not in names:
         raise UserError(
             f"ladder.table = {name!r}: no such table in third_party{nearest(name, names)} "
             f"(there is {', '.join(names) or 'none'})"
         )
-    with path.open() as lines:
+    with (TABLES / f"{name}.csv").open() as lines:
         rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
     return [
         ModelConfig(

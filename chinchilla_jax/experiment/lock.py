@@ -150,7 +150,7 @@ def process(pid: int) -> str:
 def _flocked(folder: Path) -> Iterator[Lock | None]:
     def opened() -> IO[bytes]:
         folder.mkdir(parents=True, exist_ok=True)
-        return (folder / "lock").open("ab", buffering=0)
+        return storage.opened_to_append(folder / "lock")
 
     with storage.attempt(folder / "lock", "written", opened) as file:
         try:

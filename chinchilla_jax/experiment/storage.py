@@ -295,7 +295,10 @@ def remove(place: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder of files; that there is none is no error."""
+    """Removes a folder of files, or a link to one; that there is none is no error."""
+    if not is_remote(folder) and folder.is_symlink():
+        remove(folder)
+        return
     for child in children(folder):
         remove(child)
     if not is_remote(folder):  # in an object store it went with what was in it
@@ -498,10 +501,30 @@ def _create(place: Path, data: bytes) -> bool:
             temporary.unlink(missing_ok=True)
 
 
+def opened_to_append(place: Path) -> IO[bytes]:
+    """A local file that grows, made if it is not there.
+
+    Raises:
+      UserError: it is a link or a pipe. Others may write the folder, and lead us to any file of
+        ours.
+    """
+    try:
+        return open(place, "ab", buffering=0, opener=_where_it_is)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise UserError(f"{place}: is a link or a pipe, not a file; remove it") from None
+
+
+def _where_it_is(name: str, flags: int) -> int:
+    also = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # Windows has neither
+    return os.open(name, flags | also, 0o666)
+
+
 def _append(place: Path, text: str) -> None:
     """All of `text` or, where the disk fills up on the way, nothing."""
     rest = memoryview(text.encode())
-    with place.open("ab", buffering=0) as file:
+    with opened_to_append(place) as file:
         begin = file.seek(0, os.SEEK_END)
         try:
             while rest:

@@ -238,7 +238,7 @@ def _spawn(workdir: Path, group: Group, number: int) -> Worker:
 
     def opened() -> IO[bytes]:
         file.parent.mkdir(parents=True, exist_ok=True)
-        return file.open("ab")
+        return storage.opened_to_append(file)
 
     with storage.attempt(file, "written", opened) as log:
         # A session of its own: Ctrl-C reaches the workers once, through us.

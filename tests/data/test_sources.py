@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from chinchilla_jax.data import sources
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.loading import cache_folder
 
 
 def read(path: object, field: str = "text") -> tuple[list[bytes], dict[str, int]]:
@@ -141,6 +142,16 @@ def test_a_comma_in_a_name_that_is_there_parts_nothing(tmp_path):
 def test_a_home_that_nobody_has_is_one_line():
     with pytest.raises(UserError, match=r"^~nosuchuser9/x: there is no such home"):
         sources.expand("~nosuchuser9/x")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    def none():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    monkeypatch.delenv("CHINCHILLA_JAX_CACHE", raising=False)
+    with pytest.raises(UserError, match=r"has no home .*set CHINCHILLA_JAX_CACHE to a folder"):
+        cache_folder()
 
 
 def latin1(text: str) -> bytes:

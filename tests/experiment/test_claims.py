@@ -162,6 +162,19 @@ def test_one_that_does_not_come_to_an_end_with_the_plan_is_named(tmp_path, monke
 def test_folders_go_with_their_files(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    storage.remove_folder(tmp_path / "link")
+    assert not (tmp_path / "link").is_symlink() and (tmp_path / "a" / "file").exists()
     storage.remove_folder(tmp_path / "a")
     storage.remove_folder(tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_a_claim_that_is_a_link_costs_nobody_a_file(tmp_path):
+    """Whoever can write the folder of claims can have it lead anywhere."""
+    write(tmp_path / "w", 8, 12)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("x")
+    (tmp_path / "w" / "claims" / "host-1-a").symlink_to(tmp_path / "mine")
+    write(tmp_path / "w", 8)
+    assert widths(tmp_path / "w") == (8,) and (tmp_path / "mine" / "file").exists()

@@ -121,6 +121,11 @@ def test_useful_devices_grow_with_the_work():
     assert all(8 % count == 0 for count in counts)
 
 
+def test_more_devices_than_there_are_take_no_longer():
+    few, many = (estimate.suggest(run_of(64, 4, 8), n, H200) for n in (8, 999_999_999_999))
+    assert many.fits and many.hours > 0 and few.fits
+
+
 def test_every_cell_of_the_largest_grid_has_an_estimate(cells):
     found = [estimate.suggest(cell.run, 256, H200) for cell in cells]
     assert all(e.fits and e.hours > 0 for e in found)

@@ -13,7 +13,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.estimate import resolve
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.hardware import by_device_kind
-from chinchilla_jax.training import placement
+from chinchilla_jax.training import placement, worker
 from chinchilla_jax.training.placement import Group, Host, Place
 from chinchilla_jax.training.sweep import devices_for
 from tests.training.helpers import small_run
@@ -164,6 +164,17 @@ def test_a_platform_that_is_not_here_is_refused_and_never_the_cpu_instead(monkey
     monkeypatch.setattr(placement.metadata, "entry_points", lambda group: [plugin])
     if asked == "no":
         assert placement.this_host({"JAX_PLATFORMS": asked}).platform == "other"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no\nplugin"), AssertionError()])
+def test_a_device_that_jax_finds_not_is_one_line(monkeypatch, tmp_path, error):
+    def devices():
+        raise error
+
+    monkeypatch.setattr("jax.devices", devices)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(UserError, match=r"^JAX has no device .*JAX_PLATFORMS is cuda\): no .*$"):
+        worker.prepare_jax(tmp_path)
 
 
 def test_tpu_chips_are_counted_on_the_pci_bus(tmp_path, monkeypatch):

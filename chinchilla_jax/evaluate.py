@@ -17,7 +17,6 @@ from chinchilla_jax import program
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.laws import LAWS
-from chinchilla_jax.scaling.laws.further import laws_named
 from chinchilla_jax.scaling.laws.published import laws_to_show
 from chinchilla_jax.scaling.report import write as report
 from chinchilla_jax.scaling.report.evaluation import Request, evaluated, opposed, settled
@@ -28,6 +27,7 @@ from chinchilla_jax.scaling.table.conditions import where
 from chinchilla_jax.scaling.table.kinds import CHOICES
 from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.scaling.table.runs import Runs
+from chinchilla_jax.scaling.tuning import SETTINGS
 
 _RUNS = flags.DEFINE_string("runs", None, "A sweep's folder, a table of runs, or TABLE,RESULTS.")
 _OUT = flags.DEFINE_string("out", "", "Folder of the report. Default: report, in that of a sweep.")
@@ -59,14 +59,14 @@ _SETTINGS = program.define_settings()
 _OVERLAY = flags.DEFINE_list(
     "overlay", [], "Published laws to draw beside ours, as hoffmann,kaplan_frontier,llama3."
 )
-_LAWS = flags.DEFINE_list("laws", [], f"Further laws to fit to the same runs: {', '.join(LAWS)}.")
+_LAWS = flags.DEFINE_list("laws", [], f"Further laws to fit: {', '.join((*LAWS, *SETTINGS))}.")
 _FIGURES = flags.DEFINE_bool("figures", True, "Draw the figures.")
 
 
 def main(_: list[str]) -> None:
     asked = Request(
         settings=_SETTINGS(),
-        laws=laws_named(_LAWS.value),
+        **Request.laws_of(_LAWS.value),
         overlays=laws_to_show(_OVERLAY.value),
         by=_BY.value,
         baseline=program.pairs("baseline", _BASELINE.value),

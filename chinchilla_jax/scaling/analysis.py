@@ -37,6 +37,7 @@ from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import choice, conditions
 from chinchilla_jax.scaling.table.conventions import under
 from chinchilla_jax.scaling.table.runs import Runs
+from chinchilla_jax.scaling.tuning.records import Tuning
 from chinchilla_jax.techniques.law import Law
 
 
@@ -52,9 +53,13 @@ class Arrays(Approaches):
 
 @silent()
 def analyse(
-    runs: Runs, settings: Settings | None = None, laws: Sequence[Law] = ()
+    runs: Runs,
+    settings: Settings | None = None,
+    laws: Sequence[Law] = (),
+    tuned: Sequence[str] = (),
 ) -> tuple[Fits, Arrays]:
-    """All of it, `laws` fitted beside; see the module's docstring for what comes back.
+    """All of it, `laws` and those of the settings `tuned` fitted beside; see the module's docstring
+    for what comes back.
 
     The best settings of every cell are fitted; all that was tried is there for laws in settings.
 
@@ -145,6 +150,7 @@ def analyse(
         warnings=tuple(warnings),
         refusals=tuple(refusals),
         tasks=downstream(runs, forecasts, settings, stream(8)),
+        tuning=tuning(tried, settings, tuned),
     )  # fmt: skip
     arrays = Arrays(
         **vars(each),
@@ -154,3 +160,16 @@ def analyse(
         sources=found.sources,
     )
     return fits, arrays
+
+
+def tuning(tried: Runs, settings: Settings, tuned: Sequence[str]) -> Tuning | None:
+    """The laws of the settings `tuned` of the runs of one condition; None where none is asked for.
+
+    Raises:
+      UserError: the table lacks a setting, or varies none inside cells.
+    """
+    if not tuned:
+        return None
+    from chinchilla_jax.scaling.tuning.laws import fit_tuning  # few ask for it
+
+    return fit_tuning(tuned, tried, settings.draws, settings.seed)

@@ -16,7 +16,7 @@ from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, from_json, to_json
 from chinchilla_jax.scaling import fits as record
-from chinchilla_jax.scaling.analysis import Arrays, analyse
+from chinchilla_jax.scaling.analysis import Arrays, analyse, tuning
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import Choices, Fits
 from chinchilla_jax.scaling.fitting.newton import Objective
@@ -84,6 +84,7 @@ def compare(
     settings: Settings | None = None,
     laws: Sequence[Law] = (),
     by: Sequence[str] = (),
+    tuned: Sequence[str] = (),
 ) -> tuple[Comparison, tuple[Arrays, ...]]:
     """Fits every condition by itself; the arrays are those of the conditions that are "ok".
 
@@ -99,7 +100,7 @@ def compare(
     settings = replace(settings, budgets=settings.budgets or (10 * float(largest),))
     found, arrays = [], []
     for one in every:
-        fitted, drawn = _fitted(one, settings)
+        fitted, drawn = _fitted(one, settings, tuned)
         found.append(fitted)
         arrays += drawn
     comparison = Comparison(
@@ -185,8 +186,14 @@ def oppose(
     return comparison, tuple(arrays for _, drawn in fitted for arrays in drawn)
 
 
-def _fitted(one: Condition, settings: Settings) -> tuple[ConditionFits, list[Arrays]]:
+def _fitted(
+    one: Condition, settings: Settings, tuned: Sequence[str] = ()
+) -> tuple[ConditionFits, list[Arrays]]:
     fits, drawn = analyse(one.runs, settings)
+    try:
+        fits = replace(fits, tuning=tuning(drawn.tried, settings, tuned))
+    except UserError as error:  # of one condition among others
+        fits = replace(fits, warnings=(*fits.warnings, f"{one.title}: {error}"))
     known = any(row.params is not None for row in fits.forecast)
     reason = "; ".join(f"{refusal.what}: {refusal.reason}" for refusal in fits.refusals)
     fitted = ConditionFits(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,13 @@ import numpy as np
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import from_json, one_of, require, to_json
+from chinchilla_jax.experiment.schema import (
+    UNLESS_DEFAULT,
+    from_json,
+    one_of,
+    require,
+    to_json,
+)
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.fitting.bias import Bias
 from chinchilla_jax.scaling.fitting.coupled import EXPONENTS, GAMMAS
@@ -37,6 +43,7 @@ from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.kinds import Column
 from chinchilla_jax.scaling.table.runs import Aside
+from chinchilla_jax.scaling.tuning.records import Tuning
 
 VERSION = 3
 _MOST = 1e300  # of a coefficient, a loss, or a count of anything
@@ -788,7 +795,7 @@ class Draws:
             ("surface", self.surface, SurfaceSource, ("form", "selection", "held_out")),
             ("minima", self.minima, MinimaSource, ("method", "noise", "held_out")),
         ):
-            wanted = [field.name for field in fields(source) if field.name not in left]
+            wanted = [each.name for each in fields(source) if each.name not in left]
             self._expect(name, table, wanted)
         self._expect("runs", self.runs, list(PARAMETERS))
 
@@ -821,6 +828,8 @@ class Fits:
     warnings: tuple[str, ...]  # a sentence each, most important first
     refusals: tuple[Refusal, ...]  # what cannot be known, and which runs would tell it
     tasks: tuple[Task, ...] = ()  # accuracies, where the table has some
+    # Laws of hyper-parameters, of --laws.
+    tuning: Tuning | None = field(default=None, metadata=UNLESS_DEFAULT)
 
 
 def write(path: Path | str, fits: Fits) -> None:

@@ -27,8 +27,8 @@ from chinchilla_jax.techniques.law import DENSE_LOSS, Law
 DRAWS = 400  # percentiles of 95 % stand on the tenth of these from either end
 
 
-def laws_named(names: Sequence[str]) -> list[Law]:
-    """The laws of those names.
+def laws_named(names: Sequence[str], besides: Sequence[str] = ()) -> list[Law]:
+    """The laws of those names; those `besides` are laws of another kind, and left out.
 
     Raises:
       UserError: there is no such law; the nearest and all are named.
@@ -36,12 +36,11 @@ def laws_named(names: Sequence[str]) -> list[Law]:
     for i, name in enumerate(names):
         if name in names[:i]:
             raise UserError(f"--laws: {name} is given twice")
-        if name not in LAWS:
+        if name not in (there := (*LAWS, *besides)):
             raise UserError(
-                f"--laws={name}: no such law{nearest(name, list(LAWS))} (there are "
-                f"{', '.join(LAWS)})"
+                f"--laws={name}: no such law{nearest(name, there)} (there are {', '.join(there)})"
             )
-    return [LAWS[name] for name in names]
+    return [LAWS[name] for name in names if name in LAWS]
 
 
 @silent()

@@ -66,6 +66,9 @@ CAPTIONS = {
     "are runs, at the curve and what the law misses of them. Under 0 the teacher helps.",
     "accuracy": "Accuracy on tasks. Against FLOPs, black is measured, red what the smaller runs "
     "alone say of the largest, blue the forecast; bars are 95 %, the dotted line is chance.",
+    "tuning": "Hyper-parameters. Left, the share of the loss that missing the best value costs, by "
+    "one curvature for all cells; beside it the best values of each size and length by their own "
+    "runs, with standard errors, and the laws (lines), a colour per size.",
     "outcome": "Forecast and outcome. Loss against model size at the budget that was forecast: "
     "what was said of each run before it (blue bars, 95 %) and what came out (dots); the star is "
     "the forecast of N* and L* with its intervals, the diamond the minimum through the runs.",

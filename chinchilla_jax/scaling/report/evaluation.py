@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.comparison import compare, oppose, rank
-from chinchilla_jax.scaling.laws.further import of_derived_rows
+from chinchilla_jax.scaling.laws.further import laws_named, of_derived_rows
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import comparison, league, write
 from chinchilla_jax.scaling.ruler.measures import PAID
@@ -19,6 +20,7 @@ from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import Condition, conditions
 from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.scaling.table.runs import Runs
+from chinchilla_jax.scaling.tuning import SETTINGS
 from chinchilla_jax.techniques.law import Law
 
 
@@ -28,11 +30,22 @@ class Request:
 
     settings: Settings
     laws: Sequence[Law] = ()
+    tuned: Sequence[str] = ()  # laws of hyper-parameters, of SETTINGS
     overlays: Sequence[PublishedLaw] = ()
     by: Sequence[str] = ()
     baseline: Mapping[str, str] | None = None
     charge: str = PAID
     figures: bool = True
+
+    @staticmethod
+    def laws_of(names: Sequence[str]) -> dict[str, Any]:
+        """The fields `laws` and `tuned` for the laws of these names.
+
+        Raises:
+          UserError: there is no such law, or one is given twice.
+        """
+        tuned = tuple(name for name in names if name in SETTINGS)
+        return {"laws": laws_named(names, SETTINGS), "tuned": tuned}
 
     @property
     def ranked(self) -> bool:
@@ -65,14 +78,19 @@ def evaluated(runs: Runs, asked: Request, out: Path) -> str:
     """
     settings, laws, overlays = asked.settings, asked.laws, asked.overlays
     if asked.ranked:
+        if asked.tuned:
+            raise UserError(
+                f"--laws={','.join(asked.tuned)}: is fitted under one condition and no league "
+                "table; pick the condition with --where, or compare with --by=COLUMN"
+            )
         found, drawn, ruler = rank(runs, settings, laws, asked.by, asked.baseline, asked.charge)
         page = league.write(out, found, drawn, ruler, runs, overlays, asked.figures)
         return league.terminal(found, page)
     if asked.by or len(conditions(runs)) > 1:
-        found, drawn = compare(runs, settings, laws, asked.by)
+        found, drawn = compare(runs, settings, laws, asked.by, asked.tuned)
         page = comparison.write(out, found, drawn, runs, overlays, asked.figures)
         return comparison.terminal(found, page)
-    fits, arrays = analyse(runs, settings, laws)
+    fits, arrays = analyse(runs, settings, laws, asked.tuned)
     page = write.write(out, fits, arrays, overlays, asked.figures)
     return write.terminal(fits, page)
 
@@ -93,7 +111,8 @@ def opposed(sides: tuple[Condition, Condition], asked: Request, out: Path) -> st
       UserError: another report or charge is asked for besides, or losses or FLOPs are not of one
         unit.
     """
-    for flag, given in (("by", asked.by), ("baseline", asked.baseline), ("laws", asked.laws)):
+    for flag, given in (("by", asked.by), ("baseline", asked.baseline),
+                        ("laws", (*asked.laws, *asked.tuned))):  # fmt: skip
         if given:
             raise UserError(f"--compare and --{flag} ask for two reports: leave out one of them")
     if asked.charge != PAID:

@@ -13,7 +13,7 @@ from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.fits import write as write_fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.register.verdict import Verdict
-from chinchilla_jax.scaling.report import accuracies, laws, listing, outcome, summary
+from chinchilla_jax.scaling.report import accuracies, laws, listing, outcome, summary, tuning
 from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.table.conditions import written
@@ -42,10 +42,11 @@ def write(
             FIGURES,
             of_laws,
             of_tasks,
+            of_tuning,
         )  # brings Matplotlib
 
         drawers = {n: partial(figure, fits, arrays, overlays) for n, figure in FIGURES.items()}
-        more = of_laws(fits.laws, arrays.tried) | of_tasks(fits, arrays)
+        more = of_laws(fits.laws, arrays.tried) | of_tasks(fits, arrays) | of_tuning(fits)
         checked = {} if verdict is None else outcome.drawers(verdict)
         drawn = draw(out, {**drawers, **more, **checked})
     path = out / "report.html"
@@ -117,6 +118,12 @@ def html(
             present(laws.further_laws(fits.laws), laws.choices(fits.laws)),
             some(*OF_LAWS),
         ),
+        Section(
+            "Hyper-parameters",
+            () if fits.tuning is None else fits.tuning.warnings,
+            present(*(make(fits.tuning) for make in tuning.PARTS)),
+            some("tuning"),
+        ),
         published(overlays),
         Section("Columns", (), present(listing.columns(fits.table.columns))),
         Section("Energy", (), present(listing.energy(arrays.tried))),
@@ -179,12 +186,14 @@ def terminal(fits: Fits, path: Path | str) -> str:
         accuracies.accuracies(fits),
         laws.further_laws(fits.laws),
         laws.choices(fits.laws),
+        *(make(fits.tuning) for make in tuning.PARTS),
     )
     for table in found:
         if table is not None and table.rows:
             shown = table.without_empty_columns()
             parts.append(tables.table(shown.head, shown.rows))
     parts += accuracies.sentences(fits)
+    parts += [] if fits.tuning is None else [*fits.tuning.warnings]
     answer = summary.answer(fits)
     parts.append("\n".join(answer))
     doubts = [text for text in summary.doubts(fits) if text not in answer]

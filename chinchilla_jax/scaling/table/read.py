@@ -59,7 +59,7 @@ _OURS = tuple(
     dict.fromkeys(
         (
             *ALIASES, *_TEXT, *_POSITIVE, *(f"params_{name}" for name in PARAMS),
-            "params_embedding", "vocab_size",
+            "params_embedding", "vocab_size", "batch", "batch_tokens", "sequence", "weight_decay",
             *(n for law in techniques.laws() for n in law.columns),
         )
     )

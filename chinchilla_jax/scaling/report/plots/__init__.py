@@ -50,3 +50,10 @@ def of_laws(fits: Sequence[LawFit], runs: Runs) -> dict[str, Callable[[], Figure
 def of_tasks(fits: Fits, arrays: Arrays) -> dict[str, Callable[[], Figure | str]]:
     """The figure of accuracies on tasks, where the table has some, by name."""
     return accuracy.drawers(fits, arrays)
+
+
+def of_tuning(fits: Fits) -> dict[str, Callable[[], Figure | str]]:
+    """The figure of laws of hyper-parameters, where some were fitted, by name."""
+    from chinchilla_jax.scaling.report.plots import tuning  # few ask for it
+
+    return tuning.drawers(fits.tuning)

@@ -134,7 +134,9 @@ def test_an_installed_wheel_has_its_tables_and_configs(tmp_path):
         "from chinchilla_jax.experiment.loading import load_experiment;"
         "from chinchilla_jax.scaling.laws.published import published;"
         "print(chinchilla_jax.__file__, len(read_table('chinchilla_table_a9')), len(published()),"
-        " load_experiment('configs/quickstart.py').name)"
+        " load_experiment('configs/quickstart.py').name);"
+        "from chinchilla_jax.scaling.report.page import page;"
+        "assert '<script>' in page('title', '', (), ())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -150,7 +152,7 @@ def test_an_installed_wheel_has_its_tables_and_configs(tmp_path):
     top = {path.name for path in target.iterdir() if not path.name.endswith(".dist-info")}
     assert top - {"bin", "__pycache__"} == {"chinchilla_jax"}
     beside = {path.suffix for path in target.rglob("chinchilla_jax/**/*") if path.is_file()}
-    assert beside <= {".py", ".pyc", ".typed", ".csv", ".json", ".md", ".svg", ".html"}
+    assert beside <= {".py", ".pyc", ".typed", ".csv", ".json", ".md", ".css", ".js"}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,7 @@ def write(
             figures_of["speed_up"] = lambda: speed_up(against)
         drawn = draw(out, figures_of)
     path = out / "report.html"
-    storage.write_text_atomic(path, html(found, drawn, overlays))
+    storage.write_text_atomic(path, html(found, drawn, runs, overlays))
     return path
 
 
@@ -120,7 +121,9 @@ def optima(found: Comparison) -> Table:
                 )
             )  # fmt: skip
     head = ("condition", "FLOPs C", "parameters N*", "tokens D*", "D*/N*", "loss L*", "from")
-    return Table("Compute-optimal models by condition", head, rows)
+    keys = [f"forecast {i}" for i in range(len(rows))]
+    switches = {"condition": listing.CONDITION}
+    return Table("Compute-optimal models by condition", head, rows, "", {}, keys, switches)
 
 
 def laws(found: Comparison) -> Table:
@@ -146,7 +149,9 @@ def laws(found: Comparison) -> Table:
         "N* ~ C^a; L = E + A/N^alpha + B/D^beta. Brackets are 95 % intervals, by percentile "
         "bootstrap; the noise is that of ln loss between runs of one cell, else of the residuals."
     )
-    return Table("Laws by condition", head, rows, note)
+    keys = [f"condition {i}" for i in range(len(rows))]
+    switches = {"condition": listing.CONDITION}
+    return Table("Laws by condition", head, rows, note, {}, keys, switches)
 
 
 def refused(found: Comparison) -> Table | None:
@@ -213,9 +218,10 @@ def doubts(found: Comparison) -> list[str]:
 def html(
     found: Comparison,
     drawn: Mapping[str, Picture | Absence],
+    runs: Runs | None = None,
     overlays: Sequence[PublishedLaw] = (),
 ) -> str:
-    """The page as text."""
+    """The page as text; `runs` are listed, unless two tables are opposed."""
 
     def some(name: str) -> list[Picture | Absence]:
         return [drawn[name]] if name in drawn else []
@@ -247,14 +253,33 @@ def html(
             present(listing.columns(found.columns)),
         ),
     ]
-    runs = sum(one.runs for one in found.conditions)
+    if runs is not None and found.versus is None:
+        sections.append(Section("Runs", (), [listed(runs, found)]))
+    fitted = sum(one.runs for one in found.conditions)
     meta = (
-        f"{runs} runs under {len(found.conditions)} conditions, told apart by "
+        f"{fitted} runs under {len(found.conditions)} conditions, told apart by "
         f"{', '.join(found.by)}. {found.settings.bootstrap} bootstrap draws, seed "
         f"{found.settings.seed}. chinchilla_jax evaluate."
     )
     title = f"Compute-optimal training by {', '.join(found.by)}: {name_of(found.source)}"
     return page(title, meta, answer(found), sections)
+
+
+def listed(
+    runs: Runs, found: Comparison, called: Mapping[tuple[str, ...], str] | None = None
+) -> Table:
+    """Every run of the table with its condition.
+
+    Args:
+      called: what conditions are called, by their values.
+    """
+    runs = replace(runs, kinds={column.name: column for column in found.columns})  # as compared
+    names = list(found.conditions[0].condition)
+    labels = [runs.condition_labels(name).tolist() for name in names]
+    value_R = list(zip(*labels, strict=True))
+    titles = {values: written(dict(zip(names, values, strict=True))) for values in set(value_R)}
+    titles |= called or {}
+    return listing.runs(runs, runs, None, [titles[values] for values in value_R])
 
 
 def terminal(found: Comparison, path: Path | str) -> str:

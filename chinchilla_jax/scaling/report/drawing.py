@@ -30,8 +30,8 @@ CAPTIONS = {
     "hold-out prefers (dashed).",
     "surface": "Loss surface. Contours of the fitted loss over FLOPs and model size, the runs it "
     "was fitted on, and the compute-optimal frontier with its 95 % band.",
-    "curves": "Training curves. Smoothed loss along every run against FLOPs spent, light for small "
-    "models and dark for large ones; the black line is their lower envelope.",
+    "curves": "Training curves. Smoothed loss along every run against FLOPs spent, pale for small "
+    "models and strong for large ones; the black line is their lower envelope.",
     "holdout": "Forecasts checked on held-out budgets. Each dot is a minimum beyond the runs "
     "fitted; the form used for the forecast is in bold.",
     "residuals": "Residuals of the loss surface. Grey is plus and minus one standard deviation; "

@@ -80,7 +80,7 @@ def write(
         }
         drawn = draw(out, drawers)
     path = out / "report.html"
-    storage.write_text_atomic(path, html(found, drawn, overlays))
+    storage.write_text_atomic(path, html(found, drawn, runs, overlays))
     return path
 
 
@@ -93,7 +93,9 @@ def standings(league: League) -> Table:
         cells = [written(by_name[name]) if name in by_name else MISSING for name in titles]
         rows.append((one.label, f"{one.runs} in {one.cells}", _change(one), *cells))
     head = ("technique", "runs in cells", "loss", *titles.values())
-    return Table("League table", head, rows, note(league))
+    keys = [f"standing {i}" for i in range(len(rows))]
+    switches = {"technique": listing.CONDITION}
+    return Table("League table", head, rows, note(league), {}, keys, switches)
 
 
 def _change(one: Standing) -> str:
@@ -282,9 +284,10 @@ def answer(found: Comparison) -> list[str]:
 def html(
     found: Comparison,
     drawn: Mapping[str, Picture | Absence],
+    runs: Runs | None = None,
     overlays: Sequence[PublishedLaw] = (),
 ) -> str:
-    """The page as text."""
+    """The page as text; `runs` are listed."""
     league = found.league
     assert league is not None
 
@@ -316,9 +319,12 @@ def html(
         published(overlays),
         Section("Columns", (), present(listing.columns(found.columns))),
     ]
-    runs = league.dense_runs + sum(one.runs for one in league.standings)
+    if runs is not None:
+        called = {tuple(one.condition.values()): one.label for one in league.standings}
+        sections.append(Section("Runs", (), [conditions.listed(runs, found, called)]))
+    measured = league.dense_runs + sum(one.runs for one in league.standings)
     meta = (
-        f"{runs} runs, {league.dense_runs} of them dense, told apart by {', '.join(found.by)}. "
+        f"{measured} runs, {league.dense_runs} of them dense, told apart by {', '.join(found.by)}. "
         f"{found.settings.bootstrap} bootstrap draws, seed {found.settings.seed}. chinchilla_jax "
         "evaluate."
     )

@@ -4,61 +4,76 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.experiment.energy import TITLES, totals
 from chinchilla_jax.experiment.numbers import coefficient, count, percent, ratio
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.report.summary import Rows, Table
-from chinchilla_jax.scaling.table.conditions import lost_to
+from chinchilla_jax.scaling.table.conditions import lost_to, written
 from chinchilla_jax.scaling.table.kinds import KINDS, Column
 from chinchilla_jax.scaling.table.runs import Aside, Runs
 
-_LISTED_RUNS = 400
+LISTED = 3000  # runs; figures draw no more as points that a page can be asked about
+BUDGET, CONDITION = "budget", "condition"  # what a reader switches on and off
+_HEAD = (
+    "run", "status", CONDITION, BUDGET, "FLOPs", "N", "D", "D/N", "steps", "learning rate", "seed",
+    "loss", "surface's error", "reason",
+)  # fmt: skip
 
 
-def runs(table: Runs, fitted: Runs, residual_R: Floats | None) -> Table:
+def runs(
+    table: Runs, fitted: Runs, residual_R: Floats | None, condition_R: Sequence[str] = ()
+) -> Table:
     """All runs of the table: what went wrong or is missing first, what was never planned last.
 
-    `residual_R` is that of the runs `fitted`; the others say which settings did better.
+    `residual_R` is that of the runs `fitted`; the others say which settings did better. A run's key
+    is `run` and its `index_R`, as figures name it.
+
+    Args:
+      condition_R: of each run of `table`; by default what was picked for all.
     """
-    misses = {} if residual_R is None else dict(zip(fitted.row_R, residual_R, strict=True))
+    misses = {} if residual_R is None else dict(zip(fitted.index_R, residual_R, strict=True))
     beaten = lost_to(table)
     wrong, rejected = (
-        [run for run in table.aside if (run.status == "rejected") == never][:_LISTED_RUNS]
+        [run for run in table.aside if (run.status == "rejected") == never][:LISTED]
         for never in (False, True)
     )
+    condition_R = condition_R or [written(table.picked)] * len(table)
+    budget_G = [numbers.flops(budget) for budget in table.budget_G] + [""]  # the last of group -1
+    steps, seeds = (_text_R(table, name) for name in ("steps", "seed"))
+    rate_R = table.columns.get("learning_rate", np.full(len(table), np.nan))
     rows: Rows = [_aside(run) for run in wrong]
     marks = dict.fromkeys(range(len(wrong)), "aside")
-    for i in range(min(len(table), _LISTED_RUNS)):
-        budget = table.budget_G[table.group_R[i]] if table.group_R[i] >= 0 else None
-        miss = None if i in beaten else misses.get(table.row_R[i])
+    keys = [""] * len(wrong)
+    for i in range(min(len(table), LISTED)):
+        miss = None if i in beaten else misses.get(table.index_R[i])
         if i in beaten:
             marks[len(rows)] = "aside"
+        keys.append(f"run {table.index_R[i]}")
         rows.append(
             (
-                table.run_id_R[i] or f"row {table.row_R[i]}", "done", numbers.flops(budget),
-                numbers.flops(table.flops[i]), count(table.params[i]), count(table.tokens[i]),
-                ratio(table.tokens_per_param[i]), f"{table.loss[i]:.4f}", percent(miss),
+                table.run_id_R[i] or f"row {table.row_R[i]}", "done", condition_R[i],
+                budget_G[table.group_R[i]], numbers.flops(table.flops[i]), count(table.params[i]),
+                count(table.tokens[i]), ratio(table.tokens_per_param[i]), steps[i],
+                coefficient(rate_R[i], 4), seeds[i], f"{table.loss[i]:.4f}", percent(miss),
                 beaten.get(i, ""),
             )
         )  # fmt: skip
     marks |= dict.fromkeys(range(len(rows), len(rows) + len(rejected)), "aside")
     rows += [_aside(run) for run in rejected]
+    keys += [""] * len(rejected)
     left = len(table) + len(table.aside) - len(rows)
     note = f"{left} more rows are in the table." if left else ""
-    head = (
-        "run",
-        "status",
-        "budget",
-        "FLOPs",
-        "N",
-        "D",
-        "D/N",
-        "loss",
-        "surface's error",
-        "reason",
-    )
-    return Table("All runs", head, rows, note, marks)
+    switches = {BUDGET: BUDGET, CONDITION: CONDITION}
+    return Table("All runs", _HEAD, rows, note, marks, keys, switches)
+
+
+def _text_R(table: Runs, ours: str) -> Sequence[str]:
+    """A column as the file writes it; empty where it has none."""
+    found = table.labels.get(table.title.get(ours, ours))
+    return [""] * len(table) if found is None else found.tolist()
 
 
 def columns(found: Sequence[Column]) -> Table | None:
@@ -113,4 +128,4 @@ def kinds_line(found: Sequence[Column]) -> str:
 
 
 def _aside(run: Aside) -> tuple[str, ...]:
-    return (run.run_id or f"row {run.row}", run.status, *[""] * 7, run.reason)
+    return (run.run_id or f"row {run.row}", run.status, *[""] * (len(_HEAD) - 3), run.reason)

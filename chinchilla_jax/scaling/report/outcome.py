@@ -122,7 +122,8 @@ def table(verdict: Verdict) -> Table:
         "forecast and of that minimum. Runs: where one more run was to fall."
     )
     marks = {i: "aside" for i, row in enumerate(rows) if row[3] == _WHERE[False]}
-    return Table(_TITLE, head, rows, note, marks)
+    keys = [""] * len(verdict.numbers) + [f"outcome {i}" for i in range(len(verdict.runs))]
+    return Table(_TITLE, head, rows, note, marks, keys)
 
 
 def _row(name: str, one: Outcome, write: Write) -> tuple[str, ...]:

@@ -1,55 +1,26 @@
-"""One HTML page that opens offline: sentences, tables, inline figures; no script, no request.
+"""One HTML page that opens offline: sentences, tables, inline figures, one script, no request.
 
 Every string goes through `html.escape` here and nowhere else; only figures, which we drew, are
-put in as they are.
+put in as they are. page.css is its look. page.js lets a reader ask it: what row of a table a point
+of a figure is, which budgets and conditions are shown, how a table is sorted; without a script the
+page has the same content. Its policy runs no other script and asks nothing of any server.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
+from pathlib import Path
 
 from chinchilla_jax.experiment.numbers import is_number
 from chinchilla_jax.scaling.report.summary import Table
 
-_STYLE = """
-:root { --ink: #1a1a1a; --soft: #666; --line: #ddd; --accent: #0072B2; }
-html { background: #fff; color: var(--ink); }
-body { margin: 0 auto; padding: 3.2rem 1.4rem 6rem; max-width: 62rem;
-  font: 17px/1.55 Charter, "Bitstream Charter", "Iowan Old Style", Palatino, Georgia, serif; }
-h1, h2, th, td, figcaption, .meta, nav { font-family: "Helvetica Neue", Arial, "Liberation Sans",
-  "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
-h2 { font-size: 1.12rem; margin: 3rem 0 .7rem; }
-p { margin: .55rem 0; max-width: 44rem; }
-.meta { color: var(--soft); font-size: .82rem; margin: 0 0 1.5rem; }
-.answer { border-left: 4px solid var(--accent); padding: .1rem 0 .1rem 1.1rem; margin: 1.4rem 0; }
-.answer p:first-child { font-size: 1.2rem; line-height: 1.45; }
-nav { font-size: .82rem; margin: 1.6rem 0; }
-nav a { color: var(--accent); text-decoration: none; margin-right: 1.1em; white-space: nowrap; }
-.scroll { overflow-x: auto; margin: .8rem 0; }
-.tall { max-height: 34rem; overflow-y: auto; border-bottom: 1px solid var(--line); }
-.tall thead th { position: sticky; top: 0; background: #fff; }
-table { border-collapse: collapse; font-size: .83rem; font-variant-numeric: tabular-nums; }
-th { text-align: left; font-weight: 600; border-bottom: 1.5px solid var(--ink); }
-th, td { padding: .3rem .95rem .3rem 0; vertical-align: top; }
-td { border-bottom: 1px solid #efefef; }
-td.n, th.n { text-align: right; white-space: nowrap; }
-tr.forecast td { font-weight: 600; }
-tr.aside td { color: #a33d00; }
-.note { color: var(--soft); font-size: .88rem; }
-figure { margin: 1.6rem 0 2.2rem; }
-figure svg { width: 100%; height: auto; display: block; margin-left: -.4rem; }
-figcaption { font-size: .84rem; line-height: 1.45; color: #333; max-width: 46rem;
-  margin-top: .3rem; }
-figcaption b { margin-right: .4em; }
-ul.doubts { padding-left: 1.1rem; max-width: 46rem; }
-ul.doubts li { margin: .35rem 0; }
-@media print { body { padding: 0; font-size: 11pt; } h2 { break-after: avoid; }
-  figure, table { break-inside: avoid; } .tall { max-height: none; } nav { display: none; } }
-"""
+_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -89,13 +60,30 @@ def page(title: str, meta: str, answer: Sequence[str], sections: Sequence[Sectio
     links = "".join(f'<a href="#{_anchor(s.title)}">{escape(s.title)}</a>' for s in shown)
     numbers = iter(range(1, 100))
     body = "\n".join(_section(section, numbers) for section in shown)
+    look, script = _file("page.css"), _file("page.js")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy(script)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>{look}</style>\n</head>\n<body>\n"
         f'<h1>{escape(title)}</h1>\n<p class="meta">{escape(meta)}</p>\n'
         f'<div class="answer">{_paragraphs(answer)}</div>\n<nav>{links}</nav>\n'
-        f"{body}\n</body>\n</html>\n"
+        f"{body}\n<script>{script}</script>\n</body>\n</html>\n"
+    )
+
+
+@cache
+def _file(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _policy(script: str) -> str:
+    """No server is asked for anything, and no script runs but this one."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -113,7 +101,7 @@ def _section(section: Section, numbers: object) -> str:
             continue
         number = next(numbers)  # type: ignore[call-overload]
         parts.append(
-            f'<figure id="{escape(picture.name)}">{_inline(picture)}'
+            f'<figure id="{escape(picture.name)}"><div class="plot">{_inline(picture)}</div>'
             f"<figcaption><b>Figure {number}.</b>{escape(picture.caption)}</figcaption></figure>"
         )
     parts += [_note(f"Not drawn: {', '.join(names)}: {why}.") for why, names in absent.items()]
@@ -134,24 +122,34 @@ def _table(table: Table) -> str:
         return ""
     table = table.without_empty_columns()
     columns = zip(*table.rows, strict=True)
-    kind = ["n" if all(map(is_number, cells)) else "" for cells in columns]
-
-    def cells(tag: str, texts: Sequence[str]) -> str:
-        return "".join(
-            f'<{tag} class="{k}">{escape(text)}</{tag}>' if k else f"<{tag}>{escape(text)}</{tag}>"
-            for text, k in zip(texts, kind, strict=True)
-        )
-
-    rows = "".join(
-        f'<tr class="{escape(table.marks.get(i, ""))}">{cells("td", row)}</tr>'
-        for i, row in enumerate(table.rows)
+    kind = [' class="n"' if all(map(is_number, cells)) else "" for cells in columns]
+    head = "".join(
+        f'<th scope="col"{k}{_switch(table, text)}>{escape(text)}</th>'
+        for text, k in zip(table.head, kind, strict=True)
     )
+    opened = [f"<td{k}>" for k in kind]
+    rows = []
+    for i, row in enumerate(table.rows):
+        key = f' id="{_row_id(table.keys[i])}"' if table.keys and table.keys[i] else ""
+        mark = f' class="{escape(table.marks[i])}"' if i in table.marks else ""
+        cells = "</td>".join(map(str.__add__, opened, map(escape, row)))
+        rows.append(f"<tr{key}{mark}>{cells}</td></tr>")
     tall = " tall" if len(table.rows) > 24 else ""
     return (
         f'<div class="scroll{tall}"><table><caption hidden>{escape(table.title)}</caption>'
-        f"<thead><tr>{cells('th', table.head)}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         f"{_note(table.note)}"
     )
+
+
+def _switch(table: Table, head: str) -> str:
+    name = table.switches.get(head)
+    return f' data-switch="{escape(name)}"' if name else ""
+
+
+def _row_id(key: str) -> str:
+    """Of `run 17`, as figures name it: run-17."""
+    return escape(key.replace(" ", "-"))
 
 
 def _inline(picture: Picture) -> str:
@@ -163,8 +161,8 @@ def _inline(picture: Picture) -> str:
     points = float(re.search(r'width="([\d.]+)pt"', head).group(1))  # type: ignore[union-attr]
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     label = escape(picture.caption.split(".")[0], quote=True)
-    # Figures of different widths keep one size of type.
-    size = f'style="max-width:{points / 12:.2f}em"'
+    # Figures of different widths keep one size of type; a narrow page scrolls them.
+    size = f'style="max-width:{points / 12:.2f}em;min-width:{points / 15:.2f}em"'
     return head.replace("<svg", f'<svg role="img" aria-label="{label}" {size}', 1) + ">" + rest
 
 

@@ -42,13 +42,19 @@ _OBJECTIVES = {
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a head; `marks` names rows that stand out (index -> kind)."""
+    """Rows of text under a head; `marks` names rows that stand out (index -> kind).
+
+    `keys` name rows for the points and lines of figures, `run 17`; `switches` the columns by whose
+    values a reader turns runs on and off (head -> what is switched, the same in all tables).
+    """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
     marks: dict[int, str] = field(default_factory=dict)
+    keys: Sequence[str] = ()
+    switches: Mapping[str, str] = field(default_factory=dict)
 
     def without_empty_columns(self) -> Table:
         """The columns that say something in some row."""
@@ -119,6 +125,7 @@ def optima(fits: Fits) -> Table:
     head = ("FLOPs C", "parameters N*", "tokens D*", "D*/N*", "loss L*", "from")
     rows: Rows = []
     marks: dict[int, str] = {}
+    keys = [f"optimum {g}" for g in range(len(fits.isoflop.budgets))]
     for row in fits.isoflop.budgets:
         if row.status != "ok":
             marks[len(rows)] = "aside"
@@ -131,11 +138,12 @@ def optima(fits: Fits) -> Table:
                 if row.status == "ok" else f"{row.status}: {row.reason}",
             )
         )  # fmt: skip
-    for forecast in fits.forecast:
+    for i, forecast in enumerate(fits.forecast):
         if not forecast.params or forecast.form is None:
             continue
         spread = forecast.interval
         marks[len(rows)] = "forecast"
+        keys.append(f"forecast {i}")
         rows.append(
             (
                 numbers.flops(forecast.flops),
@@ -146,7 +154,7 @@ def optima(fits: Fits) -> Table:
                 f"forecast, {FORMS[forecast.form]}",
             )
         )
-    return Table("Compute-optimal models", head, rows, "", marks)
+    return Table("Compute-optimal models", head, rows, "", marks, keys, {"FLOPs C": "budget"})
 
 
 def exponents(fits: Fits) -> Table:

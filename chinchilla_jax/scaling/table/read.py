@@ -191,6 +191,7 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
     runs = Runs(
         source=table.raw.source,
         row_R=np.array(table.raw.line, np.int64)[index],
+        index_R=np.arange(len(index)),
         run_id_R=tuple(ids[i] or f"row {table.raw.line[i]}" for i in kept),
         group_R=group_R,
         budget_G=budget_G,

@@ -26,6 +26,8 @@ class Aside:
 class Runs:
     """Finished runs, one entry each; arrays of float64, NaN where a cell is empty.
 
+    `row_R` is the row of the file; `index_R` counts the runs as they were read, and names them
+    in a part of the table: rows that were derived from a run share its row.
     `group_R` says which budget of `budget_G` a run belongs to, -1 for none. `columns` holds every
     numeric column by its canonical name, for other laws and other counting conventions; `labels`
     every column of the file as text, by the file's name, and `kinds` what each was taken for.
@@ -36,6 +38,7 @@ class Runs:
 
     source: str
     row_R: npt.NDArray[np.int64]
+    index_R: npt.NDArray[np.int64]
     run_id_R: tuple[str, ...]
     params: Floats
     tokens: Floats
@@ -111,7 +114,7 @@ class Runs:
             self,
             **{
                 name: getattr(self, name)[index]
-                for name in ("row_R", "params", "tokens", "flops", "loss", "group_R")
+                for name in ("row_R", "index_R", "params", "tokens", "flops", "loss", "group_R")
             },
             run_id_R=run_ids,
             columns={name: column[index] for name, column in self.columns.items()},

@@ -25,7 +25,8 @@ def _runs(params, tokens, loss, **columns):
     flops = 6 * params * tokens
     group, budget = group_flops(flops)
     return Runs(
-        source="made", row_R=np.arange(len(loss)), run_id_R=tuple(map(str, range(len(loss)))),
+        source="made", row_R=np.arange(len(loss)), index_R=np.arange(len(loss)),
+        run_id_R=tuple(map(str, range(len(loss)))),
         params=params, tokens=tokens, flops=flops, loss=loss, group_R=group, budget_G=budget,
         budgets_from="grouped", params_convention="as_given", flops_convention="as_given",
         columns=columns,

@@ -31,7 +31,8 @@ def _runs(loss_of, sizes=8, width=8.0):
     flops, group = np.unique(budget, return_inverse=True)
     loss = loss_of(params, tokens)
     return Runs(
-        source="made", row_R=np.arange(len(loss)), run_id_R=tuple(map(str, range(len(loss)))),
+        source="made", row_R=np.arange(len(loss)), index_R=np.arange(len(loss)),
+        run_id_R=tuple(map(str, range(len(loss)))),
         params=params, tokens=tokens, flops=budget, loss=loss, group_R=group, budget_G=flops,
         budgets_from="column", params_convention="as_given", flops_convention="as_given",
         columns={},

@@ -14,6 +14,7 @@ from chinchilla_jax.scaling.fits import Fits, Task
 from chinchilla_jax.scaling.fitting.intervals import Interval
 from chinchilla_jax.scaling.report.plots import style
 from chinchilla_jax.scaling.table.accuracies import tasks
+from chinchilla_jax.scaling.table.runs import Runs
 
 _MOST = 9  # panels
 _ACROSS = 3
@@ -33,7 +34,7 @@ def accuracy(fits: Fits, arrays: Arrays) -> Figure | str:
     measured = {found.name: found.accuracy_R for found in tasks(arrays.runs)}
     figure, panels = _grid(len(shown))
     for i, (ax, task) in enumerate(zip(panels, shown, strict=True)):
-        _panel(ax, task, arrays.runs.flops, measured[task.name])
+        _panel(ax, task, arrays.runs, measured[task.name])
         ax.set_title(task.name, fontsize=9.5)
         if i % _ACROSS == 0:
             ax.set_ylabel("accuracy")
@@ -70,9 +71,12 @@ def _grid(count: int) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
-def _panel(ax: Axes, task: Task, flops_R: np.ndarray, accuracy_R: np.ndarray) -> None:
-    known = np.isfinite(accuracy_R)
-    ax.plot(flops_R[known], accuracy_R[known], "o", ms=3, color=style.INK, ls="none", zorder=4)
+def _panel(ax: Axes, task: Task, runs: Runs, accuracy_R: np.ndarray) -> None:
+    known, flops_R = np.isfinite(accuracy_R), runs.flops
+    (marks,) = ax.plot(
+        flops_R[known], accuracy_R[known], "o", ms=3, color=style.INK, ls="none", zorder=4
+    )
+    style.name_points(marks, "run", runs.index_R[known])
     heights = [*accuracy_R[known]]
     for row in task.checked:
         _bar(ax, row.flops, row.interval, style.VERMILION)

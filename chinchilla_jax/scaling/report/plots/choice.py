@@ -46,7 +46,10 @@ def choice(fit: LawFit, runs: Runs) -> Figure:
             ax.plot([chosen.length] * 2, chosen.interval, color=style.VERMILION, linewidth=1.2)
         ax.scatter(chosen.length, chosen.value, s=26, color=style.VERMILION, zorder=3)
     label = f"runs ({known_R.sum()})"
-    ax.scatter(run_R, columns[law.choice.column], s=22, color=style.SOFT, zorder=3, label=label)
+    marks = ax.scatter(
+        run_R, columns[law.choice.column], s=22, color=style.SOFT, zorder=3, label=label
+    )
+    style.name_points(marks, "run", runs.index_R[known_R])
     style.log_axis(ax.xaxis, low, high, numbers.ratio)
     ax.set_xlabel(law.choice.unit)
     ax.set_ylabel(law.choice.column)

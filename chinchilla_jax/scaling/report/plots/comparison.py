@@ -38,17 +38,18 @@ def frontiers(
     if not pairs:
         return "no condition has enough runs to be fitted by itself"
     pairs = [pair for pair in zip(fitted, arrays, strict=True) if pair in pairs]
+    numbers_of = [fitted.index(one) for one, _ in pairs]  # rows of the tables of conditions
     flops = np.concatenate([each.runs.flops for _, each in pairs])
     low, high = style.padded(np.concatenate([flops, found.settings.budgets]), 1.6)
     figure, axes = style.panels(3, width=10.2, height=4.3, gap=0.7)
     colours = _colours([one for one, _ in pairs])
     values: dict[str, list[Floats]] = {name: [] for name in PANELS}
-    for (one, each), colour in zip(pairs, colours, strict=True):
+    for (one, each), colour, number in zip(pairs, colours, numbers_of, strict=True):
         assert one.fits is not None
         for ax, name in zip(axes, PANELS, strict=True):
-            values[name].append(_line(ax, name, each, colour, high))
-            values[name].append(_minima(ax, name, each, colour))
-            values[name].append(_stars(ax, name, one.fits.forecast, colour))
+            values[name].append(_line(ax, name, each, colour, high, number))
+            values[name].append(_minima(ax, name, each, colour, number))
+            values[name].append(_stars(ax, name, one.fits.forecast, colour, number))
     for ax, (name, title) in zip(axes, PANELS.items(), strict=True):
         style.log_axis(ax.xaxis, low, high)
         limit(ax, name, np.concatenate(values[name]))
@@ -65,31 +66,41 @@ def frontiers(
     return figure
 
 
-def _line(ax: Axes, name: str, each: Arrays, colour: str, high: float) -> Floats:
+def _line(ax: Axes, name: str, each: Arrays, colour: str, high: float, number: int) -> Floats:
     """From the smallest run of the condition on; returns the central line."""
     source, grid = each.sources[0], np.geomspace(each.runs.flops.min(), high, _POINTS)
     central = np.asarray(getattr(source.best(grid), name))
-    ax.plot(grid, central, color=colour, zorder=3)
+    (line,) = ax.plot(grid, central, color=colour, zorder=3)
+    style.name_lines(line, "condition", [number])
     if source.drawn is not None:
         low, top = band(np.stack([getattr(source.drawn(c), name) for c in grid], axis=1))
-        ax.fill_between(grid, low, top, color=colour, alpha=0.15, lw=0)
+        filled = ax.fill_between(grid, low, top, color=colour, alpha=0.15, lw=0)
+        style.name_lines(filled, "condition", [number])
     return central
 
 
-def _minima(ax: Axes, name: str, each: Arrays, colour: str) -> Floats:
+def _minima(ax: Axes, name: str, each: Arrays, colour: str, number: int) -> Floats:
     fit = each.head
     flops = np.array([profile.flops for profile in each.profiles])[fit.good_G]
     values = np.asarray(getattr(fit, f"{name}_G")[fit.good_G], float)
-    ax.plot(flops, values, "D", ms=4.5, color="white", mec=colour, mew=1.2, zorder=4, ls="none")
+    known = np.isfinite(values)
+    (marks,) = ax.plot(flops[known], values[known], "D", ms=4.5, color="white", mec=colour,
+                       mew=1.2, zorder=4, ls="none")  # fmt: skip
+    style.name_points(marks, "condition", [number] * int(known.sum()))
     return values
 
 
-def _stars(ax: Axes, name: str, asked: Sequence[Forecast], colour: str) -> Floats:
-    for row in asked:
+def _stars(ax: Axes, name: str, asked: Sequence[Forecast], colour: str, number: int) -> Floats:
+    for i, row in enumerate(asked):
+        forecast = number * len(asked) + i  # every condition is asked for the same budgets
         ends = (row.interval or {}).get(name)
         if ends is not None:
-            ax.plot([row.flops] * 2, ends, color=colour, lw=1.4, zorder=5)
-        ax.plot(row.flops, getattr(row, name), "*", ms=12, color=colour, mec=style.INK, zorder=6)
+            (bar,) = ax.plot([row.flops] * 2, ends, color=colour, lw=1.4, zorder=5)
+            style.name_lines(bar, "forecast", [forecast])
+        if getattr(row, name) is not None:
+            (star,) = ax.plot(row.flops, getattr(row, name), "*", ms=12, color=colour,
+                              mec=style.INK, zorder=6)  # fmt: skip
+            style.name_points(star, "forecast", [forecast])
     return np.array([getattr(row, name) for row in asked], float)
 
 

@@ -48,17 +48,19 @@ def residuals(fits: Fits, arrays: Arrays) -> Figure | str:
     ):
         ax.axhspan(-noise, noise, color=style.FAINT, alpha=0.7, lw=0, zorder=0)
         ax.axhline(0, color=style.SOFT, lw=1)
-        ax.scatter(
+        marks = ax.scatter(
             x[inside], miss[inside], c=shade[inside], cmap=style.ORDERED, vmin=0, vmax=1, s=22,
             edgecolors="white", linewidths=0.4, zorder=3,
             rasterized=style.too_many(len(runs)),
         )  # fmt: skip
+        style.name_points(marks, "run", runs.index_R[inside])
         for sign, marker in ((1, "^"), (-1, "v")):
             out = sign * miss > reach
-            ax.plot(
+            (beyond,) = ax.plot(
                 x[out], np.full(out.sum(), sign * reach), marker, ms=6, color=style.SOFT,
                 clip_on=False, zorder=4,
             )  # fmt: skip
+            style.name_points(beyond, "run", runs.index_R[out])
         write = numbers.ratio if ax is axes[0] else numbers.power_of_ten
         style.log_axis(ax.xaxis, *style.padded(x, 1.4), write)
         ax.set_ylim(-reach, reach)
@@ -66,7 +68,7 @@ def residuals(fits: Fits, arrays: Arrays) -> Figure | str:
     axes[0].set_ylabel("predicted over observed (%)")
     axes[0].set_title("too high above zero, too low below")
     axes[1].tick_params(labelleft=False)
-    axes[1].set_title("colour: small models light, large dark")
+    axes[1].set_title("colour: small models pale, large strong")
     return figure
 
 

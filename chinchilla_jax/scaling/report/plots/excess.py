@@ -33,6 +33,7 @@ def excess(fit: LawFit, runs: Runs) -> Figure:
     law = LAWS[fit.law]
     rows = law_rows(law, runs)
     columns = {name: rows.columns[name] for name in law.columns}
+    index_R = rows.table.index_R[rows.kept_R]
     ratio = columns["tokens"] / columns["params"]
     miss = rows.outcome_R / law.predict(fit.parameters, **columns)
     middle = float(np.exp(np.median(np.log(columns["params"]))))
@@ -51,7 +52,8 @@ def excess(fit: LawFit, runs: Runs) -> Figure:
         here = columns[by] == value
         dots = curve(ratio[here], value) * miss[here]
         ax.plot(x, curve(x, value), color=colour, label=f"{value:g} {by}")
-        ax.scatter(ratio[here], dots, s=22, color=colour, zorder=3)
+        marks = ax.scatter(ratio[here], dots, s=22, color=colour, zorder=3)
+        style.name_points(marks, "run", index_R[here])
         heights += [dots, curve(x, value)]
     style.log_axis(ax.xaxis, low, high, numbers.ratio)
     style.log_axis(ax.yaxis, *style.padded(np.concatenate(heights), 1.3), lambda y: f"{y:.2g}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +30,9 @@ _OVERLAYS = ((0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 
 
 def frontier(fits: Fits, arrays: Arrays, overlays: Sequence[PublishedLaw] = ()) -> Figure | str:
     """N*, D* and L* against FLOPs: every approach with its 95 % band, minima and forecasts."""
-    rows = [row for row in fits.isoflop.budgets if row.status == "ok"]
-    asked = [row for row in fits.forecast if row.params]
-    flops = np.concatenate([arrays.runs.flops, [row.flops for row in asked]])
+    rows = _minima(fits)
+    asked = {i: row for i, row in enumerate(fits.forecast) if row.params}
+    flops = np.concatenate([arrays.runs.flops, [row.flops for row in asked.values()]])
     low, high = style.padded(flops, 1.6)
     grid = np.geomspace(low, high, _POINTS)
     lines = _lines(fits, arrays, grid)
@@ -47,7 +47,7 @@ def frontier(fits: Fits, arrays: Arrays, overlays: Sequence[PublishedLaw] = ()) 
         if chosen is not None:
             ax.plot(grid, getattr(chosen, name), color=style.INK, lw=1.1, ls=(0, (4, 2)), zorder=4)
         _draw_points(ax, name, rows, asked)
-        values = [getattr(row, name) for row in (*rows, *asked)]
+        values = [getattr(row, name) for row in (*rows.values(), *asked.values())]
         central = [line[name].centre for line in lines.values() if name in line]
         limit(ax, name, np.concatenate([np.array(values, float), *central]))
         style.log_axis(ax.xaxis, low, high)
@@ -55,8 +55,13 @@ def frontier(fits: Fits, arrays: Arrays, overlays: Sequence[PublishedLaw] = ()) 
         ax.set_title(PANELS[name])
     for ax, name in zip(axes, ("params", "tokens"), strict=False):
         draw_overlays(ax, name, grid, overlays)
-    _key(figure, fits, lines, asked, overlays)
+    _key(figure, fits, lines, bool(asked), overlays)
     return figure
+
+
+def _minima(fits: Fits) -> dict[int, BudgetMinimum]:
+    """The budgets that have a minimum, by their number."""
+    return {g: row for g, row in enumerate(fits.isoflop.budgets) if row.status == "ok"}
 
 
 def limit(ax: Axes, name: str, values: Floats) -> None:
@@ -123,26 +128,29 @@ def _draw_line(ax: Axes, grid: Floats, line: Line, colour: str) -> None:
 
 
 def _draw_points(
-    ax: Axes, name: str, rows: Sequence[BudgetMinimum], asked: Sequence[Forecast]
+    ax: Axes, name: str, rows: Mapping[int, BudgetMinimum], asked: Mapping[int, Forecast]
 ) -> None:
-    ax.plot(
-        [row.flops for row in rows], [getattr(row, name) for row in rows],
+    (minima,) = ax.plot(
+        [row.flops for row in rows.values()], [getattr(row, name) for row in rows.values()],
         "D", ms=6, color="white", mec=style.INK, mew=1.3, zorder=5, ls="none",
     )  # fmt: skip
-    for row in asked:
+    style.name_points(minima, "optimum", rows)
+    for i, row in asked.items():
         interval = (row.interval or {}).get(name)
         if interval:
-            ax.plot([row.flops] * 2, interval, color=style.INK, lw=1.4, zorder=6)
-        ax.plot(
+            (bar,) = ax.plot([row.flops] * 2, interval, color=style.INK, lw=1.4, zorder=6)
+            style.name_lines(bar, "forecast", [i])
+        (star,) = ax.plot(
             row.flops, getattr(row, name), "*", ms=13, color=style.ORANGE, mec=style.INK, zorder=7
         )
+        style.name_points(star, "forecast", [i])
 
 
 def _key(
     figure: Figure,
     fits: Fits,
     lines: dict[str, dict[str, Line]],
-    asked: Sequence[Forecast],
+    asked: bool,
     overlays: Sequence[PublishedLaw],
 ) -> None:
     """Names of the lines above the panels, with the exponent of N* of each approach."""
@@ -209,18 +217,19 @@ def surface_contours(fits: Fits, arrays: Arrays) -> Figure | str:
     lines = ax.contour(flops, params, loss, levels=levels, colors="#8d8d8d", linewidths=0.6)
     style.log_axis(ax.xaxis, c_low, c_high)
     style.log_axis(ax.yaxis, n_low, n_high, numbers.count)
-    ax.scatter(
+    marks = ax.scatter(
         runs.flops, runs.params, s=13, color=style.INK, alpha=0.75, lw=0, zorder=3,
         rasterized=style.too_many(len(runs)),
     )  # fmt: skip
+    style.name_points(marks, "run", runs.index_R)
     keys = [style.key("run", "o", ms=3.6, color=style.INK, alpha=0.75, mew=0)]
     best = _along_surface(arrays, flops)
     if best:
         _draw_line(ax, flops, best["params"], style.VERMILION)
         keys.append(style.key("compute-optimal frontier", color=style.VERMILION))
-    rows = [row for row in fits.isoflop.budgets if row.status == "ok"]
+    rows = _minima(fits)
     if rows:
-        _draw_points(ax, "params", rows, [])
+        _draw_points(ax, "params", rows, {})
         look = {"ms": 6, "color": "white", "mec": style.INK, "mew": 1.3}
         keys.append(style.key("iso-FLOP minimum", "D", **look))
     ax.legend(

@@ -38,6 +38,7 @@ def gap(fit: LawFit, runs: Runs) -> Figure:
     by, bend = law.gap
     rows = law_rows(law, runs)
     columns = {name: rows.columns[name] for name in law.columns}
+    index_R = rows.table.index_R[rows.kept_R]
     ratio = columns[by] / columns[DENSE_LOSS]
     miss = rows.outcome_R / law.predict(fit.parameters, **columns)
     size = near(columns["params"])
@@ -55,7 +56,8 @@ def gap(fit: LawFit, runs: Runs) -> Figure:
         best = f"best at {x[lowest]:.2g}" if 0 < lowest < len(x) - 1 else "best beyond"
         label = f"N = {numbers.count(sizes[s])}, {best}"
         ax.plot(x, 100 * (line - 1), color=colour, label=label)
-        ax.scatter(ratio[here], 100 * (dots - 1), s=22, color=colour, zorder=3)
+        marks = ax.scatter(ratio[here], 100 * (dots - 1), s=22, color=colour, zorder=3)
+        style.name_points(marks, "run", index_R[here])
         heights += [100 * (line - 1), 100 * (dots - 1)]
     ax.axhline(0, color=style.SOFT, linewidth=0.9)
     at = fit.parameters[bend]

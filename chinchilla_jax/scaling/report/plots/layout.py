@@ -57,7 +57,8 @@ def layout(fit: LawFit, runs: Runs) -> Figure:
         where = f"best at {x[lowest]:.2g}" if 0 < lowest < len(x) - 1 else "best beyond"
         title = f"N = {numbers.count(middle[0])}, {where}"
         ax.plot(x, 100 * (curve - curve.min()), color=colour, label=title)
-        ax.scatter(aspect[here], 100 * (dots - curve.min()), s=26, color=colour, zorder=3)
+        marks = ax.scatter(aspect[here], 100 * (dots - curve.min()), s=26, color=colour, zorder=3)
+        style.name_points(marks, "run", runs.index_R[here])
         tops.append(100 * (dots.max() - curve.min()))
     style.log_axis(ax.xaxis, *style.padded(aspect, 1.25), numbers.ratio)
     ax.set_ylim(top=1.35 * max(tops) + 0.1)  # what a law does beside its runs would hide them

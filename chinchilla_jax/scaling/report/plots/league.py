@@ -33,7 +33,9 @@ _WIDEST = 30.0  # times: an interval that goes further is cut off
 
 def forest(league: League) -> Figure | str:
     """Multipliers and their intervals, a panel a currency, a line a technique; 1 is marked."""
-    shown = [one for one in league.ordered() if one.multipliers][:SHOWN]
+    ordered = league.ordered()
+    number = [i for i, one in enumerate(ordered) if one.multipliers][:SHOWN]  # rows of the table
+    shown = [ordered[i] for i in number]
     if not shown:
         return league.refusal or "there is no technique beside the dense runs"
     longest = max(len(one.label) for one in shown)
@@ -52,7 +54,7 @@ def forest(league: League) -> Figure | str:
         ax.set_xticks(ticks, [numbers.ratio(tick) for tick in ticks])
         ax.axvline(1.0, color=style.INK, lw=1.0, zorder=1)
         for i, (one, m) in enumerate(zip(shown, found, strict=True)):
-            _interval(ax, len(shown) - 1 - i, m, low, high)
+            _interval(ax, len(shown) - 1 - i, m, low, high, number[i])
             stack = next((s for s in one.stacks if s.measure == measure.name), None)
             if stack is not None and stack.product is not None:
                 ax.plot(stack.product, len(shown) - 1 - i, "D", ms=6.5, mfc="none", mec=style.INK,
@@ -78,8 +80,11 @@ def _ticks(low: float, high: float) -> list[float]:
     return [step**k for k in (-2, -1, 0, 1, 2) if low <= step**k <= high]
 
 
-def _interval(ax: Axes, y: int, m: Multiplier, low: float, high: float) -> None:
-    """A dot with its bar; an end that is open or outside goes to the edge with an arrow."""
+def _interval(ax: Axes, y: int, m: Multiplier, low: float, high: float, row: int) -> None:
+    """A dot with its bar; an end that is open or outside goes to the edge with an arrow.
+
+    `row` is that of the league table.
+    """
     colour = _COLOURS[m.pays]
     if m.value is None and m.low is None and m.high is None:
         ax.text(1.0, y, " not told", va="center", fontsize=8.5, color=style.SOFT)
@@ -87,13 +92,16 @@ def _interval(ax: Axes, y: int, m: Multiplier, low: float, high: float) -> None:
     begin = low if m.low is None and m.reason else m.low or m.value
     end = high if m.high is None and m.reason else m.high or m.value
     if begin is not None and end is not None:
-        ax.plot([max(begin, low), min(end, high)], [y, y], color=colour, lw=1.8, zorder=2)
+        ends = [max(begin, low), min(end, high)]
+        (bar,) = ax.plot(ends, [y, y], color=colour, lw=1.8, zorder=2)
+        style.name_lines(bar, "standing", [row])
         if end >= high:
             ax.plot(high, y, ">", ms=6, color=colour, clip_on=False, zorder=3)
         if begin <= low:
             ax.plot(low, y, "<", ms=6, color=colour, clip_on=False, zorder=3)
     if m.value is not None and low <= m.value <= high:
-        ax.plot(m.value, y, "o", ms=5.5, color=colour, zorder=5)
+        (dot,) = ax.plot(m.value, y, "o", ms=5.5, color=colour, zorder=5)
+        style.name_points(dot, "standing", [row])
 
 
 def points(league: League, ruler: Ruler | None) -> Figure | str:
@@ -113,7 +121,10 @@ def points(league: League, ruler: Ruler | None) -> Figure | str:
     spent, looks = ruler.spent, [_look(order.index(one.label)) for one in league.standings]
     _frontier(axes[0], ruler)
     for amount, runs, (colour, marker) in zip(spent, ruler.others, looks, strict=True):
-        axes[0].plot(amount, runs.loss, marker, ms=4.2, color=colour, alpha=0.85, zorder=4)
+        told = np.isfinite(amount)
+        (marks,) = axes[0].plot(amount[told], runs.loss[told], marker, ms=4.2, color=colour,
+                                alpha=0.85, ls="none", zorder=4)  # fmt: skip
+        style.name_points(marks, "run", runs.index_R[told])
     known = [amount for amount in spent if np.isfinite(amount).all()]
     _logs(axes[0], np.concatenate([ruler.dense.flops, *known]))
     losses = np.concatenate([ruler.dense.loss, *(runs.loss for runs in ruler.others)])
@@ -147,15 +158,20 @@ def _frontier(ax: Axes, ruler: Ruler) -> None:
     in_units = FlopsModel(cost.kappa * law.unit**cost.exponent, cost.exponent)
     params, tokens = law.surface[0].optimum(flops, in_units)
     ax.plot(flops, law.surface[0].loss(params, tokens), color=style.INK, lw=1.4, zorder=3)
-    ax.plot(ruler.dense.flops, ruler.dense.loss, ".", ms=5.5, color="#b5b5b5", zorder=1)
+    dense = ruler.dense
+    (marks,) = ax.plot(dense.flops, dense.loss, ".", ms=5.5, color="#b5b5b5", zorder=1)
+    style.name_points(marks, "run", dense.index_R)
 
 
 def _above(
     ax: Axes, counted: Counted, amount: Floats, runs: Runs, marker: str, colour: str, layer: int
 ) -> None:
     law = counted.law.surface[0].loss(amount / counted.law.unit, runs.tokens)
-    ax.plot(amount, 100 * (runs.loss / law - 1), marker, ms=4.2, color=colour, alpha=0.85,
-            zorder=layer)  # fmt: skip
+    above = 100 * (runs.loss / law - 1)
+    told = np.isfinite(amount) & np.isfinite(above)
+    (marks,) = ax.plot(amount[told], above[told], marker, ms=4.2, color=colour, alpha=0.85,
+                       ls="none", zorder=layer)  # fmt: skip
+    style.name_points(marks, "run", runs.index_R[told])
 
 
 def _logs(ax: Axes, values: Floats) -> None:

@@ -29,6 +29,7 @@ def misfit(fits: Fits, arrays: Arrays) -> Figure | str:
         vmax=reach, s=26, edgecolors=style.SOFT, linewidths=0.3, zorder=3,
         rasterized=style.too_many(len(runs)),
     )  # fmt: skip
+    style.name_points(dots, "run", runs.index_R[order])
     style.log_axis(axes[0].xaxis, *style.padded(runs.tokens, 1.4), numbers.count)
     style.log_axis(axes[0].yaxis, *style.padded(runs.params, 1.4), numbers.count)
     axes[0].set_xlabel("training tokens D")
@@ -46,11 +47,12 @@ def misfit(fits: Fits, arrays: Arrays) -> Figure | str:
     axes[1].axhline(0, color=style.SOFT, lw=1)
     for third, (colour, marker, name) in enumerate(looks):
         here = thirds == third
-        axes[1].plot(
+        (marks,) = axes[1].plot(
             runs.params[here], np.clip(miss[here], -2 * reach, 2 * reach), marker, ms=3.5,
             color=colour, alpha=0.75, mew=0, label=f"trained {name}",
             rasterized=style.too_many(len(runs)),
         )  # fmt: skip
+        style.name_points(marks, "run", runs.index_R[here])
     style.log_axis(axes[1].xaxis, *style.padded(runs.params, 1.4), numbers.count)
     axes[1].set_ylim(-2.1 * reach, 2.1 * reach)
     axes[1].set_xlabel("parameters N")

@@ -35,8 +35,10 @@ def outcome(verdict: Verdict) -> Figure | str:
         if run.interval is not None:
             ax.vlines(run.params, *run.interval, color=style.SKY, lw=7, alpha=0.35, zorder=1)
             heights.append(np.array(run.interval))
-    ax.scatter(params[inside], measured[inside], s=34, color=style.BLUE, zorder=5)
-    ax.scatter(params[~inside], measured[~inside], s=34, color=style.VERMILION, zorder=5)
+    for part, colour in ((inside, style.BLUE), (~inside, style.VERMILION)):
+        part = part & np.isfinite(measured)
+        marks = ax.scatter(params[part], measured[part], s=34, color=colour, zorder=5)
+        style.name_points(marks, "outcome", np.flatnonzero(part))
     at = {one.what: one for one in verdict.numbers}
     sizes = [params]
     keys = [

@@ -23,6 +23,7 @@ from chinchilla_jax.scaling.table.conventions import in_print
 _HALO: dict[str, Any] = {"marker": "o", "edgecolors": "white", "linewidths": 0.6, "zorder": 3}
 _PATH: dict[str, Any] = {"color": style.INK, "lw": 1.1, "ls": (0, (4, 3))}
 _AT = ("params", "loss")
+_CURVE_POINTS = 30_000  # of all training curves: those of 500 runs keep the page under 2 MB
 
 
 def iso_flop(fits: Fits, arrays: Arrays) -> Figure | str:
@@ -30,6 +31,7 @@ def iso_flop(fits: Fits, arrays: Arrays) -> Figure | str:
     several = [p.sizes > 1 for p in arrays.profiles]
     profiles = list(itertools.compress(arrays.profiles, several))
     rows = list(itertools.compress(fits.isoflop.budgets, several))
+    number = list(itertools.compress(itertools.count(), several))  # of each in all budgets
     if not profiles:
         return "no two sizes were trained at the same FLOPs"
     colours = style.budget_colours([p.flops for p in profiles])
@@ -40,17 +42,21 @@ def iso_flop(fits: Fits, arrays: Arrays) -> Figure | str:
     style.log_axis(ax.xaxis, *style.padded(everything, 1.25), numbers.count)
     top = _limit(ax, profiles)
     lines = _curves(arrays)
-    for profile, colour in zip(profiles, colours, strict=True):
+    for g, profile, colour in zip(number, profiles, colours, strict=True):
         if profile.flops in lines:
             x, y = lines[profile.flops]
-            ax.plot(np.exp(x), np.where(y <= top, y, np.nan), color=colour, lw=1.7)
+            (line,) = ax.plot(np.exp(x), np.where(y <= top, y, np.nan), color=colour, lw=1.7)
+            style.name_lines(line, "optimum", [g])
     each = np.repeat(colours, [len(p.loss_S) for p in profiles])
+    run = np.concatenate([arrays.runs.index_R[p.row_S] for p in profiles])
     shown = losses <= top
     marks = ax.scatter(everything[shown], losses[shown], s=26, c=each[shown], **_HALO)
     marks.set_rasterized(style.too_many(len(everything)))
+    style.name_points(marks, "run", run[shown])
     out = np.full(np.count_nonzero(~shown), top)
-    ax.scatter(everything[~shown], out, s=25, c=each[~shown], marker="^", clip_on=False)
-    minima = [pair for pair in zip(rows, colours, strict=True) if pair[0].status == "ok"]
+    above = ax.scatter(everything[~shown], out, s=25, c=each[~shown], marker="^", clip_on=False)
+    style.name_points(above, "run", run[~shown])
+    minima = [one for one in zip(rows, colours, number, strict=True) if one[0].status == "ok"]
     _draw_minima(ax, minima)
     style.edge_labels(
         ax,
@@ -59,6 +65,7 @@ def iso_flop(fits: Fits, arrays: Arrays) -> Figure | str:
              numbers.power_of_ten(p.flops, 2))
             for p, colour in zip(profiles, colours, strict=True)
         ],
+        rows=("optimum", number),
     )  # fmt: skip
     ax.text(1.03, 1.01, "FLOPs", transform=ax.transAxes, color=style.SOFT, fontsize=9.5)
     ax.set_xlabel(f"parameters N ({in_print(fits.table.params_convention)})")
@@ -103,17 +110,21 @@ def _curves(arrays: Arrays) -> dict[float, tuple[Floats, Floats]]:
     }
 
 
-def _draw_minima(ax: Axes, minima: Sequence[tuple[BudgetMinimum, str]]) -> None:
+def _draw_minima(ax: Axes, minima: Sequence[tuple[BudgetMinimum, str, int]]) -> None:
     """Diamonds with the budget's colour, their errors as grey bars, and the path through them."""
-    params, loss = (np.array([getattr(row, name) for row, _ in minima]) for name in _AT)
-    errors = np.array([row.log_params_se or np.nan for row, _ in minima])
+    params, loss = (np.array([getattr(row, name) for row, *_ in minima]) for name in _AT)
+    errors = np.array([row.log_params_se or np.nan for row, *_ in minima])
+    number = [g for *_, g in minima]
     low, high = params * np.exp(-1.96 * errors), params * np.exp(1.96 * errors)
-    ax.hlines(loss, low, high, color=style.SOFT, lw=1.1, zorder=2)
+    bars = ax.hlines(loss, low, high, color=style.SOFT, lw=1.1, zorder=2)
     if len(minima) > 1:
         ax.plot(params, loss, **_PATH, zorder=4)
-    ax.plot(params, loss, "D", ms=8, color="white", mec=style.INK, mew=1.6, zorder=6)
-    colours = [colour for _, colour in minima]
-    ax.scatter(params, loss, marker="D", s=16, c=colours, lw=0, zorder=7)
+    (marks,) = ax.plot(params, loss, "D", ms=8, color="white", mec=style.INK, mew=1.6, zorder=6)
+    colours = [colour for _, colour, _ in minima]
+    inner = ax.scatter(params, loss, marker="D", s=16, c=colours, lw=0, zorder=7)
+    style.name_points(marks, "optimum", number)
+    for drawn in (bars, inner):
+        style.name_lines(drawn, "optimum", number)
 
 
 def training_curves(fits: Fits, arrays: Arrays) -> Figure | str:
@@ -129,19 +140,25 @@ def training_curves(fits: Fits, arrays: Arrays) -> Figure | str:
     # Centred smoothing has nothing left at the ends: the dot is the mean of the last twentieth.
     last = [loss[-max(1, len(loss) // 20) :].mean() for loss in lines]
     colours = style.ORDERED((params - low) / ((high - low) or 1.0))
-    for curve, colour, loss in zip(curves, colours, lines, strict=True):
-        keep = slice(None, None, max(1, len(loss) // 400))
-        ax.plot(curve.flops_S[keep], loss[keep], color=colour, lw=1.0, alpha=0.75)
-    ax.scatter([curve.flops_S[-1] for curve in curves], last, s=12, c=colours, lw=0, zorder=2)
+    index_of = dict(zip(arrays.runs.run_id_R, arrays.runs.index_R.tolist(), strict=True))
+    run = [index_of[curve.run_id] for curve in curves]
+    most = max(40, min(400, _CURVE_POINTS // len(curves)))
+    for curve, colour, loss, number in zip(curves, colours, lines, run, strict=True):
+        keep = slice(None, None, max(1, len(loss) // most))
+        (line,) = ax.plot(curve.flops_S[keep], loss[keep], color=colour, lw=1.0, alpha=0.75)
+        style.name_lines(line, "run", [number])
+    at = [curve.flops_S[-1] for curve in curves]
+    ends = ax.scatter(at, last, s=12, c=colours, lw=0, zorder=2)
+    style.name_points(ends, "run", run)
     if arrays.envelope is not None:
         lower = arrays.envelope
         ax.plot(lower.flops_F, lower.loss_F, color=style.INK, lw=2.0, label="envelope")
         ax.legend(loc="upper right")
     flops = np.concatenate([c.flops_S for c in curves])
-    ends = np.array([np.median(loss[-max(1, len(loss) // 10) :]) for loss in lines])
+    final = np.array([np.median(loss[-max(1, len(loss) // 10) :]) for loss in lines])
     first = max(loss[0] for loss in lines)
-    top = min(first, ends.max() + 1.5 * np.ptp(ends) + 0.2 * ends.max())
-    bottom, _ = style.limits([ends.min(), top], 0.1)
+    top = min(first, final.max() + 1.5 * np.ptp(final) + 0.2 * final.max())
+    bottom, _ = style.limits([final.min(), top], 0.1)
     style.log_axis(ax.xaxis, max(flops.min(), flops.max() / 1e6), flops.max() * 1.4)
     ax.set_ylim(bottom, top if top > bottom else None)
     ax.set_xlabel("training FLOPs C")

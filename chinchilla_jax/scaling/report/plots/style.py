@@ -10,11 +10,12 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,6 +28,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 from matplotlib.transforms import ScaledTranslation
 
 from chinchilla_jax.experiment import numbers
+from chinchilla_jax.scaling.report.listing import LISTED
 from chinchilla_jax.scaling.table.runs import Runs
 
 # Okabe & Ito's palette, told apart under every common colour blindness.
@@ -169,17 +171,22 @@ def budget_colours(flops: Sequence[float]) -> list[str]:
 
 
 def edge_labels(
-    ax: Axes, labels: Sequence[tuple[float, float, str, str]], least: float = 13.5
+    ax: Axes,
+    labels: Sequence[tuple[float, float, str, str]],
+    least: float = 13.5,
+    rows: tuple[str, Sequence[int]] | None = None,
 ) -> None:
     """Labels (x, y, colour, text) at the right edge, each led to its point by a thin line.
 
-    They keep the order of their points and are moved apart until `least` points lie between two.
+    They keep the order of their points and are moved apart until `least` points lie between two;
+    `rows` is the kind and number of each, as of `name_lines`.
     """
     figure = ax.get_figure(root=True)
     assert figure is not None
     height = ax.get_position().height * figure.get_figheight() * 72
     low, high = ax.get_ylim()
-    ordered = sorted(labels, key=lambda label: label[1])
+    order = sorted(range(len(labels)), key=lambda i: labels[i][1])
+    ordered = [labels[i] for i in order]
     wanted = [height * _fraction(y, low, high, ax.get_yscale() == "log") for _, y, _, _ in ordered]
     placed = list(wanted)
     for _ in range(200):
@@ -191,18 +198,25 @@ def edge_labels(
         placed = [min(max(p, 5.0), height - 5.0) for p in placed]
     width = ax.get_position().width * figure.get_figwidth() * 72
     starts = [width * _fraction(x, *ax.get_xlim(), ax.get_xscale() == "log") for x, *_ in ordered]
-    leaders = []
+    leaders, written = [], []
     for x, y, end, (_, _, colour, text) in zip(starts, wanted, placed, ordered, strict=True):
         run, rise = 1.025 * width - x, end - y
         gap = 4.0 / max(math.hypot(run, rise), 4.0)  # points between a marker and its line
         begin = ((x + gap * run) / width, (y + gap * rise) / height)
         leaders.append([begin, (1.025, end / height)])
-        ax.text(1.03, end / height, text, transform=ax.transAxes, color=colour, fontsize=9.5,
-                va="center")  # fmt: skip
+        written.append(
+            ax.text(1.03, end / height, text, transform=ax.transAxes, color=colour, fontsize=9.5,
+                    va="center")
+        )  # fmt: skip
     colours = [colour for *_, colour, _ in ordered]
     lines = LineCollection(leaders, colors=colours, lw=0.7, alpha=0.45, transform=ax.transAxes)
     ax.add_collection(lines, autolim=False)
     lines.set_clip_on(False)
+    if rows is not None:
+        kind, numbers_of = rows
+        name_lines(lines, kind, (numbers_of[i] for i in order))
+        for text_of, i in zip(written, order, strict=True):
+            name_lines(text_of, kind, [numbers_of[i]])
 
 
 def _fraction(value: float, low: float, high: float, log: bool) -> float:
@@ -219,7 +233,24 @@ def loss_label(runs: Runs) -> str:
 
 def too_many(points: int) -> bool:
     """Whether so many markers are stored as pixels in an SVG; a browser draws shapes slowly."""
-    return points > 3000
+    return points > LISTED
+
+
+def name_points(drawn: Artist, kind: str, numbers: Iterable[int]) -> None:
+    """Says which row of the page each point of `drawn` is, by its table's key: `run` and 17.
+
+    In the order of the points; all of them are finite and lie in the figure, or Matplotlib leaves
+    some out of the SVG. There it is the attribute data-points of their group.
+    """
+    drawn.set_gid(" ".join(["points", kind, *map(str, numbers)]))
+
+
+def name_lines(drawn: Artist, kind: str, numbers: Iterable[int]) -> None:
+    """The same of lines, bands and labels that go with a row and are no points of it: data-lines.
+
+    One number is that of all that is drawn.
+    """
+    drawn.set_gid(" ".join(["lines", kind, *map(str, numbers)]))
 
 
 def png(figure: Figure) -> bytes:
@@ -235,4 +266,5 @@ def svg(figure: Figure) -> str:
     FigureCanvasSVG(figure)
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     # Images go by their content, so that two that are equal would have one id; nothing asks for it.
-    return re.sub(r' id="image\w+"', "", buffer.getvalue())
+    text = re.sub(r' id="image\w+"', "", buffer.getvalue())
+    return re.sub(r' id="(points|lines) ([^"]*)"', r' data-\1="\2"', text)

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "chinchilla_jax"
-PROGRAMS = ("plan", "sweep", "train", "measure", "evaluate", "forecast", "verify")
+PROGRAMS = ("plan", "sweep", "train", "measure", "evaluate", "forecast", "verify", "export")
 MAY_IMPORT = {
     "experiment": {"techniques"},
     "techniques": {"experiment"},
     "models": {"experiment"},
     "data": {"experiment"},
-    "training": {"models", "data", "experiment", "techniques"},
+    "formats": {"data", "experiment"},
+    "training": {"models", "data", "formats", "experiment", "techniques"},
     "scaling": {"experiment", "techniques"},
 }
 # A technique knows what a model is and how it is counted, and of runs what it is told.
@@ -50,7 +51,7 @@ def test_a_wing_imports_only_those_below_it(wing):
             top, *rest = name.split(".")
             if top == "chinchilla_jax" and rest != ["__version__"]:
                 assert rest[0] in MAY_IMPORT[wing] | {wing}, f"{path} imports {name}"
-            if wing in ("experiment", "techniques", "scaling"):
+            if wing in ("experiment", "techniques", "formats", "scaling"):
                 assert top not in JAX, f"{path} imports {name}"
             assert top != "tensorflow", f"{path} imports {name}"
 

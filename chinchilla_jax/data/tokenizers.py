@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,6 +84,23 @@ def sentencepiece_tokenizer(model: bytes) -> Tokenizer:
         decode=lambda ids: b"".join(pieces[number] for number in np.asarray(ids).tolist()),
         model=model,
     )
+
+
+class Piece(NamedTuple):
+    """What one id of a SentencePiece model is."""
+
+    text: str
+    score: float  # the higher, the sooner two neighbours become it
+    is_byte: bool  # not found in text, but what spells a character that is no piece
+
+
+def pieces_of(model: bytes) -> list[Piece]:
+    """All of a serialized SentencePiece model, by id."""
+    processor = _sentencepiece().SentencePieceProcessor(model_proto=model)
+    return [
+        Piece(processor.id_to_piece(i), processor.get_score(i), processor.is_byte(i))
+        for i in range(processor.get_piece_size())
+    ]
 
 
 def train_sentencepiece(documents: Iterable[bytes], vocab_size: int) -> bytes:

@@ -68,15 +68,31 @@ def sources_of(run: RunConfig, corpus: Corpus, directory: RunDirectory) -> Sourc
     """
     found = sources.opened(run, corpus, directory)
     for source in found.values():
-        model, function = Decoder(source.run.model), object()
+        function = object()
+        reason = beside_weights(source.run)
         for technique in hooked(source.run):
-            kept = [technique.wrapped(hook, function) for hook in ("weights", "forward")]
-            if technique.wrapped("model", model) is not model or kept != [function, function]:
-                raise UserError(
-                    f"{run.run_id} needs {source.other.run}, which computes with other weights "
-                    f"than it stores (techniques.{technique.name}); take a run without that"
-                )
+            if technique.wrapped("weights", function) is not function:
+                reason = f"techniques.{technique.name}"
+        if reason:
+            raise UserError(
+                f"{run.run_id} needs {source.other.run}, which computes with other weights "
+                f"than it stores ({reason}); take a run without that"
+            )
     return found
+
+
+def beside_weights(run: RunConfig) -> str:
+    """What a run predicts by beside weights, as `Method.weights` makes them; empty for nothing."""
+    model, function = Decoder(run.model), object()
+    for technique in hooked(run):
+        if technique.wrapped("model", model) is not model:
+            return f"techniques.{technique.name} computes with another model"
+        if technique.wrapped("forward", function) is not function:
+            beside = technique.hooks.beside_weights
+            if beside is None or beside(technique.config):
+                what = beside(technique.config) if beside else "is a forward pass of its own"
+                return f"techniques.{technique.name} {what}"
+    return ""
 
 
 def started(run: RunConfig, state: TrainState, sources: Sources) -> TrainState:

@@ -53,6 +53,10 @@ def _forward(inner: Any, config: Experts, facts: Facts) -> Any:
     return forward
 
 
+def _beside_weights(config: Experts) -> str:
+    return "has a bias beside each choice of a router (balance)" if config.balance == "bias" else ""
+
+
 def _begin(params: Any, config: Experts, facts: Facts) -> dict[str, jax.Array]:
     names = ("bias", "load") if config.balance == "bias" else ("load",)
     zeros = jnp.zeros(facts.model.depth * facts.model.experts)
@@ -111,6 +115,7 @@ def _finish(
 
 HOOKS = Hooks(
     forward=_forward,
+    beside_weights=_beside_weights,
     metrics=(*MEASURES, _BAD),
     measure=_measure,
     fault=_fault,

@@ -70,6 +70,8 @@ class Hooks:
       weights: of `Method.weights`. Gradients are taken at what it returns and applied to the
         parameters as they are: straight through.
       forward: of `Method.forward`.
+      beside_weights: config -> what its forward pass predicts by beside weights, where it has one;
+        empty where that only sums something up.
       loss: of `Method.loss`.
       method: of the whole `Method`, where the others do not reach; the last of them.
       metrics: what is to be logged, by name: sums of `forward` or `loss`, or of `measure`.
@@ -89,6 +91,7 @@ class Hooks:
     optimizer: Wrap[optax.GradientTransformationExtraArgs] | None = None
     weights: Wrap[Any] | None = None
     forward: Wrap[Any] | None = None
+    beside_weights: Callable[[Any], str] | None = None
     loss: Wrap[Any] | None = None
     method: Wrap[Method] | None = None
     metrics: tuple[str, ...] = ()

@@ -1,0 +1,65 @@
+"""What the folder of an exported model says of the run that it is of, in its `config.json`.
+
+It is what a run that starts from the folder has to know, and no path of the machine that the run
+was trained on. Tools that write the folder anew, as transformers after fine-tuning, keep it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, from_json
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+EXACT = "exact.safetensors"  # arrays that those of WEIGHTS do not tell to the bit
+SECTION = "chinchilla_jax"  # of CONFIG
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A finished run, as the files beside it hold it."""
+
+    run: str  # its id
+    fingerprint: str
+    dtype: str  # of the files
+    step: int
+    model: ModelConfig
+    parametrization: str
+    base_width: int
+    sequence_length: int
+    tokens: int  # that it was trained on, with those of the runs it needs
+    flops: int  # of its training (matmul), with those of the runs it needs
+    loss: float | None = field(default=None, metadata=UNLESS_DEFAULT)  # of these very weights
+    data: str  # fingerprint of its text
+    tokenizer: str  # fingerprint
+    model_version: int
+
+
+def section_of(folder: Path) -> Mapping[str, Any] | None:
+    """What the `config.json` in a folder says of a run; None where there is none, or of others.
+
+    Raises:
+      UserError: it is no JSON.
+    """
+    if not storage.exists(folder / CONFIG):
+        return None
+    content = storage.read_json(folder / CONFIG)
+    found = content.get(SECTION) if isinstance(content, Mapping) else None
+    return found if isinstance(found, Mapping) else None
+
+
+def read(folder: Path) -> Exported:
+    """The run that an exported folder is of.
+
+    Raises:
+      UserError: it is no such folder, or of another version.
+    """
+    section = section_of(folder)
+    if section is None:
+        raise UserError(f"{folder}: is no exported model, whose {CONFIG} has a {SECTION}")
+    return from_json(Exported, section, f"{folder / CONFIG}: {SECTION}")

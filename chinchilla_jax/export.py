@@ -1,0 +1,33 @@
+"""Exports a finished run to a folder that transformers, vLLM and lm-eval open.
+
+    python -m chinchilla_jax.export --run=runs/quickstart/runs/3e12-48x3-s0 --to=exported/small
+    python -m chinchilla_jax.export --run=runs/quickstart/3e12-48x3-s0 --to=small --dtype=bfloat16
+
+The modern definition is a Qwen3, and one whose feed-forward networks are experts a Qwen3Moe:
+`chinchilla_jax/formats/huggingface.py` says how, and what is refused. The folder is complete or
+absent. A run starts from it by techniques.transfer.start, with a / in the path.
+
+Exit status: 0 the folder is there; 2 a mistake in the call.
+"""
+
+from absl import flags
+
+from chinchilla_jax import program
+from chinchilla_jax.experiment import exported, storage
+
+_RUN = flags.DEFINE_string("run", None, "Folder of the run: WORKDIR/runs/RUN.", required=True)
+_TO = flags.DEFINE_string("to", None, "The folder to make.", required=True)
+_DTYPE = flags.DEFINE_enum("dtype", exported.DTYPES[0], exported.DTYPES, "Of the weights.")
+
+
+def main(_: list[str]) -> None:
+    place, target = storage.path(_RUN.value), storage.path(_TO.value)
+    from chinchilla_jax.training.export import export  # after the mistakes that need no JAX
+
+    found = export(place, target, _DTYPE.value)
+    what = f"{found.of.run}, {found.numbers:,} parameters in {found.of.dtype}"
+    print(f"exported {what}: {target}" if found.made else f"{target}: is there already: {what}")
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,1 @@
+"""How other tools hold our models: names and orders of arrays, configurations, tokenizers."""

@@ -1,0 +1,52 @@
+"""A folder that is complete or absent."""
+
+import pytest
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.formats import folder
+
+
+def fill(content="one"):
+    def write(place):
+        (place / "inner").mkdir()
+        (place / "a").write_text(content)
+        (place / "inner" / "b").write_text("b")
+
+    return write
+
+
+def test_it_is_made_whole_with_its_parents(tmp_path):
+    assert folder.write(tmp_path / "x" / "y", fill())
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == ["y"]
+    assert (tmp_path / "x" / "y" / "inner" / "b").read_text() == "b"
+
+
+@pytest.mark.parametrize("error", [UserError("no"), KeyboardInterrupt(), OSError(28, "no space")])
+def test_nothing_is_left_of_one_that_was_not_finished(tmp_path, error):
+    def broken(place):
+        fill()(place)
+        raise error
+
+    with pytest.raises(type(error)):
+        folder.write(tmp_path / "y", broken)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_is_left_and_another_is_refused(tmp_path):
+    assert folder.write(tmp_path / "y", fill())
+    assert not folder.write(tmp_path / "y", fill())
+    with pytest.raises(UserError, match=r"is there already, and its a is another"):
+        folder.write(tmp_path / "y", fill("two"))
+    (tmp_path / "y" / "mine").write_text("mine")
+    with pytest.raises(UserError, match=r"is there already, and has 3 files"):
+        folder.write(tmp_path / "y", fill())
+    (tmp_path / "z").write_text("a file")
+    with pytest.raises(UserError, match="is a file"):
+        folder.write(tmp_path / "z", fill())
+    assert (tmp_path / "y" / "a").read_text() == "one"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["y", "z"]
+
+
+def test_an_object_store_is_refused(tmp_path):
+    with pytest.raises(UserError, match="local folder"):
+        folder.write("gs://bucket/folder", fill())

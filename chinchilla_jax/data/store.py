@@ -32,10 +32,11 @@ from chinchilla_jax.data.mixture import Mixture
 from chinchilla_jax.data.progress import say
 from chinchilla_jax.data.sampler import Sampler, validation_windows
 from chinchilla_jax.data.tokenizers import Tokenizer
+from chinchilla_jax.experiment import contents
 from chinchilla_jax.experiment.config import BUILDERS, DataConfig
 from chinchilla_jax.experiment.epochs import unique_tokens
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import from_json
+from chinchilla_jax.experiment.schema import from_json, typed, within
 from chinchilla_jax.experiment.storage import expanded, is_remote, read_json, write_text_atomic
 
 _MOST_META = 1 << 24  # bytes of meta.json
@@ -280,8 +281,11 @@ def _overlap(first: Corpus, part: Corpus, path: str, root: Path) -> float:
     """The share of what `first` holds out that a part has in its training text; said once."""
     file = root / f"overlap-{first.folder.name}-{part.folder.name}.json"
     if file.exists():
-        known = json.loads(file.read_bytes())
-        return known["shared"] / max(known["windows"], 1)
+        with contents.remedy("remove this file"):
+            known = typed(Mapping[str, int], read_json(file, _MOST_META), str(file))
+            counts = {name: contents.field(known, name, file) for name in ("windows", "shared")}
+            within(str(file), 0, 2**62, **counts)
+        return counts["shared"] / max(counts["windows"], 1)
     windows, shared = overlap.shared_windows(
         [part.train], [first.validation], first.meta.validation.tokens
     )

@@ -7,6 +7,7 @@ grid. Writers take turns.
 
 import csv
 import io
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,12 @@ from typing import Any
 from chinchilla_jax import techniques
 from chinchilla_jax.experiment import contents, lock, storage
 from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import ANEW, read_plan, run_directory
 from chinchilla_jax.experiment.rows import columns, completed, merged, row_of
-from chinchilla_jax.experiment.storage import write_text_atomic
+from chinchilla_jax.experiment.storage import StorageError, write_text_atomic
+
+log = logging.getLogger(__name__)
 
 _TURN_SECONDS = 300.0  # that one writer waits for another
 
@@ -72,12 +76,34 @@ def _write(workdir: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _header(text: str) -> list[str]:
+    return next(csv.reader([text.partition("\n")[0]]), [])
+
+
 def _text(file: Path) -> str:
     """What is there now, nothing where there is no file."""
     try:
         return storage.read_text(file)
     except FileNotFoundError:
         return ""
+
+
+def renew(workdir: Path) -> None:
+    """`write` where the table is not there or lacks a column of all rows, and runs were begun.
+
+    The plan has grown, or another version wrote it: so that `note` need not rebuild it.
+    """
+    cells = read_plan(workdir)[1]
+    if not (cells and storage.names(workdir / "runs")):
+        return
+    if row_of(cells[0].run).keys() <= set(_header(_text(workdir / "results.csv"))):
+        return
+    try:
+        write(workdir)
+    except StorageError:
+        raise
+    except UserError as damage:  # of one run, which a sweep tells, and makes the others
+        log.warning("results.csv is not up to date: %s", damage)
 
 
 def write_of(workdir: Path, runs: Sequence[RunConfig]) -> list[dict[str, Any]]:
@@ -101,7 +127,7 @@ def note(workdir: Path, runs: Sequence[RunConfig]) -> list[dict[str, Any]]:
             rows.append(row | _outcome(workdir, run, row))
         file = workdir / "results.csv"
         text = _text(file)
-        names = next(csv.reader([text.partition("\n")[0]]), [])
+        names = _header(text)
         dense = techniques.dense_columns()
         used = {name: dense[name] for name in names if name in dense}
         rows = [used | row for row in rows]

@@ -71,9 +71,14 @@ def run(
             count = threads.of_cell(run, run_directory(workdir, run.run_id))
         return threads.environment(count)
 
-    groups = placement.groups(
-        host, todo, lambda run: devices_for(run, host, devices_per_cell), cells_per_device, told
-    )
+    def size(run: RunConfig) -> int:
+        return devices_for(run, host, devices_per_cell)
+
+    if host.platform == "cpu":
+        one = [c.run for c in todo if size(c.run) == 1]
+        if line := threads.advice(one, len(host.cores)):
+            print(line, file=sys.stderr)
+    groups = placement.groups(host, todo, size, cells_per_device, told)
     for cell in todo:
         run_directory(workdir, cell.run.run_id).forget_failure()
     with _signals() as received:

@@ -12,7 +12,7 @@ from typing import Any
 
 from chinchilla_jax import techniques
 from chinchilla_jax.data.store import Corpus, open_corpus
-from chinchilla_jax.experiment import claims, estimate, grid, needs, results, storage, vary
+from chinchilla_jax.experiment import claims, estimate, grid, needs, results, vary
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -66,8 +66,7 @@ def freeze_plan(
         },
     }
     write_plan(workdir, experiment, cells, facts, then)
-    if not storage.exists(workdir / "results.csv") and storage.names(workdir / "runs"):
-        results.write(workdir)  # the plan has grown
+    results.renew(workdir)
     return cells
 
 
@@ -90,6 +89,7 @@ def opened_plan(asked: Experiment | None, workdir: Path) -> Iterator[tuple[Exper
         else:
             with claims.alone(workdir):
                 claim()
+            results.renew(workdir)
         yield continued_plan(workdir)
 
 

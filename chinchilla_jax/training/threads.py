@@ -13,8 +13,10 @@ No JAX here: the number is set before JAX makes its pool.
 """
 
 import os
+from collections.abc import Sequence
 
 from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.execution import MOST_THREADS
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training import distributed
 from chinchilla_jax.training.placement import this_host, usable_cores
@@ -32,6 +34,19 @@ def alone(run: RunConfig, directory: RunDirectory) -> int:
     """Of a run that has the machine for itself; raises as `of_cell`."""
     all_cores = len(usable_cores()) if run.model.width >= SHARED_FROM_WIDTH else 1
     return _begun_with(directory) or run.execution.threads or all_cores
+
+
+def advice(runs: Sequence[RunConfig], cores: int) -> str:
+    """A line where cells that could use several cores each leave some idle; empty elsewhere."""
+    each = min(cores // max(len(runs), 1), MOST_THREADS)
+    wide = [r for r in runs if r.model.width >= SHARED_FROM_WIDTH and not r.execution.threads]
+    if each < 2 or not wide:
+        return ""
+    few = f"{len(runs)} cells" if len(runs) > 1 else "one cell"
+    return (
+        f"{few} on {cores} cores: a sweep computes each on one thread, wherever it runs; wide ones "
+        f"not begun are faster by --config.execution.threads={each}, and differ in last digits"
+    )
 
 
 def _begun_with(directory: RunDirectory) -> int:

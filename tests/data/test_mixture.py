@@ -122,6 +122,16 @@ def test_contamination_between_the_parts_is_told_once(folder, tmp_path, opened, 
     assert opened(folder, **fields).held_out_in_training == corpus.held_out_in_training
     again = capsys.readouterr()
     assert f"text of {copy}" not in again.out + again.err
+    for content in (
+        "[",
+        "[]",
+        "{}",
+        '{"windows": "a", "shared": 1}',
+        '{"windows": 1, "shared": -1}',
+    ):
+        record.write_text(content)
+        with pytest.raises(UserError, match=r"overlap-.*\.json.*; remove this file$"):
+            opened(folder, **fields)
 
 
 def test_a_part_that_is_missing_or_has_another_tokenizer_is_one_line(folder, other, opened):

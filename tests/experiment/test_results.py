@@ -84,6 +84,26 @@ def test_a_plan_that_grows_leaves_no_table_of_the_smaller_one(tmp_path):
     assert "\n" + more[0].run_id + ",done," in table(tmp_path)
 
 
+def test_a_table_of_another_version_is_renewed_before_cells_end(tmp_path, caplog):
+    runs = planned(tmp_path)
+    results.renew(tmp_path)
+    assert not (tmp_path / "results.csv").exists()  # nothing was begun
+    finish(tmp_path, runs[0])
+    results.renew(tmp_path)
+    right = table(tmp_path)
+    assert f"\n{runs[0].run_id},done," in right
+    storage.write_text_atomic(tmp_path / "results.csv", right.replace("device_kind", "device"))
+    results.renew(tmp_path)
+    assert table(tmp_path) == right
+    storage.write_text_atomic(tmp_path / "results.csv", right.replace("done", "gone"))
+    results.renew(tmp_path)
+    assert table(tmp_path) != right  # it has all columns: `note` and the end of a sweep see to it
+    storage.remove(tmp_path / "results.csv")
+    (records.run_directory(tmp_path, runs[0].run_id).path / "result.json").write_text("[]")
+    results.renew(tmp_path)
+    assert "results.csv is not up to date: " in caplog.text
+
+
 def test_a_run_that_the_plan_does_not_have_adds_no_line(tmp_path):
     runs = planned(tmp_path)
     other = dataclasses.replace(runs[0], run_id=runs[0].run_id[:-1])  # its name begins another's

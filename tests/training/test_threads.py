@@ -64,6 +64,17 @@ def test_a_run_goes_on_with_the_threads_it_began_with(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "config.json").read_text())["execution"]["threads"] == 5
 
 
+@pytest.mark.parametrize(
+    "widths,cores,each",
+    [((64,), 2, 2), ((64, 16), 9, 4), ((64, 16), 3, 0), ((16,), 8, 0), ((), 8, 0)],
+)
+def test_wide_cells_that_leave_cores_idle_are_told(widths, cores, each):
+    runs = [small_run(model={"width": width, "head_size": width // 8}) for width in widths]
+    line = threads.advice(runs, cores)
+    assert (f"faster by --config.execution.threads={each}, and" in line) == bool(each) == bool(line)
+    assert not threads.advice([with_training(run, threads=1) for run in runs], cores)
+
+
 def test_other_threads_than_it_began_with_are_told(tmp_path, caplog):
     directory, run = RunDirectory(tmp_path), small_run()
     for count, said in ((0, False), (2, False), (2, False), (1, True)):

@@ -2,11 +2,16 @@
 
     python -m chinchilla_jax.plan --config=configs/quickstart.py
     python -m chinchilla_jax.plan --config=configs/chinchilla.py --devices=256 --hardware=h200
+    python -m chinchilla_jax.plan --next --runs=runs/quickstart --flops=2e13 --write_config=more.py
 
 With --workdir the corpus is built, the grid is checked against it and frozen in plan.json.
 With --devices and --hardware it also shows, for each cell that is run: the mesh (data x fsdp x
 tensor) that communicates least and fits, sequences of a device in one pass (x passes a step), its
 bytes, two bounds of a step and the hours to expect. Nothing is allocated and no device is needed.
+
+--next shows which runs, of at most --flops together, would narrow the forecast of N* and L* at
+--target most, by the runs there are (a sweep's folder or any table), and the interval to expect;
+--write_config writes them as a configuration that extends the same work folder.
 """
 
 from absl import flags
@@ -15,7 +20,7 @@ from chinchilla_jax import program
 from chinchilla_jax.experiment import estimate, grid, hardware, storage, tables
 from chinchilla_jax.experiment.errors import UserError
 
-_CONFIG = program.define_config()
+_CONFIG = program.define_config(required=False)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder in which to freeze the plan.")
 _DEVICES = flags.DEFINE_integer(
     "devices", None, "Devices that each cell may use; with --hardware.", lower_bound=1
@@ -25,9 +30,34 @@ _HARDWARE = flags.DEFINE_string(
     None,
     f"What they are: {', '.join(h.name for h in hardware.HARDWARE)}; with --devices.",
 )
+_NEXT = flags.DEFINE_bool("next", False, "Which runs to make next; with --runs and --flops.")
+_RUNS = flags.DEFINE_string("runs", "", "Of --next: a sweep's folder or a table of runs.")
+_FLOPS = flags.DEFINE_string("flops", "", "Of --next: what the runs may take together, as 2e13.")
+_TARGET = flags.DEFINE_string(
+    "target", "", "FLOPs whose optimum is to be forecast. Default: ten times the largest run."
+)
+_WHERE = flags.DEFINE_list("where", [], "Only runs with these values: optimizer=adamw,bits=4.")
+_WRITE_CONFIG = flags.DEFINE_string("write_config", "", "Of --next: where to write its runs.")
+
+
+def _next() -> str:
+    """What is said of the runs to make next."""
+    from chinchilla_jax.scaling.design.next_runs import next_runs
+    from chinchilla_jax.scaling.report import design
+
+    if not (_RUNS.value and _FLOPS.value):
+        raise UserError("--next: give --runs, a sweep's folder or a table, and --flops to spend")
+    target = program.positive_number("target", _TARGET.value) if _TARGET.value else None
+    budget = program.positive_number("flops", _FLOPS.value)
+    found = next_runs(_RUNS.value, budget, target, program.pairs("where", _WHERE.value))
+    said = design.chosen(found)
+    return f"{said}\n{design.written(found, _WRITE_CONFIG.value)}" if _WRITE_CONFIG.value else said
 
 
 def main(_: list[str]) -> None:
+    if _NEXT.value:
+        print(_next())
+        return
     if (_DEVICES.value is None) != (_HARDWARE.value is None):
         raise UserError("--devices and --hardware: give both or neither")
     experiment = program.experiment_from_flags(_CONFIG.value)

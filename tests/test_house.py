@@ -28,7 +28,7 @@ TECHNIQUES_MAY_IMPORT = {
 # The way of the data through the evaluator: a room imports only those before it.
 ROOMS = ("arrays", "beside", "table", "fitting", "settings", "laws", "tuning", "fits", "doubt",
          "approaches", "forecast", "sections", "analysis", "ruler", "comparison", "register",
-         "report", "notebook")  # fmt: skip
+         "design", "report", "notebook")  # fmt: skip
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 

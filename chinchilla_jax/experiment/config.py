@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chinchilla_jax.experiment import vary
+from chinchilla_jax.experiment import points, vary
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.fingerprint import LABEL, OPERATION
 from chinchilla_jax.experiment.model import DEFINITIONS, ModelConfig
 from chinchilla_jax.experiment.other_run import OtherRun
 from chinchilla_jax.experiment.panel import Setting
+from chinchilla_jax.experiment.points import Point
 from chinchilla_jax.experiment.schema import (
     BY_PATH,
     UNLESS_DEFAULT,
@@ -394,6 +395,8 @@ class Experiment:
     panel: Mapping[str, Setting] = field(
         default_factory=dict, metadata={**OPERATION, **UNLESS_DEFAULT}
     )
+    # Single cells beside the grid: `points.py`.
+    points: tuple[Point, ...] = field(default=(), metadata={**OPERATION, **UNLESS_DEFAULT})
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -425,3 +428,4 @@ class Experiment:
         _check_seed("seed", self.seed)
         object.__setattr__(self, "vary", vary.checked(self))
         object.__setattr__(self, "panel", vary.checked_panel(self))
+        points.check(self.points)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chinchilla_jax import techniques
-from chinchilla_jax.experiment import panel, vary
+from chinchilla_jax.experiment import panel, points, vary
 from chinchilla_jax.experiment import recipe as rules
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.counting import count_params, flops_per_step, flops_per_token
@@ -24,6 +24,7 @@ from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.needs import Planned, settled
+from chinchilla_jax.experiment.points import Point
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.experiment.vary import Variant
 
@@ -50,7 +51,8 @@ def plan(
 ) -> list[Cell]:
     """All cells: budgets x sizes x variants, of which each has its own shapes, batch and steps.
 
-    A setting of the panel has cells at its budgets and widths only.
+    A setting of the panel has cells at its budgets and widths only. Points follow the grid, or are
+    the cells of it that it would not run.
     A run that another cell makes already, where a value that varies changes nothing, is rejected.
 
     Args:
@@ -75,7 +77,8 @@ def plan(
                 for second, (size, reason) in zip(rungs, judged, strict=True)
             ]
     found.sort(key=lambda item: item[0])  # budget, size, variant
-    different = _without_twins(_named([planned for _, planned in found]))
+    every = _with_points(experiment, [planned for _, planned in found], train_tokens)
+    different = _without_twins(_named(every))
     runs = settled(different, experiment.techniques)
     cells = [
         Cell(
@@ -95,6 +98,34 @@ def plan(
             f"because {cells[0].reason}"
         )
     return cells
+
+
+def _with_points(
+    experiment: Experiment,
+    found: list[Planned],
+    train_tokens: int | Mapping[DataConfig, int] | None,
+) -> list[Planned]:
+    """A grid with the points of its experiment, in the place of cells that it would not run."""
+    places = {(planned.run.run_id, planned.run.model): i for i, planned in enumerate(found)}
+    for point in experiment.points:
+        for variant in vary.at_seed(experiment, point.seed):
+            source = variant.experiment
+            model = techniques.trained_shape(_shape_of(experiment, point), source.techniques)
+            size, text = _size(source, point.budget, model), _text(source, train_tokens)
+            run = _run(variant, point.budget, size)
+            planned = Planned(run, source, _reason(source, point.budget, size, text))
+            place = places.setdefault((run.run_id, model), len(found))
+            if place == len(found):
+                found.append(planned)
+            elif found[place].reason:  # but for the point it is not run
+                found[place] = planned
+    return found
+
+
+def _shape_of(experiment: Experiment, point: Point) -> ModelConfig:
+    if experiment.ladder.widths:
+        return rules.shape_for_width(point.width, experiment.recipe, experiment.data.vocab_size)
+    return points.shape_of(point, _planned_shapes(experiment))
 
 
 def ladder(experiment: Experiment) -> list[ModelConfig]:
@@ -195,20 +226,28 @@ def _judged(
     """Every size at the budget of this number, and why it is not run; empty where it is."""
     budget, counts = experiment.budgets[number], experiment.ladder.sizes_per_budget
     count = counts[0] if len(counts) == 1 else counts[number]
-    if isinstance(train_tokens, Mapping):
-        train_tokens = train_tokens[experiment.data]
-    if train_tokens is None and experiment.data.max_megabytes is not None:
-        train_tokens = int(1e6 * experiment.data.max_megabytes)  # a token spells a byte or more
-    if train_tokens is not None:
-        train_tokens = techniques.trained_text(train_tokens, experiment.techniques)
+    text = _text(experiment, train_tokens)
     sizes = [_size(experiment, budget, shape) for shape in shapes]
-    reasons = [_reason(experiment, budget, size, train_tokens) for size in sizes]
+    reasons = [_reason(experiment, budget, size, text) for size in sizes]
     fit = [size for size, reason in zip(sizes, reasons, strict=True) if not reason]
     chosen = _nearest_sizes(experiment, fit, count)
     return [
         (size, reason or ("" if size in chosen else _far(experiment, count)))
         for size, reason in zip(sizes, reasons, strict=True)
     ]
+
+
+def _text(
+    experiment: Experiment, train_tokens: int | Mapping[DataConfig, int] | None
+) -> int | None:
+    """Tokens of text that a run is trained on; None where they are not known."""
+    if isinstance(train_tokens, Mapping):
+        train_tokens = train_tokens[experiment.data]
+    if train_tokens is None and experiment.data.max_megabytes is not None:
+        train_tokens = int(1e6 * experiment.data.max_megabytes)  # a token spells a byte or more
+    if train_tokens is None:
+        return None
+    return techniques.trained_text(train_tokens, experiment.techniques)
 
 
 def _nearest_sizes(experiment: Experiment, sizes: Sequence[_Size], count: int) -> list[_Size]:

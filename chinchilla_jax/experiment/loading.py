@@ -16,6 +16,7 @@ from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.earlier import MOVED
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.panel import Setting
+from chinchilla_jax.experiment.points import Point
 from chinchilla_jax.experiment.schema import nearest, replace_paths, unknown_field
 from chinchilla_jax.experiment.storage import expanded, is_remote
 
@@ -110,7 +111,7 @@ def _unknown_argument(error: TypeError) -> str:
     """What is wrong in one line, where a group of the configuration was given no field of it."""
     found = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     named = {hint: f"{group}." for group, hint in _groups(Experiment)}
-    groups = {Experiment: "", Setting: "panel.", **named}
+    groups = {Experiment: "", Setting: "panel.", Point: "points.", **named}
     for cls, group in groups.items():
         if found and cls.__name__ == found[1]:
             name = found[2]

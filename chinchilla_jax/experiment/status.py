@@ -40,7 +40,7 @@ def _other_plan(workdir: Path, experiment: Experiment) -> list[str]:
     """A line where the folder's plan is not that of `experiment`."""
     planned, asked = (
         {leaf.path: to_json(leaf.value) for leaf in leaves(source) if not leaf.label}
-        | {"vary": to_json(source.vary), "panel": to_json(source.panel)}
+        | {name: to_json(getattr(source, name)) for name in ("vary", "panel", "points")}
         for source in (read_plan(workdir)[0], experiment)
     )
     difference = first_difference(planned, asked)

@@ -112,6 +112,14 @@ def variants(experiment: T) -> list[Variant[T]]:
     ]
 
 
+def at_seed(experiment: T, seed: int) -> list[Variant[T]]:
+    """`variants` of a seed, without those of the panel."""
+    vary: Mapping[str, tuple[Any, ...]] = experiment.vary  # type: ignore[attr-defined]
+    others = {path: values for path, values in vary.items() if path != "seed"}
+    changed = {"seed": seed, "vary": others, "panel": {}}
+    return variants(dataclasses.replace(experiment, **changed))  # type: ignore[type-var]
+
+
 def _variant(
     experiment: T,
     chosen: Mapping[str, Any],
@@ -120,7 +128,8 @@ def _variant(
     setting: Setting,
 ) -> Variant[T]:
     try:
-        variant = replace_values(experiment, {**chosen, **setting.values, "vary": {}, "panel": {}})
+        alone: dict[str, Any] = {"vary": {}, "panel": {}, "points": ()}
+        variant = replace_values(experiment, {**chosen, **setting.values, **alone})
     except UserError as error:
         raise UserError(f"panel.{panel_name}: {error}" if panel_name else str(error)) from None
     parts = [

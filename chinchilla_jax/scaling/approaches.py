@@ -37,8 +37,8 @@ Streams = Callable[[int], np.random.Generator]
 
 
 @dataclass(frozen=True)
-class Approaches:
-    """What the runs of one condition give; None where a part was refused or not asked for."""
+class Fitted:
+    """What all else rests on: budgets, noise and the surface; None where that was refused."""
 
     runs: Runs  # as counted under Settings.params and Settings.flops
     flops_model: FlopsModel
@@ -47,6 +47,17 @@ class Approaches:
     noise: Noise
     refusal: Refusal | None  # of the surface
     fit: SurfaceFit | None
+
+    @property
+    def residual_R(self) -> Floats | None:
+        """ln(predicted) - ln(observed) of the surface, in the order of runs."""
+        return None if self.fit is None else self.fit.residual_R
+
+
+@dataclass(frozen=True)
+class Approaches(Fitted):
+    """What the runs of one condition give; None where a part was refused or not asked for."""
+
     surface_draws: SurfaceDraws | None
     forms: dict[str, SurfaceFit]  # every form of surface on all runs, `fit` among them
     minima: dict[str, MinimaFit]  # by method, through all sizes
@@ -54,10 +65,24 @@ class Approaches:
     head: MinimaFit  # by that estimator
     by_estimator: dict[Estimator, MinimaFit]  # by every one that was tried, without draws
 
-    @property
-    def residual_R(self) -> Floats | None:
-        """ln(predicted) - ln(observed) of the surface, in the order of runs."""
-        return None if self.fit is None else self.fit.residual_R
+
+def basis(runs: Runs, settings: Settings, cost: FlopsModel | None = None) -> Fitted:
+    """The surface of `runs` and their noise; `cost` as of `approaches`."""
+    cost = cost or FlopsModel.of(runs.params, runs.tokens, runs.flops)
+    found = profiles(runs.group_R, runs.budget_G, runs.params, runs.tokens, runs.loss)
+    near = without_outlying(found)
+    noise = noise_model(near, runs.cell_R(), runs.loss, runs.flops)
+    objective = Objective(settings.objective, settings.delta)
+    weights_R = run_weights(
+        noise, found, runs.flops, objective.loss == "squared", runs.columns.get("weight")
+    )
+    refusal = surface_refusal(runs, settings.tied)
+    surface = None
+    if refusal is None:
+        columns = (runs.params, runs.tokens, runs.loss)
+        surface = fit_surface(*columns, weights_R, objective, settings.tied)
+        noise = with_surface(noise, near, surface.residual_R, parameters=4 if settings.tied else 5)
+    return Fitted(runs, cost, tuple(found), tuple(near), noise, refusal, surface)
 
 
 def approaches(
@@ -67,21 +92,10 @@ def approaches(
 
     `cost` is what a run costs where that is known from more runs than these.
     """
-    cost = cost or FlopsModel.of(runs.params, runs.tokens, runs.flops)
-    found = profiles(runs.group_R, runs.budget_G, runs.params, runs.tokens, runs.loss)
-    near = without_outlying(found)
-    noise = noise_model(near, runs.cell_R(), runs.loss, runs.flops)
-    objective = Objective(settings.objective, settings.delta)
-    weights_R = run_weights(
-        noise, found, runs.flops, objective.loss == "squared", runs.columns.get("weight")
-    )
+    rests = basis(runs, settings, cost)
+    surface, near, noise = rests.fit, rests.near, rests.noise
     asked = [*zip(runs.flops.tolist(), runs.params.tolist(), strict=True)]
-    refusal = surface_refusal(runs, settings.tied)
-    surface = draws = None
-    if refusal is None:
-        columns = (runs.params, runs.tokens, runs.loss)
-        surface = fit_surface(*columns, weights_R, objective, settings.tied)
-        noise = with_surface(noise, near, surface.residual_R, parameters=4 if settings.tied else 5)
+    draws = None
 
     def fitted() -> dict[str, Any]:
         if settings.minima == CHOSEN:
@@ -112,14 +126,4 @@ def approaches(
         if surface is not None and settings.draws:
             draws = surface_draws(surface, settings.draws, streams(0))
         fits = others()
-    return Approaches(
-        runs=runs,
-        flops_model=cost,
-        profiles=tuple(found),
-        near=tuple(near),
-        noise=noise,
-        refusal=refusal,
-        fit=surface,
-        surface_draws=draws,
-        **fits,
-    )
+    return Approaches(**vars(rests), surface_draws=draws, **fits)

@@ -148,6 +148,7 @@ def test_where_two_last_names_clash_ids_have_longer_ones():
         seed: int = dataclasses.field(default=0, metadata={"short": "s"})
         vary: dict = dataclasses.field(default_factory=dict)
         panel: dict = dataclasses.field(default_factory=dict)
+        points: tuple = ()
 
     one = Two(vary={"sparsity.level": (0.5,)})
     assert [variant.name for variant in variants(one)] == ["level_0.5-s0"]

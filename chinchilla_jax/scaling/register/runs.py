@@ -180,8 +180,8 @@ def with_sizes(sweep: Sweep, experiment: Experiment, params: float, convention: 
       UserError: no shape is near `params`, or its run is not to be trained (and why), or no
         neighbour is left on one of its sides.
     """
-    shapes = _candidates(experiment, params)
-    tried = replace(experiment, ladder=_only(experiment.ladder, shapes), vary={})
+    shapes = shapes_near(experiment, params)
+    tried = replace(experiment, ladder=only(experiment.ladder, shapes), vary={})
     try:
         cells = sweep.planned(tried)
     except UserError as error:  # none of all these can be
@@ -208,7 +208,7 @@ def with_sizes(sweep: Sweep, experiment: Experiment, params: float, convention: 
             "can be trained, and without one nothing tells whether the size was right"
         )
     kept = [shapes[place] for place in sorted(chosen)]
-    return replace(experiment, ladder=_only(experiment.ladder, kept))
+    return replace(experiment, ladder=only(experiment.ladder, kept))
 
 
 def size_of(cell: Cell, convention: str) -> float:
@@ -223,9 +223,9 @@ def size_of(cell: Cell, convention: str) -> float:
     return float(value)
 
 
-def _candidates(experiment: Experiment, params: float) -> list[ModelConfig]:
+def shapes_near(experiment: Experiment, params: float) -> list[ModelConfig]:
     """Shapes to choose from, in order of their parameters: those of the ladder, and for one of
-    widths all others by the recipe's rule."""
+    widths all others by the recipe's rule, as far as they are within a factor 40 of `params`."""
     spec, rules, vocab = experiment.ladder, experiment.recipe, experiment.data.vocab_size
     if spec.table:
         shapes = grid.read_table(spec.table)
@@ -243,7 +243,7 @@ def _candidates(experiment: Experiment, params: float) -> list[ModelConfig]:
     return sorted(near or shapes, key=lambda shape: total[shape])
 
 
-def _only(ladder: LadderConfig, shapes: Sequence[ModelConfig]) -> LadderConfig:
+def only(ladder: LadderConfig, shapes: Sequence[ModelConfig]) -> LadderConfig:
     """The ladder with these shapes alone, each at every budget."""
     if ladder.widths:
         widths = tuple(shape.width for shape in shapes)

@@ -1,0 +1,102 @@
+"""What is known of a forecast and of the losses of runs not made yet, as one covariance.
+
+The bootstrap draws of the fitted surfaces are an ensemble: every draw has an N* and an L* at the
+target, and a loss of any run. How these go together over the draws tells what a run would teach of
+the target before it is made (Evensen 2003, Ocean Dynamics 53, the ensemble Kalman filter). With the
+loss y of a run, of variance s^2 around a true value f,
+
+    var(q | y) = var(q) - cov(q, f)^2 / (var(f) + s^2),
+
+exact where all is normal, whatever y turns out to be. So designs are compared without their losses.
+
+Array suffixes: B draws, C candidate runs, T the targets ln N* and ln L*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from chinchilla_jax.scaling.arrays import Bools, Floats, silent
+from chinchilla_jax.scaling.fitting.optimum import along
+from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.table.cost import FlopsModel
+
+TARGETS = ("params", "loss")
+_LEAST_DRAWS = 40  # for a covariance that a candidate cannot mimic by chance
+_OUTLYING = 3.0  # standard deviations, by the middle 68 %, beyond which a draw counts as there
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """Covariance of (ln N*, ln L*) at the target and of ln loss of C candidate runs.
+
+    `noise_C` is the standard deviation of ln loss of one run around what its cell is expected to
+    have. A cell's own misfit (what no such surface says of it) is in the covariance: seeds
+    do not average it out.
+    """
+
+    covariance: Floats  # [T + C, T + C]
+    noise_C: Floats
+
+    @property
+    def variance_T(self) -> Floats:
+        """Of ln N* and ln L*."""
+        return np.asarray(np.diag(self.covariance)[: len(TARGETS)])
+
+    def gain_C(self) -> Floats:
+        """What each run would take from ln of the targets' variances, summed over both."""
+        count = len(TARGETS)
+        told = np.diag(self.covariance)[count:] + self.noise_C**2
+        share_TxC = self.covariance[:count, count:] ** 2 / (told * self.variance_T[:, None])
+        return np.asarray(-np.log1p(-np.minimum(share_TxC, 1 - 1e-9)).sum(axis=0))
+
+    def after(self, candidate: int) -> Knowledge:
+        """What will be known once that run is made."""
+        column = self.covariance[:, len(TARGETS) + candidate]
+        told = column[len(TARGETS) + candidate] + self.noise_C[candidate] ** 2
+        return replace(self, covariance=self.covariance - np.outer(column, column) / told)
+
+
+@silent()
+def targets_of(surface_B: Surface, cost: FlopsModel, target: float) -> Floats:
+    """[B, T]: ln N* and ln L* at `target` FLOPs under every draw, NaN where it has no optimum."""
+    found = along(surface_B, cost)(np.asarray(target))
+    assert found.loss is not None
+    return np.log(np.column_stack([found.params, found.loss]))
+
+
+@silent()
+def knowledge(
+    surface_B: Surface,
+    cost: FlopsModel,
+    target: float,
+    params_C: Floats,
+    tokens_C: Floats,
+    noise_C: Floats,
+    misfit_C: Floats,
+) -> Knowledge | None:
+    """What the draws know; None where too few of them have an optimum at the target."""
+    each = Surface(*(np.atleast_1d(x)[:, None] for x in surface_B.columns()))
+    log_loss = np.log(each.loss(params_C, tokens_C))
+    drawn = np.column_stack([targets_of(surface_B, cost, target), log_loss])
+    drawn = drawn[usable(drawn)]
+    if len(drawn) < _LEAST_DRAWS:
+        return None
+    covariance = np.cov(_without_tails(drawn), rowvar=False)
+    count = len(TARGETS)
+    covariance[range(count, len(covariance)), range(count, len(covariance))] += misfit_C**2
+    return Knowledge(covariance, noise_C)
+
+
+def usable(drawn: Floats) -> Bools:
+    """Draws that are known throughout."""
+    return np.asarray(np.isfinite(drawn).all(axis=1))
+
+
+def _without_tails(drawn: Floats) -> Floats:
+    """Draws far out brought in: a few that ran away would be all that a covariance sees."""
+    low, middle, high = np.percentile(drawn, [16, 50, 84], axis=0)
+    reach = _OUTLYING * (high - low) / 2
+    return np.clip(drawn, middle - reach, middle + reach)

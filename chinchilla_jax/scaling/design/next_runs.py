@@ -1,0 +1,222 @@
+"""Which runs to make next, and how narrow they are expected to make the forecast.
+
+    found = next_runs("runs/quickstart", budget=2e13)
+    found.params.before, found.params.expected, found.runs
+
+The bootstrap draws of the surface are the ensemble; `expected` is `before` with its width in ln
+shrunk as the covariance of that ensemble says. How realised widths compare with it, and what such a
+design saves against a grid and against V-optimal ones: tests/benchmarks/next_runs.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from chinchilla_jax.experiment import results, storage
+from chinchilla_jax.experiment.config import Experiment
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.numbers import count, flops
+from chinchilla_jax.scaling.arrays import silent
+from chinchilla_jax.scaling.design import candidates
+from chinchilla_jax.scaling.design.candidates import Pool, key_of
+from chinchilla_jax.scaling.design.choose import Design, choose
+from chinchilla_jax.scaling.design.ensemble import TARGETS
+from chinchilla_jax.scaling.design.known import Known, known_of
+from chinchilla_jax.scaling.fitting.intervals import Interval
+from chinchilla_jax.scaling.register.runs import Sweep, checking, sweep_of
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.conditions import where as picked
+from chinchilla_jax.scaling.table.read import read_runs
+from chinchilla_jax.scaling.table.runs import Runs
+
+_HELPS = 0.02  # of the width of an interval, by which the runs must shrink one to be made
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """N* or L* at the target: its 95 % interval now, and as it is expected after the runs."""
+
+    value: float
+    before: Interval
+    expected: Interval
+
+    @property
+    def ratio(self) -> float:
+        """Expected width over that of now, in ln."""
+        before, expected = (float(np.log(e[1] / e[0])) for e in (self.before, self.expected))
+        return expected / before
+
+
+@dataclass(frozen=True)
+class NextRun:
+    """Runs to make of one cell; `loss` is what each is expected to have."""
+
+    budget: float
+    params: float
+    tokens: float
+    flops: float  # of one
+    count: int
+    made: int  # runs of it that there are
+    loss: float
+
+
+@dataclass(frozen=True)
+class NextRuns:
+    """A choice; no `runs` where none that can be paid for helps, for the reason told.
+
+    `experiment` is that of the work folder with the runs in it; None of a table.
+    """
+
+    source: str
+    target: float
+    budget: float
+    largest: float
+    noise: float  # standard deviation of ln loss of a run at the largest budget
+    noise_source: str
+    params: Shrunk
+    loss: Shrunk
+    runs: tuple[NextRun, ...]
+    waiting: int  # cells of the plan that are not over, and counted as made
+    reason: str = ""
+    experiment: Experiment | None = None
+
+    @property
+    def flops(self) -> float:
+        """Of all runs together."""
+        return sum(run.flops * run.count for run in self.runs)
+
+
+@silent()
+def next_runs(
+    source: Any,
+    budget: float,
+    target: float | None = None,
+    where: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
+) -> NextRuns:
+    """The runs of at most `budget` FLOPs together that tell most of the optimum at `target`.
+
+    Args:
+      source: a work folder, whose experiment is extended, or a table of runs as `read_runs` takes
+        it, or what that has read.
+      target: FLOPs; ten times the largest run by default.
+      where: the condition, of runs of several.
+    Raises:
+      UserError: as `known_of`; the interval at the target is open; `budget` is less than the
+        cheapest run; or the folder's runs are of another model than this version trains.
+    """
+    runs = source if isinstance(source, Runs) else read_runs(source)
+    known = known_of(picked(runs, where or {}), settings or Settings(), target)
+    sweep = _sweep_of(source)
+    pool, waiting = _pool(known, sweep, budget)
+    knowledge = known.of(pool)
+    before = known.intervals()
+    if knowledge is None or any(ends is None for _, ends in before.values()):
+        raise UserError(
+            f"at {flops(known.target)} FLOPs the interval of these runs is open: they tell too "
+            "little to say which is next; train the plan's own cells first, or ask for a nearer "
+            "--target"
+        )
+    now = knowledge.variance_T
+    for candidate in waiting:
+        knowledge = knowledge.after(candidate)
+    if budget < pool.flops_C.min() * (1 - 1e-9):
+        cheapest = int(pool.flops_C.argmin())
+        raise UserError(
+            f"--flops={flops(budget)}: the cheapest run, {count(pool.params_C[cheapest])} "
+            f"parameters, takes {flops(pool.flops_C[cheapest])}"
+        )
+    design = choose(knowledge, pool.flops_C, pool.most_C, budget)
+    ratio_T = np.sqrt(design.after.variance_T / now)
+    gained_T = np.sqrt(design.after.variance_T / knowledge.variance_T)
+    reason = ""
+    if not len(design) or gained_T.min() > 1 - _HELPS:
+        reason = (
+            f"no run of at most {flops(budget)} FLOPs narrows the interval of N* or L* by "
+            f"{100 * _HELPS:g} %: what is left is told by larger budgets"
+        )
+        design, ratio_T = Design(np.zeros(len(pool), np.int64), knowledge), ratio_T / gained_T
+    shrunk = {}
+    for t, name in enumerate(TARGETS):
+        value, ends = before[name]
+        assert ends is not None
+        shrunk[name] = Shrunk(value, ends, _shrunk(ends, value, float(ratio_T[t])))
+    largest = float(known.each.runs.flops.max())
+    return NextRuns(
+        source=known.each.runs.source,
+        target=known.target,
+        budget=budget,
+        largest=largest,
+        noise=float(known.noise(np.array([largest]))[0]),
+        noise_source=known.each.noise.source,
+        params=shrunk["params"],
+        loss=shrunk["loss"],
+        runs=_listed(known, pool, design),
+        waiting=len(waiting),
+        reason=reason,
+        experiment=_extended(sweep, pool, design)
+        if sweep is not None and not runs.picked
+        else None,
+    )
+
+
+def _sweep_of(source: Any) -> Sweep | None:
+    """The work folder that a source is; None of a table."""
+    if not isinstance(source, str | PurePath):
+        return None
+    return sweep_of(str(source), storage.path(source) / "report" / "fits.json")
+
+
+def _pool(known: Known, sweep: Sweep | None, budget: float) -> tuple[Pool, list[int]]:
+    """The candidates, and which of them a plan will make anyway, each as often as it stands."""
+    runs, cost, most = known.each.runs, known.each.flops_model, min(budget, known.target)
+    if sweep is None:
+        return candidates.near(candidates.of_table(runs, cost, most), known.surface), []
+    base = checking(sweep, runs.picked, None, sweep.experiment.name, float(runs.flops.max()), 1)
+    best = float(np.ravel(known.surface.optimum(max(most, float(runs.flops.max())), cost)[0])[0])
+    pool = candidates.of_sweep(sweep, base, runs, most, best)
+    pool = candidates.near(pool, known.surface)
+    places = {key_of(cells[0]): c for c, cells in enumerate(pool.cells)}
+    over = {row["run_id"] for row in results.collect(sweep.folder) if row["status"] != "missing"}
+    left = [
+        places[key_of(cell)]
+        for cell in sweep.cells
+        if cell.status == "planned" and cell.run.run_id not in over and key_of(cell) in places
+    ]
+    return pool, left
+
+
+def _shrunk(ends: Interval, value: float, ratio: float) -> Interval:
+    low, high = (float(value * np.exp(ratio * np.log(end / value))) for end in ends)
+    return low, high
+
+
+def _listed(known: Known, pool: Pool, design: Design) -> tuple[NextRun, ...]:
+    loss_C = known.surface.loss(pool.params_C, pool.tokens_C)
+    order = sorted(
+        map(int, np.flatnonzero(design.count_C)),
+        key=lambda c: (pool.budget_C[c], pool.params_C[c]),
+    )
+    return tuple(
+        NextRun(
+            budget=float(pool.budget_C[c]),
+            params=float(pool.params_C[c]),
+            tokens=float(pool.tokens_C[c]),
+            flops=float(pool.flops_C[c]),
+            count=int(design.count_C[c]),
+            made=int(pool.made_C[c]),
+            loss=float(loss_C[c]),
+        )
+        for c in order
+    )
+
+
+def _extended(sweep: Sweep, pool: Pool, design: Design) -> Experiment:
+    """The experiment of the folder with the cells of the design."""
+    added = pool.points(design.count_C, sweep.cells)
+    return replace(sweep.experiment, points=(*sweep.experiment.points, *added))

@@ -1,0 +1,96 @@
+"""What `plan --next` says: the runs to make, and what they are expected to do to the forecast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from chinchilla_jax.experiment import source, storage, tables
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.numbers import between, count, flops, loss, percent, ratio
+from chinchilla_jax.scaling.design.next_runs import NextRuns, Shrunk
+
+_NOISE = {
+    "seeds": "measured by seeds",
+    "surface residuals": "by residuals of the surface, for no seeds tell it",
+    "curve residuals": "by residuals of the curves, for no seeds tell it",
+    "none": "by residuals of the surface, for no seeds tell it",
+}
+
+
+def chosen(found: NextRuns) -> str:
+    """The table of runs, and the intervals before and after."""
+    rows = [
+        (
+            flops(run.budget), count(run.params), count(run.tokens), ratio(run.tokens / run.params),
+            str(run.count), str(run.made), flops(run.flops * run.count), loss(run.loss),
+        )
+        for run in found.runs
+    ]  # fmt: skip
+    head = ("budget", "params", "tokens", "D/N", "runs", "there are", "FLOPs", "expected loss")
+    number = sum(run.count for run in found.runs)
+    parts = [tables.table(head, rows)] if rows else []
+    if rows:
+        parts.append(
+            f"{number} run{'s' * (number > 1)}, {flops(found.flops)} of {flops(found.budget)} FLOPs"
+        )
+    if found.waiting:
+        parts.append(
+            f"{found.waiting} cells of the plan are not over; they count as made, and come first"
+        )
+    if found.reason:
+        parts.append(f"Nothing to run: {found.reason}.")
+    effect = [
+        _effect("N*", found.params, count),
+        _effect("L*", found.loss, loss),
+    ]
+    title = (f"at {flops(found.target)} FLOPs", "now (95 %)", "expected", "width")
+    parts += ["", tables.table(title, effect)]
+    parts.append(
+        f"By the surface E + A/N^alpha + B/D^beta on {found.source}; a run scatters by "
+        f"{percent(found.noise).lstrip('+')} of loss ({_NOISE[found.noise_source]})."
+    )
+    return "\n".join(parts)
+
+
+def _effect(name: str, one: Shrunk, write: Callable[[float | None], str]) -> tuple[str, ...]:
+    return (
+        name, f"{write(one.value)} ({between(one.before, write)})", between(one.expected, write),
+        f"{100 * one.ratio:.0f} %",
+    )  # fmt: skip
+
+
+def written(found: NextRuns, file: str) -> str:
+    """Writes the configuration that makes the runs; a line that says so, and the command.
+
+    Raises:
+      UserError: the runs are of a table, there are none, or the file is there.
+    """
+    config = storage.path(file)
+    if not (config.suffix == ".py" and config.stem.isidentifier()):
+        raise UserError(f"--write_config={file}: give a Python file, as configs/more.py")
+    if found.reason:
+        raise UserError(f"--write_config: {found.reason}")
+    if found.experiment is None:
+        raise UserError(
+            f"--write_config: {found.source} is no work folder of ours with runs of one condition, "
+            "so that nothing tells how a run of it is trained"
+        )
+    text = source.source(found.experiment, _docstring(found, config))
+    if not storage.create(config, text.encode()):
+        raise UserError(f"{config}: is there already; give another name")
+    command = f"python -m chinchilla_jax.sweep --config={config} --workdir={found.source}"
+    return f"config: {config}; then\n  {command}"
+
+
+def _docstring(found: NextRuns, config: Path) -> str:
+    number = sum(run.count for run in found.runs)
+    return (
+        f"The runs of {found.source}, and {number} more that tell most of the optimum at "
+        f"{flops(found.target)} FLOPs.\n\n"
+        f"    python -m chinchilla_jax.sweep --config={config} --workdir={found.source}\n\n"
+        f"{flops(found.flops)} FLOPs; expected is that N* will be known within "
+        f"{between(found.params.expected, count)}\n"
+        f"({between(found.params.before, count)} before), L* within "
+        f"{between(found.loss.expected, loss)} ({between(found.loss.before, loss)})."
+    )

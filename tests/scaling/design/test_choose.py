@@ -1,0 +1,124 @@
+"""Designs: what a run tells, and which are worth their FLOPs."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.scaling.design.choose import choose
+from chinchilla_jax.scaling.design.ensemble import TARGETS, Knowledge, knowledge, targets_of
+from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.table.cost import SIX_ND
+from tests.scaling.known import TRUE
+
+RNG = np.random.default_rng(0)
+FLOPS = np.array([1e18, 1e18, 1e19, 1e19, 1e20])
+PARAMS = np.array([5e7, 2e8, 2e8, 8e8, 1e9])
+TOKENS = SIX_ND.tokens(FLOPS, PARAMS)
+NOISE = np.full(5, 0.01)
+TARGET = 1e21
+
+
+def ensemble(draws=4000):
+    """Surfaces around TRUE whose parameters are normal and independent."""
+    z = 0.02 * RNG.standard_normal((5, draws))
+    columns = [np.asarray(x) * np.exp(each) for x, each in zip(TRUE.columns(), z, strict=False)]
+    return Surface(*columns)
+
+
+DRAWS = ensemble()
+
+
+def known(noise=NOISE, misfit=0.0):
+    return knowledge(DRAWS, SIX_ND, TARGET, PARAMS, TOKENS, noise, np.full(5, misfit))
+
+
+def linear():
+    """The same by the law of propagation: covariance of (ln N*, ln L*, ln losses)."""
+    theta = np.array([float(x) for x in TRUE.columns()[:5]])
+
+    def values(factor):
+        surface = Surface(*(np.array([x]) for x in theta * np.exp(factor)))
+        losses = np.log(np.ravel(surface.loss(PARAMS, TOKENS)))
+        return np.concatenate([targets_of(surface, SIX_ND, TARGET)[0], losses])
+
+    step = 1e-5 * np.eye(5)
+    slopes = np.array([(values(x) - values(-x)) / 2e-5 for x in step])
+    return 0.02**2 * slopes.T @ slopes
+
+
+def test_the_covariance_is_that_of_the_draws():
+    expected = linear()
+    scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    assert np.abs((known().covariance - expected) / scale).max() < 0.06
+
+
+def test_what_a_run_leaves_is_what_an_exact_regression_leaves():
+    """Conditioning on all of a design at once, by the formula of normal variables."""
+    found = known(misfit=0.003)
+    which = [3, 0, 3]
+    after = found
+    for candidate in which:
+        after = after.after(candidate)
+    count = len(TARGETS)
+    rows = [count + c for c in which]
+    told = found.covariance[np.ix_(rows, rows)] + np.diag(NOISE[which] ** 2)
+    cross = found.covariance[:count, rows]
+    expected = found.covariance[:count, :count] - cross @ np.linalg.solve(told, cross.T)
+    assert np.allclose(after.covariance[:count, :count], expected, rtol=1e-9)
+    assert (after.variance_T < found.variance_T).all()
+
+
+def test_the_gain_is_what_the_next_run_takes_from_the_variances():
+    found = known()
+    for candidate, gain in enumerate(found.gain_C()):
+        ratio = found.after(candidate).variance_T / found.variance_T
+        assert gain == pytest.approx(-np.log(ratio).sum(), rel=1e-9)
+
+
+def test_seeds_average_noise_and_not_misfit():
+    noisy, wrong = known(np.full(5, 0.01)), known(np.full(5, 1e-6), misfit=0.01)
+    ratios = []
+    for found in (noisy, wrong):
+        once = found.after(2)
+        ratios.append(float(once.after(2).variance_T[1] / once.variance_T[1]))
+    assert ratios[0] < 0.99 and ratios[1] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_design_is_near_the_best_of_all_that_can_be_paid():
+    found, most = known(), np.full(5, 3)
+    budget = 2.5e20
+    design = choose(found, FLOPS, most, budget)
+    assert design.count_C @ FLOPS <= budget * (1 + 1e-9) and (design.count_C <= most).all()
+
+    def left(counts):
+        after = found
+        for candidate, count in enumerate(counts):
+            for _ in range(count):
+                after = after.after(candidate)
+        return float(np.log(after.variance_T / found.variance_T).sum())
+
+    every = [
+        left(counts)
+        for counts in itertools.product(*(range(n + 1) for n in most))
+        if np.dot(counts, FLOPS) <= budget
+    ]
+    assert left(design.count_C) < 0.95 * min(every)  # both are below 0
+
+
+def test_no_run_is_made_that_costs_too_much_or_tells_nothing():
+    assert len(choose(known(), FLOPS, np.full(5, 3), 5e17)) == 0
+    assert len(choose(known(), FLOPS, np.zeros(5, int), 1e21)) == 0
+    assert len(choose(known(np.full(5, 50.0)), FLOPS, np.full(5, 3), 1e21)) == 0
+
+
+def test_draws_that_ran_away_decide_nothing():
+    columns = [np.array(x) for x in DRAWS.columns()[:5]]
+    columns[1][:40] *= 1e4
+    columns[3][40:60] = np.nan
+    wild = knowledge(Surface(*columns), SIX_ND, TARGET, PARAMS, TOKENS, NOISE, np.zeros(5))
+    assert np.allclose(wild.variance_T, known().variance_T, rtol=0.25)
+    assert knowledge(
+        Surface(*(x[:30] for x in columns)), SIX_ND, TARGET, PARAMS, TOKENS, NOISE, np.zeros(5)
+    ) is None  # fmt: skip
+    assert isinstance(wild, Knowledge)

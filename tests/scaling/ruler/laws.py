@@ -75,6 +75,29 @@ def ludziejewski(n, d, experts=1):
     return size + data + 1.3637
 
 
+# Clark et al. 2022, equation 6 with 7 and S-BASE of table 3, at their one length; N are active
+# parameters. What more tokens give is Hoffmann et al.'s term.
+def clark(n, d, experts=1):
+    grown = experts - 1 + 1 / (1 / 1.847 - 1 / 314.478)
+    e = math.log10(1 / (1 / grown + 1 / 314.478))
+    size = 10 ** (1.104 - 0.082 * math.log10(n) - 0.108 * e + 0.009 * e * math.log10(n))
+    return size + 410.7 * d**-0.28
+
+
+# McLeish et al. 2025 (Gemstones, arXiv 2502.06857), their fit of width, depth, parameters and
+# tokens to the runs of up to 100B tokens; N = 12 layers of width^2.
+def gemstones(n, d, aspect=64.0):
+    depth = (n / 12 / aspect**2) ** (1 / 3)
+    size = sum(
+        math.exp(c) * value**-x
+        for c, value, x in (
+            (1.4520106404, aspect * depth, 0.2446914313), (-0.0781020281, depth, 0.3871516764),
+            (7.9700333376, n, 0.5000838843),
+        )
+    )  # fmt: skip
+    return math.exp(0.39245797) + size + math.exp(10.0594263846) * d**-0.4761055541
+
+
 # Muennighoff et al. 2023, equations 5 and 6, for models below what the unique tokens feed.
 def muennighoff(n, d, epochs=1.0):
     unique = d / epochs
@@ -103,6 +126,9 @@ CASES = {
         Case("kumar", kumar, lambda n, d: kumar(n, d, 4), "params", (1e7, 1.6e8), 60.0),
         Case("kumar_after", kumar, lambda n, d: kumar_after(n, d, 4), "params", (1e7, 1.6e8), 60.0),
         Case("ludziejewski", ludziejewski, lambda n, d: ludziejewski(n, d, 8), "params",
+             (1e8, 1.6e9), 20.0),
+        Case("clark", clark, lambda n, d: clark(n, d, 8), "params", (2.5e7, 4e8), 20.0),
+        Case("gemstones", gemstones, lambda n, d: gemstones(n, d, 256.0), "params",
              (1e8, 1.6e9), 20.0),
         Case("muennighoff", muennighoff, lambda n, d: muennighoff(n, d, 8.0), "tokens",
              (1e8, 1.6e9), 20.0),

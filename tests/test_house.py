@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "chinchilla_jax"
-PROGRAMS = ("plan", "sweep", "train", "measure", "evaluate", "forecast", "verify", "export")
+PROGRAMS = ("plan", "sweep", "train", "measure", "evaluate", "forecast", "verify", "generate",
+            "export")  # fmt: skip
 MAY_IMPORT = {
     "experiment": {"techniques"},
     "techniques": {"experiment"},

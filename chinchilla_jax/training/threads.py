@@ -49,6 +49,11 @@ def advice(runs: Sequence[RunConfig], cores: int) -> str:
     )
 
 
+def serving(widths: Sequence[int]) -> int:
+    """To write text by models of these widths."""
+    return len(usable_cores()) if max(widths) >= SHARED_FROM_WIDTH else 1
+
+
 def _begun_with(directory: RunDirectory) -> int:
     begun = directory.configuration()
     return begun.execution.threads if begun else 0

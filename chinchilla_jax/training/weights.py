@@ -6,7 +6,7 @@
 Its folder is only read, and may be of a run on other devices or under a scan over layers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ class Trained:
 
 
 def folder_of(place: Path) -> Path:
-    """The folder of the run at `place`: itself, or WORKDIR/RUN for WORKDIR/runs/RUN.
+    """The folder of the run at `place`: itself, WORKDIR/RUN for WORKDIR/runs/RUN, or of WORKDIR the
+    finished run of the lowest loss.
 
     Raises:
       UserError: there is no run; names those that there are.
@@ -60,14 +61,26 @@ def folder_of(place: Path) -> Path:
     for folder in (place, run_directory(place.parent, place.name).path):
         if RunDirectory(folder).begun():
             return folder
+    if losses := {folder: row["loss"] for folder, row in _done(place).items()}:
+        return min(losses, key=lambda folder: losses[folder])
     for runs in (place / "runs", place.parent / "runs", place.parent):
-        if there := sorted(
-            name for name in storage.names(runs) if RunDirectory(runs / name).begun()
-        ):
-            close = nearest(place.name, there)
+        if there := sorted(n for n in storage.names(runs) if RunDirectory(runs / n).begun()):
             few = ", ".join(there[:8]) + ", ..." * (len(there) > 8)
-            raise UserError(f"{place}: is no run{close}; {runs} has {few}")
+            what = "has no finished run" if runs.parent == place else "is no run"
+            raise UserError(f"{place}: {what}{nearest(place.name, there)} ({runs} has {few})")
     raise UserError(f"{place}: there is no run; give the folder of one, as WORKDIR/runs/RUN")
+
+
+def folders_of(place: Path) -> list[Path]:
+    """That of `folder_of`, or of a WORKDIR all finished runs."""
+    return sorted(_done(place)) or [folder_of(place)]
+
+
+def _done(workdir: Path) -> dict[Path, dict[str, Any]]:
+    """Results of the finished runs in a work folder; raises UserError where one is damaged."""
+    folders = [workdir / "runs" / name for name in storage.names(workdir / "runs")]
+    results = {folder: RunDirectory(folder).result() for folder in folders}
+    return {folder: row for folder, row in results.items() if row and row["status"] == "done"}
 
 
 def finished(folder: Path) -> Source:
@@ -115,15 +128,20 @@ def tokenizer(source: Source) -> Tokenizer:
         raise UserError(f"{source.other.run}: {error}") from None
 
 
-def method(run: RunConfig, decoder: Decoder) -> Method:
+def method(run: RunConfig, decoder: Decoder, forward: Any = None) -> Method:
     """How `run` makes weights and predictions, by `decoder`; it trains nothing.
 
     Args:
       decoder: of the shape and the scaling of the run, as in `decoder_of`.
+      forward: (model, weights, what is passed) -> (anything, sums) instead of `Method.forward` of
+        a dense run, for techniques to change as they change that.
     """
 
     def plain(model: Decoder, tx: optax.GradientTransformationExtraArgs) -> Method:
-        return dense(model, tx, run.training.loss_chunk_tokens, decoder.layout.parts)
+        made = dense(model, tx, run.training.loss_chunk_tokens, decoder.layout.parts)
+        if forward is None:
+            return made
+        return replace(made, forward=lambda weights, _, passed: forward(model, weights, passed))
 
     nothing = optax.with_extra_args_support(optax.identity())
     return techniques.method_of(decoder, nothing, plain, techniques.hooked(run))

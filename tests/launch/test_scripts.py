@@ -96,6 +96,7 @@ def test_local_sets_up_once_and_passes_everything_on(checkout):
     assert done.returncode == 0, done.stderr
     sweep = "-m chinchilla_jax.sweep --config=configs/a.py --workdir=runs/a --cells=0/2"
     assert calls[-2:] == [sweep, "-m chinchilla_jax.evaluate --runs=runs/a --out=runs/a/report"]
+    assert "chinchilla_jax.generate --run=runs/a --prompt=" in done.stdout.splitlines()[-1]
     assert sum("pip install" in c for c in calls) == 1
     _, again = call(checkout, "local.sh", WORKDIR="/w")
     assert sum("pip install" in c for c in again) == 1

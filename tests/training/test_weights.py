@@ -94,8 +94,11 @@ def edit(file, **changes):
 
 def test_a_run_is_found_by_its_folder_and_by_its_name(finished, tmp_path):
     folder = finished[0]
-    assert weights.folder_of(folder) == weights.folder_of(folder.parents[1] / "small") == folder
-    for place in (folder.parents[1], folder.parents[1] / "smal", folder.parent / "smal"):
+    workdir = folder.parents[1]
+    assert weights.folders_of(workdir) == [folder]
+    for place in (folder, workdir / "small", workdir):  # of a work folder the best
+        assert weights.folder_of(place) == folder
+    for place in (workdir / "smal", folder.parent / "smal"):
         with pytest.raises(UserError, match=r"is no run.*small"):
             weights.folder_of(place)
     with pytest.raises(UserError, match="there is no run"):

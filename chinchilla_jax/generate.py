@@ -1,0 +1,61 @@
+"""Text from a finished run.
+
+    python -m chinchilla_jax.generate --run=runs/quickstart --prompt="def main("
+    python -m chinchilla_jax.generate --run=runs/quickstart/3e12-48x3-s0 --prompt=A --prompt=B
+
+A text ends with its document, after --tokens new tokens, or else when it is as long as the
+sequences that the run was trained on. With more --tokens it goes on from its newest part: a token
+is never predicted from more than such a sequence, and each time that is full its older half is
+forgotten. The same seed writes the same text, with the cache and without, whatever is beside it.
+
+Exit status: 0; 2 a mistake in the call; 130 interrupted.
+"""
+
+import sys
+
+from absl import flags
+
+from chinchilla_jax import program
+from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.errors import UserError
+
+_RUN = flags.DEFINE_string(
+    "run", None, "Folder of a finished run, or a work folder: its run of the lowest loss.",
+    required=True,
+)  # fmt: skip
+_PROMPT = flags.DEFINE_multi_string("prompt", [], "Beginning of a text. May be given repeatedly.")
+_TOKENS = flags.DEFINE_integer(
+    "tokens", None, "New tokens of each text. Default: up to the length trained on.", lower_bound=1
+)
+_TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "Of the draw; 0: the likeliest token.")
+_TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from so many likeliest tokens. Default: all.")
+_TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest that have this probability.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the draw.")
+_CACHE = flags.DEFINE_bool("cache", True, "Keep keys and values, or compute all for each token.")
+_TENSOR = flags.DEFINE_integer("tensor", 1, "Devices that split a layer.", lower_bound=1)
+
+
+def main(_: list[str]) -> None:
+    place = storage.path(_RUN.value)
+    if not _PROMPT.value:
+        raise UserError("--prompt: is missing; give the beginning of a text")
+    from chinchilla_jax.training.generation import write
+    from chinchilla_jax.training.sampling import Sampling
+
+    sampling = Sampling(
+        temperature=_TEMPERATURE.value, top_k=_TOP_K.value, top_p=_TOP_P.value, seed=_SEED.value
+    )
+    try:
+        write(place, _PROMPT.value, _TOKENS.value, sampling, _CACHE.value, _TENSOR.value, _show)
+    except KeyboardInterrupt:
+        print()
+        sys.exit(program.EXIT_INTERRUPTED)
+
+
+def _show(text: str) -> None:
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), end="", flush=True)
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,72 @@
+"""The program `generate`, called as a person calls it."""
+
+import dataclasses
+import shutil
+
+import pytest
+
+from chinchilla_jax.experiment.config import DataConfig
+from chinchilla_jax.experiment.records import run_directory
+from chinchilla_jax.training.loop import train
+from tests import command
+from tests.training.helpers import small_run
+
+
+@pytest.fixture(scope="module")
+def workdir(text_corpus, tmp_path_factory):
+    """Two finished runs and one that is not."""
+    folder, cache = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("cache")
+    base = small_run(steps=1, model={"depth": 1}, training={"data_parallel": 1})
+    for seed in range(2):
+        run = dataclasses.replace(
+            base, run_id=f"r{seed}", seed=seed, data=DataConfig(cache=str(cache))
+        )
+        row = train(run, text_corpus, run_directory(folder, run.run_id))
+        assert row["status"] == "done"
+    run_directory(folder, "begun").start(dataclasses.replace(run, run_id="begun"))
+    return folder
+
+
+def generate(*arguments):
+    return command.call("generate", *arguments)
+
+
+def test_a_text_is_written_behind_its_prompt(workdir, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("CHINCHILLA_JAX_CACHE", str(tmp_path))
+    asked = [f"--run={workdir / 'runs' / 'r0'}", "--prompt=the ", "--prompt=a", "--tokens=20"]
+    done = generate(*asked)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.split("\n\na", 1)
+    assert first.startswith("the ") and len(first) > 4 and second.strip()
+    assert "trained on sequences of 16 tokens" in caplog.text
+    again = generate(f"--run={workdir / 'r0'}", *asked[1:], "--cache=false")
+    assert again.stdout == done.stdout
+
+
+@pytest.mark.parametrize("arguments,told", [
+    (["--run=WORK/nothing", "--prompt=a"], "is no run"),
+    (["--run=WORK/runs/begun", "--prompt=a"], "is not finished"),
+    (["--run=WORK/none/of/it", "--prompt=a"], "there is no run"),
+    (["--run=WORK"], "--prompt: is missing"),
+    (["--run=WORK", "--prompt="], "--prompt: is empty"),
+    (["--run=WORK", f"--prompt={17 * 'x'}"], "has 17 tokens, and the run was trained on"),
+    (["--run=WORK", "--prompt=a", "--temperature=-1"], "--temperature = -1"),
+    (["--run=WORK", "--prompt=a", "--top_p=0"], "--top_p = 0"),
+    (["--run=WORK", "--prompt=a", "--tokens=0"], "--tokens=0"),
+    (["--run=WORK", "--prompt=a", "--tensor=3"], "execution.tensor = 3: does not divide"),
+    (["--run=WORK", "--prompt=a", "--tensor=99"], "needs 99 devices"),
+])  # fmt: skip
+def test_a_mistake_is_told_in_one_line(workdir, monkeypatch, tmp_path, arguments, told):
+    monkeypatch.setenv("CHINCHILLA_JAX_CACHE", str(tmp_path))
+    done = generate(*(a.replace("WORK", str(workdir)) for a in arguments))
+    assert done.returncode == 2 and not done.stdout
+    assert told in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_damaged_checkpoint_is_told_in_one_line(workdir, tmp_path):
+    damaged = shutil.copytree(workdir / "runs" / "r0", tmp_path / "r0")
+    file = next(path for path in damaged.glob("checkpoints/1/**/d/*") if path.is_file())
+    file.write_bytes(file.read_bytes()[:-1])
+    done = generate(f"--run={damaged}", "--prompt=a")
+    assert done.returncode == 2 and "is damaged: the file" in done.stderr
+    assert done.stderr.count("\n") == 1

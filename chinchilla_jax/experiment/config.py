@@ -167,6 +167,9 @@ class RecipeConfig:
     Each rule and its source is in `recipe.py`; these are its constants.
     """
 
+    # A fitted recipe (`fitted_recipe.py`), whose laws of rate, batch and weight decay stand in the
+    # place of those by the constants below.
+    source: str = field(default="", metadata=UNLESS_DEFAULT)
     definition: str = "modern"
     sequence_length: int = 64
     heads_per_kv_head: int = 1
@@ -185,6 +188,8 @@ class RecipeConfig:
     optimizer: str = "adamw"  # muon: hidden matrices by Muon, all else by AdamW
     schedule: str = "linear"
     warmup_fraction: float = 0.2
+    # The warm-up instead: as many tokens for every run, at most nine tenths of it.
+    warmup_tokens: float | None = field(default=None, metadata=UNLESS_DEFAULT)
     final_fraction: float = 0.0
     cooldown_fraction: float = 0.2  # of the horizon; wsd only
     decay_timescale: float = 1.5  # lr x weight decay x steps
@@ -211,6 +216,8 @@ class RecipeConfig:
             batch_data_tokens=self.batch_data_tokens,
             max_batch_tokens=self.max_batch_tokens,
         )
+        if self.warmup_tokens is not None:
+            positive(where, warmup_tokens=self.warmup_tokens)
         # Of a power law: far beyond any that was measured.
         within(where, -4, 4, lr_batch_exponent=self.lr_batch_exponent)
         within(where, -4, 4, batch_exponent=self.batch_exponent)
@@ -335,6 +342,8 @@ class RunConfig:
     steps: int  # optimizer updates, exactly
     seed: int = 0  # of the initial weights and of the order of the text
     lr_multiplier: float = field(default=1.0, metadata=LABEL)  # `optimizer` has it in its rate
+    # The setting of the experiment's panel that it runs; none of the plain ones.
+    panel: str = field(default="", metadata={**LABEL, **UNLESS_DEFAULT})
     # Digest of the registered forecast that this run checks: it was begun after that.
     forecast: str = field(default="", metadata={**LABEL, **UNLESS_DEFAULT})
     # That it takes weights from: `needs.py`.

@@ -7,6 +7,7 @@ plan with its reason.
 """
 
 import csv
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chinchilla_jax import techniques
-from chinchilla_jax.experiment import panel, points, vary
+from chinchilla_jax.experiment import fitted_recipe, panel, points, vary
 from chinchilla_jax.experiment import recipe as rules
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.counting import count_params, flops_per_step, flops_per_token
@@ -27,6 +28,8 @@ from chinchilla_jax.experiment.needs import Planned, settled
 from chinchilla_jax.experiment.points import Point
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.experiment.vary import Variant
+
+log = logging.getLogger(__name__)
 
 BUDGET_TOLERANCE = 0.01  # of the budget, by which the FLOPs of whole steps may miss it
 
@@ -67,6 +70,7 @@ def plan(
     panel.check_widths(experiment.panel, [shape.width for shape in planned])
     found: list[tuple[tuple[int, int, int], Planned]] = []
     for third, variant in enumerate(variants):
+        fitted_recipe.check(variant.experiment)
         rungs, source = _rungs(variant), variant.experiment
         for first, budget in enumerate(experiment.budgets):
             if not variant.setting.at_budget(budget):
@@ -97,7 +101,17 @@ def plan(
             f"experiment {experiment.name}: no cell is left to run; the first was rejected "
             f"because {cells[0].reason}"
         )
+    _tell_outside(experiment, cells)
     return cells
+
+
+def _tell_outside(experiment: Experiment, cells: Sequence[Cell]) -> None:
+    """Of a fitted recipe, whether runs lie outside what it was fitted to."""
+    fitted = fitted_recipe.check(experiment)
+    if fitted is not None:
+        runs = [(cell.params, cell.tokens) for cell in cells if cell.status == "planned"]
+        if said := fitted_recipe.outside(fitted, runs):
+            log.warning("recipe.source = %s: %s", experiment.recipe.source, said)
 
 
 def _with_points(
@@ -204,17 +218,21 @@ class _Size:
     batch: int
     steps: int
     flops: int
-    tokens_per_param: float
+    tokens: int
+
+    @property
+    def tokens_per_param(self) -> float:
+        return self.tokens / self.params
 
 
 def _size(experiment: Experiment, budget: float, model: ModelConfig) -> _Size:
     sequence, convention = experiment.recipe.sequence_length, experiment.flops_convention
     tokens = budget / flops_per_token(model, sequence, convention)
-    batch = rules.batch_size(tokens, experiment.recipe)
+    params = count_params(model).active
+    batch = rules.batch_size(tokens, experiment.recipe, params)
     step = flops_per_step(model, batch, sequence, convention)
     steps = max(1, round(budget / step))
-    params = count_params(model).active
-    return _Size(model, params, batch, steps, steps * step, steps * batch * sequence / params)
+    return _Size(model, params, batch, steps, steps * step, steps * batch * sequence)
 
 
 def _judged(
@@ -295,7 +313,7 @@ def _reason(experiment: Experiment, budget: float, size: _Size, train_tokens: in
 def _run(variant: Variant[Experiment], budget: float, size: _Size) -> RunConfig:
     experiment = variant.experiment
     recipe = experiment.recipe
-    rate = rules.learning_rate(size.batch, recipe)
+    rate = rules.learning_rate(size.batch, recipe, size.params, size.tokens)
     name = f"{budget:.6g}".replace("e+", "e")
     return RunConfig(
         run_id=f"{name}-{size.model.width}x{size.model.depth}-{variant.name}",
@@ -304,7 +322,7 @@ def _run(variant: Variant[Experiment], budget: float, size: _Size) -> RunConfig:
         flops_convention=experiment.flops_convention,
         model=size.model,
         data=experiment.data,
-        optimizer=rules.optimizer_for(size.steps, rate, recipe),
+        optimizer=rules.optimizer_for(size.steps, rate, recipe, size.params, size.tokens),
         training=experiment.training,
         measurement=experiment.measurement,
         execution=experiment.execution,
@@ -314,6 +332,7 @@ def _run(variant: Variant[Experiment], budget: float, size: _Size) -> RunConfig:
         steps=size.steps,
         seed=experiment.seed,
         lr_multiplier=recipe.lr_multiplier,
+        panel=variant.panel,
         forecast=experiment.forecast,
     )
 

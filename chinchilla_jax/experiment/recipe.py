@@ -10,9 +10,11 @@ import math
 
 import numpy as np
 
+from chinchilla_jax.experiment import fitted_recipe
 from chinchilla_jax.experiment.config import OptimizerConfig, RecipeConfig
 from chinchilla_jax.experiment.counting import count_params
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.fitted_recipe import FittedRecipe
 from chinchilla_jax.experiment.model import ModelConfig
 
 # (width, depth), interpolated in ln width. Up to 160: the tuned ladder, in which three layers
@@ -25,6 +27,8 @@ _DEPTHS = (
 
 # (from width, largest head size). Small: the tuned ladder. From 512: Table A9.
 _HEAD_SIZES = ((0, 16), (64, 32), (512, 64), (1280, 128))
+
+_MOST_WARMUP = 0.9  # of a run, of a warm-up that is given in tokens
 
 
 def depth_for_width(width: int) -> int:
@@ -92,15 +96,19 @@ def widths(recipe: RecipeConfig) -> list[int]:
     return [w for w in all_widths if (w // head_size_for_width(w)) % step == 0]
 
 
-def batch_size(tokens: float, recipe: RecipeConfig) -> int:
+def batch_size(tokens: float, recipe: RecipeConfig, params: float = 1.0) -> int:
     """Sequences a step for a run of `tokens`: the power law of D, to 2^k or 3 x 2^k.
 
     Batch follows from the tokens of the run and not from the model: best B ~ D^(.86 +- .23) in
     the tuned runs, clearly not a function of compute alone; .6 is the cautious end, close to
-    Bergsma et al. 2025 (arXiv 2505.13738, B ~ D^.5).
+    Bergsma et al. 2025 (arXiv 2505.13738, B ~ D^.5). A fitted recipe has its own law.
     """
-    ratio = tokens / recipe.batch_data_tokens
-    wanted = recipe.base_batch_tokens * ratio**recipe.batch_exponent
+    fitted = _fitted(recipe)
+    if fitted is not None and fitted.batch is not None:
+        wanted = fitted.batch.at(params, tokens)
+    else:
+        ratio = tokens / recipe.batch_data_tokens
+        wanted = recipe.base_batch_tokens * ratio**recipe.batch_exponent
     sequences = min(wanted, recipe.max_batch_tokens) / recipe.sequence_length
     if sequences <= 1:
         return 1
@@ -110,31 +118,63 @@ def batch_size(tokens: float, recipe: RecipeConfig) -> int:
     return max(1, int(nearest))
 
 
-def learning_rate(batch: int, recipe: RecipeConfig) -> float:
+def learning_rate(
+    batch: int, recipe: RecipeConfig, params: float = 1.0, tokens: float = 1.0
+) -> float:
     """Peak rate at base width: base_lr sqrt(B / base) lr_multiplier.
 
     The tuned runs gave lr ~ B^(.45 +- .07); the square root is Adam's rule (Malladi et al. 2022,
-    arXiv 2205.10287). Width is muP's business (arXiv 2203.03466), not this rule's.
+    arXiv 2205.10287). Width is muP's business (arXiv 2203.03466), not this rule's. A fitted recipe
+    has its own law, of the size and the tokens too.
     """
-    ratio = batch * recipe.sequence_length / recipe.lr_batch_tokens
+    of_batch = batch * recipe.sequence_length
+    fitted = _fitted(recipe)
+    if fitted is not None and fitted.learning_rate is not None:
+        return fitted.learning_rate.at(params, tokens, of_batch) * recipe.lr_multiplier
+    ratio = of_batch / recipe.lr_batch_tokens
     return float(recipe.base_lr * ratio**recipe.lr_batch_exponent) * recipe.lr_multiplier
 
 
-def optimizer_for(steps: int, rate: float, recipe: RecipeConfig) -> OptimizerConfig:
+def _fitted(recipe: RecipeConfig) -> FittedRecipe | None:
+    return fitted_recipe.read(recipe.source) if recipe.source else None
+
+
+def warmup_fraction(tokens: float, recipe: RecipeConfig) -> float:
+    """The share of a run of `tokens` over which the rate rises."""
+    if recipe.warmup_tokens is None:
+        return recipe.warmup_fraction
+    left = 1 - recipe.cooldown_fraction if recipe.schedule == "wsd" else 1.0
+    return min(recipe.warmup_tokens / tokens, _MOST_WARMUP, left)
+
+
+def optimizer_for(
+    steps: int,
+    rate: float,
+    recipe: RecipeConfig,
+    params: float = 1.0,
+    tokens: float | None = None,
+) -> OptimizerConfig:
     """The optimizer of a run of `steps` at peak `rate`.
+
+    A warm-up in tokens and a fitted timescale of weight decay need the run's size and tokens.
 
     Weight decay is decay_timescale / (lr steps): a fixed number of decay times per run (Wang &
     Aitchison 2024, arXiv 2405.13698); the tuned runs were flat until lr x wd x steps = 4.
     """
+    times, fitted = recipe.decay_timescale, _fitted(recipe)
+    if fitted is not None and fitted.weight_decay is not None and tokens is not None:
+        times = 1 / fitted.weight_decay.at(params, tokens)
     return OptimizerConfig(
         learning_rate=rate,
-        weight_decay=recipe.decay_timescale / (rate * steps),
+        weight_decay=times / (rate * steps),
         beta1=recipe.beta1,
         beta2=recipe.beta2,
         eps=recipe.eps,
         clip_norm=recipe.clip_norm,
         schedule=recipe.schedule,
-        warmup_fraction=recipe.warmup_fraction,
+        warmup_fraction=recipe.warmup_fraction
+        if tokens is None
+        else warmup_fraction(tokens, recipe),
         final_fraction=recipe.final_fraction,
         cooldown_fraction=recipe.cooldown_fraction,
         parametrization=recipe.parametrization,

@@ -38,6 +38,7 @@ class Variant(Generic[T]):
     experiment: T
     name: str  # its part of a run id, `base_lr_0.004-s1`
     setting: Setting  # which cells of the grid it runs
+    panel: str = ""  # the name of that setting
 
 
 def checked(experiment: Any) -> dict[str, tuple[Any, ...]]:
@@ -138,7 +139,7 @@ def _variant(
     name = "-".join(filter(None, [panel_name, *parts]))
     if len(name) > MOST_CHARACTERS:
         raise UserError(f"vary: the run id ...-{name} is too long; vary fewer fields at once")
-    return Variant(variant, name, setting)
+    return Variant(variant, name, setting, panel_name)
 
 
 def _fixed(experiment: Any, path: str, operation: bool) -> str:

@@ -7,7 +7,7 @@ figures need besides.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -171,5 +171,9 @@ def tuning(tried: Runs, settings: Settings, tuned: Sequence[str]) -> Tuning | No
     if not tuned:
         return None
     from chinchilla_jax.scaling.tuning.laws import fit_tuning  # few ask for it
+    from chinchilla_jax.scaling.tuning.recipe import no_recipe
 
-    return fit_tuning(tuned, tried, settings.draws, settings.seed)
+    found = fit_tuning(tuned, tried, settings.draws, settings.seed)
+    if why := no_recipe(found, tried):
+        found = replace(found, warnings=(*found.warnings, f"no recipe.json is written: {why}"))
+    return found

@@ -1,5 +1,7 @@
 """Settings beside the plain experiment: a union, each with cells of its choice."""
 
+from dataclasses import replace
+
 import pytest
 
 from chinchilla_jax.experiment import grid
@@ -8,6 +10,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.loading import load_experiment
 from chinchilla_jax.experiment.panel import Setting
+from chinchilla_jax.experiment.rows import row_of
 from chinchilla_jax.experiment.schema import from_json, to_json
 from tests.experiment.test_vary import experiment
 
@@ -36,6 +39,8 @@ def test_each_setting_has_its_cells_beside_the_plain_ones():
     assert (muon.optimizer.name, dense.optimizer.name) == ("muon", "adamw")
     assert (muon.steps, muon.batch_size, muon.seed) == (dense.steps, dense.batch_size, dense.seed)
     assert runs["1e11-8x2-fast-s0"].optimizer.beta1 == 0.8
+    assert row_of(muon)["panel"] == muon.panel == "muon" and "panel" not in row_of(dense)
+    assert fingerprint(replace(muon, panel="other")) == fingerprint(muon)
     assert len({fingerprint(run) for run in runs.values()}) == len(runs)
 
 

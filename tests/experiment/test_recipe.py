@@ -76,3 +76,16 @@ def test_impossible_widths_are_refused(width):
 def test_key_value_groups_must_divide_the_heads():
     with pytest.raises(UserError, match="does not divide the 1 heads"):
         recipe.shape_for_width(16, RecipeConfig(heads_per_kv_head=2), 256)
+
+
+def test_a_warm_up_in_tokens_is_a_share_of_each_run():
+    """As many tokens for every run, and never more than nine tenths of it or into a cooldown."""
+    rules = RecipeConfig(warmup_tokens=1e5)
+    assert recipe.warmup_fraction(1e6, rules) == pytest.approx(0.1)
+    assert recipe.warmup_fraction(5e4, rules) == pytest.approx(0.9)
+    cooling = RecipeConfig(warmup_tokens=1e5, schedule="wsd", cooldown_fraction=0.3)
+    assert recipe.warmup_fraction(5e4, cooling) == pytest.approx(0.7)
+    assert recipe.optimizer_for(10, 1e-3, rules, tokens=4e5).warmup_fraction == pytest.approx(0.25)
+    assert recipe.warmup_fraction(5e4, RecipeConfig()) == RecipeConfig().warmup_fraction
+    with pytest.raises(UserError, match="warmup_tokens"):
+        RecipeConfig(warmup_tokens=0.0)

@@ -18,6 +18,10 @@ from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
 from chinchilla_jax.scaling.table.conditions import written
 from chinchilla_jax.scaling.table.conventions import in_print
+from chinchilla_jax.scaling.table.runs import Runs
+from chinchilla_jax.scaling.tuning.records import Tuning
+
+RECIPE = "recipe.json"  # of laws of hyper-parameters
 
 
 @silent()
@@ -35,6 +39,8 @@ def write(
     """
     out = storage.path(out)
     write_fits(out / "fits.json", fits)
+    if fits.tuning is not None:
+        _write_recipe(out, fits.tuning, arrays.tried)
     drawn: dict[str, Picture | Absence] = {}
     verdict = outcome.in_report(fits.table.source)
     if figures:
@@ -52,6 +58,25 @@ def write(
     path = out / "report.html"
     storage.write_text_atomic(path, html(fits, arrays, drawn, overlays, verdict))
     return path
+
+
+def _write_recipe(out: Path, tuning: Tuning, runs: Runs) -> None:
+    """Writes recipe.json where the runs give a recipe; one of earlier runs does not stay."""
+    from chinchilla_jax.experiment import fitted_recipe  # few ask for it
+    from chinchilla_jax.scaling.tuning.recipe import no_recipe, recipe_of
+
+    if no_recipe(tuning, runs):
+        storage.remove(out / RECIPE)
+    else:
+        storage.write_text_atomic(out / RECIPE, fitted_recipe.text(recipe_of(tuning, runs)))
+
+
+def _recipe_line(fits: Fits, page: Path | str) -> list[str]:
+    """Where the recipe is, and how it is used."""
+    place = storage.path(page).parent / RECIPE
+    if fits.tuning is None or not storage.exists(place):
+        return []
+    return [f"recipe: {place}; any config uses it with --config.recipe.source={place}"]
 
 
 def writable(out: Path) -> Path:
@@ -200,5 +225,6 @@ def terminal(fits: Fits, path: Path | str) -> str:
     if doubts:
         parts.append("\n".join(f"warning: {text}" for text in doubts))
     parts.append(listing.kinds_line(fits.table.columns))
+    parts += _recipe_line(fits, path)
     parts.append(f"report: {path}")
     return "\n\n".join(parts)

@@ -15,6 +15,7 @@ _LEAST = 5  # runs without a stated budget that make one
 _GRID_TOLERANCE = 0.01
 _GRID_LEAST = 3
 _GRID_SHARE = 0.9
+_ROUNDING = 0.01  # of tokens, that whole steps make
 
 
 def group_flops(flops_R: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
@@ -57,6 +58,25 @@ def cell_index(*columns: Floats) -> npt.NDArray[np.int64]:
     """The same number for rows that are equal in every column; NaN equals NaN."""
     stacked = np.nan_to_num(np.stack(columns), nan=-1.0)
     return np.asarray(np.unique(stacked, axis=1, return_inverse=True)[1].ravel(), np.int64)
+
+
+def rounded_cells(params_R: Floats, tokens_R: Floats) -> npt.NDArray[np.int64]:
+    """The same number for rows of equal params whose tokens differ by the rounding to whole steps.
+
+    Batches of several sizes cannot have the very same tokens. Lengths that lie so close together
+    that they would chain into one count as they are.
+    """
+    order = np.lexsort((tokens_R, params_R))
+    params, tokens = params_R[order], tokens_R[order]
+    other = np.r_[True, (np.diff(params) != 0) | (np.diff(tokens) > _ROUNDING * tokens[:-1])]
+    group = np.cumsum(other) - 1
+    first = np.flatnonzero(other)
+    last = np.r_[first[1:], len(order)] - 1
+    chained = (tokens[last] > (1 + 2 * _ROUNDING) * tokens[first])[group]
+    exact = np.r_[True, (np.diff(params) != 0) | (np.diff(tokens) != 0)]
+    number_R = np.empty(len(order), np.int64)
+    number_R[order] = np.cumsum(other | (chained & exact)) - 1
+    return number_R
 
 
 def lowest(cell_R: npt.NDArray[np.int64], trial_R: npt.NDArray[np.int64], value_R: Floats) -> Bools:

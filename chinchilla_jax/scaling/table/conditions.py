@@ -221,7 +221,7 @@ def _rank(value: str) -> tuple[bool, float, str]:
 
 def lost_to(runs: Runs) -> dict[int, str]:
     """Runs, by their index, whose settings another one of their cell beat, and those settings."""
-    best_R, cell_R = runs.best_R(), runs.cell_R()
+    best_R, cell_R = runs.best_R(), runs.tried_cell_R()
     winner = {int(cell_R[i]): int(i) for i in np.flatnonzero(best_R)}
     found = {}
     for i in np.flatnonzero(~best_R):

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chinchilla_jax.scaling.arrays import Bools, Floats
-from chinchilla_jax.scaling.table.cells import cell_index, lowest
+from chinchilla_jax.scaling.table.cells import cell_index, lowest, rounded_cells
 from chinchilla_jax.scaling.table.curves import Curve
 from chinchilla_jax.scaling.table.kinds import Codes, Column, Labels, codes, condition_labels, joint
 
@@ -91,6 +91,10 @@ class Runs:
         """Index of the cell: the same condition, params and tokens."""
         return cell_index(self.condition_R().astype(float), self.params, self.tokens)
 
+    def tried_cell_R(self) -> Codes:
+        """Index of the cell in which settings are tried: as `cell_R`, but for whole steps."""
+        return joint(self.condition_R(), rounded_cells(self.params, self.tokens))
+
     def best_R(self, spanned: Collection[str] = ()) -> Bools:
         """The runs at the best settings of their cell; seeds are averaged in ln loss.
 
@@ -98,7 +102,7 @@ class Runs:
         """
         kept = [codes(self.labels[name]) for name in spanned if name in self.labels]
         tried = [codes(self.labels[name]) for name in self.names("setting") if name not in spanned]
-        cell_R = joint(self.cell_R(), *kept)
+        cell_R = joint(self.tried_cell_R(), *kept)
         return lowest(cell_R, joint(cell_R, *tried), np.log(self.loss))
 
     def best(self) -> "Runs":

@@ -9,7 +9,7 @@ import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Bools, Floats, Ints
-from chinchilla_jax.scaling.table.kinds import joint, near
+from chinchilla_jax.scaling.table.cells import rounded_cells
 from chinchilla_jax.scaling.table.runs import Runs
 from chinchilla_jax.scaling.tuning import BATCH, DECAY, RATE
 
@@ -95,7 +95,7 @@ def tuned_rows(runs: Runs) -> TunedRows:
         flops_R=runs.flops,
         body_R=None if body_R is None or not np.all(body_R > 0) else body_R,
         log_loss_R=np.log(runs.loss),
-        cell_R=_cells(runs),
+        cell_R=rounded_cells(runs.params, runs.tokens),
         setting=setting,
         batch_unit=unit,
         hidden_R=_hidden(runs),
@@ -116,19 +116,6 @@ def _batch_tokens(columns: Mapping[str, Floats], name: str) -> tuple[Floats, str
     if length is None or not np.all(columns[length] > 0):
         return batch_R, "sequences"
     return batch_R * columns[length], "tokens"
-
-
-def _cells(runs: Runs) -> Ints:
-    """Equal size and, but for the rounding to whole steps, length."""
-    size_R = joint(near(runs.params))
-    cell_R = np.empty(len(runs), np.int64)
-    count = 0
-    for size in range(int(size_R.max()) + 1):
-        here = size_R == size
-        inside = near(runs.tokens[here])
-        cell_R[here] = count + inside
-        count += int(inside.max()) + 1
-    return cell_R
 
 
 def _hidden(runs: Runs) -> Floats:

@@ -219,3 +219,29 @@ def test_names_and_values_with_a_comma_or_an_equals_sign_are_picked():
     renamed = [{"a,b" if k == "opt=kind" else k: v for k, v in row.items()} for row in rows]
     with pytest.raises(UserError, match="one with a comma in it is quoted: --by='\"a,b\"'"):
         conditions.by(read_runs(renamed), ["a", "b"])
+
+
+def test_settings_of_a_panel_are_compared_where_that_is_asked_for():
+    """Of recipes that differ in settings alone the best counts; --by=panel tells them apart."""
+    rows = [
+        {"params": n, "tokens": d, "loss": 3.0 + 0.1 * (panel != "") - n / 1e9, "panel": panel,
+         "optimizer_schedule": "wsd" if panel else "linear"}
+        for n in (1e7, 3e7, 9e7) for d in (1e9, 3e9) for panel in ("", "slow")
+    ]  # fmt: skip
+    runs = read_runs(rows)
+    assert runs.kinds["panel"].kind == "identifier" and len(conditions.conditions(runs)) == 1
+    assert len(runs.best()) == 6
+    assert [one.title for one in conditions.conditions(conditions.by(runs, ["panel"]))] == [
+        "panel=none",
+        "panel=slow",
+    ]
+
+
+def test_batches_of_one_length_are_one_cell_though_whole_steps_round_it():
+    rows = [
+        {"params": n, "tokens": batch * round(d / batch), "batch": batch, "loss": 2 + batch / 1e4}
+        for n in (1e4, 3e4) for d in (1e5, 1.1e5) for batch in (64, 448, 832)
+    ]  # fmt: skip
+    runs = read_runs(rows)
+    assert len(runs.best()) == 4 and set(runs.columns["batch"][runs.best_R()]) == {64}
+    assert set(conditions.lost_to(runs).values()) == {"batch=64 did better in this cell"}

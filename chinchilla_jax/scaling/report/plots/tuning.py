@@ -77,7 +77,7 @@ def _best(ax: Axes, law: SettingLaw, cells: Sequence[TunedCell]) -> None:
         heights += [c.best[name] for c in own] + [c.law[name] for c in here]
     style.log_axis(ax.xaxis, *style.padded([c.tokens for c in cells]), numbers.count)
     low, high = style.padded(heights, 1.6)
-    style.log_axis(ax.yaxis, low, high * 1.3, lambda v: f"{v:.3g}")
+    style.log_axis(ax.yaxis, low, high * 1.3, numbers.count if name == BATCH else "{:.3g}".format)
     ax.set_xlabel("training tokens D")
     unit = f" ({law.unit})" if law.unit else ""
     ax.set_ylabel(f"best {_TITLE[name]}{unit}")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
+_START, _START_FIELD = "init_from", "techniques.transfer.start"
 _overrides: list[tuple[str, str]] = []
 
 
@@ -67,7 +68,13 @@ def _interruptible() -> Iterator[None]:
 
 
 def define_config(required: bool = True) -> flags.FlagHolder[str | None]:
-    """The flag --config, which takes overrides as --config.a.b=value."""
+    """The flag --config, which takes overrides as --config.a.b=value, and --init_from for one."""
+    flags.DEFINE_string(
+        _START,
+        "",
+        "Folder of a run, or of an exported model, whose weights the runs start from: "
+        f"--config.{_START_FIELD}.",
+    )
     return flags.DEFINE_string(
         "config",
         None,
@@ -165,6 +172,9 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     if len(rest) > 1:
         raise UserError(f"{rest[1]}: unexpected; flags are written --name=value")
     known = "config" in flags.FLAGS
+    if known and (start := flags.FLAGS[_START].value):
+        overrides.append((_START_FIELD, start if "/" in start else f"./{start}"))
+        _overrides[:] = overrides
     if overrides and not (known and flags.FLAGS["config"].value):
         changes = "changes a field of --config=FILE"
         why = f"{changes}; give that too" if known else f"{changes}, which this program has not"

@@ -31,7 +31,7 @@ def call(program, *arguments, cwd="."):
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         warnings.catch_warnings(record=True, action="always") as told,
-        _as_in_a_new_process(command),
+        as_in_a_new_process(command),
     ):
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -50,7 +50,7 @@ def call(program, *arguments, cwd="."):
 
 
 @contextlib.contextmanager
-def _as_in_a_new_process(command):
+def as_in_a_new_process(command):
     """No flags but absl's own, and what a program sets for its process set back at its end."""
     known, logger = set(flags.FLAGS), logging.getLogger("chinchilla_jax")
     arguments, handler = sys.argv, signal.getsignal(signal.SIGTERM)

@@ -4,6 +4,7 @@ It is what a run that starts from the folder has to know, and no path of the mac
 was trained on. Tools that write the folder anew, as transformers after fine-tuning, keep it.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,22 @@ def section_of(folder: Path) -> Mapping[str, Any] | None:
     content = storage.read_json(folder / CONFIG)
     found = content.get(SECTION) if isinstance(content, Mapping) else None
     return found if isinstance(found, Mapping) else None
+
+
+def digest(folder: Path) -> str:
+    """Sixteen hex digits that tell the weights in a folder from others.
+
+    Raises:
+      UserError: there are none.
+    """
+    there = storage.names(folder) & {WEIGHTS, EXACT}
+    if WEIGHTS not in there:
+        raise UserError(f"{folder}: has no {WEIGHTS}")
+    found = hashlib.blake2b(digest_size=8)
+    for name in sorted(there):
+        with storage.faults_of(folder / name, "read"), (folder / name).open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
 
 
 def read(folder: Path) -> Exported:

@@ -6,8 +6,8 @@ A configuration names another run in one of three ways:
 * by budget and size, `3e12-48x3`: of the runs of the same grid that have the techniques of the
   experiment itself, not of its panel or of what varies, the one that is otherwise as the run that
   needs it, its seed included;
-* by a path, with a / in it: the folder of a run that is done, or of one of its checkpoints,
-  `.../checkpoints/5000`.
+* by a path, with a / in it: the folder of a run that is done, of one of its checkpoints,
+  `.../checkpoints/5000`, or of an exported model.
 """
 
 import json
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chinchilla_jax import techniques
-from chinchilla_jax.experiment import earlier, storage
+from chinchilla_jax.experiment import earlier, exported, storage
 from chinchilla_jax.experiment.config import Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -115,6 +115,26 @@ def other_run(asked: str, name: str, run: RunConfig, step: int | None = None) ->
         base_width=run.optimizer.base_width,
         tokens=run.tokens * step // run.steps + sum(other.tokens for other in run.needs),
         flops=ledger(run).flops_matmul * step // run.steps + sum(o.flops for o in run.needs),
+    )
+
+
+def of_export(asked: str, folder: Path) -> OtherRun:
+    """The run that an exported model is of; its fingerprint is that of the arrays in the folder.
+
+    Raises:
+      UserError: the folder is not whole.
+    """
+    of = exported.read(folder)
+    return OtherRun(
+        asked=asked,
+        run=asked,
+        fingerprint=exported.digest(folder),
+        step=of.step,
+        model=of.model,
+        parametrization=of.parametrization,
+        base_width=of.base_width,
+        tokens=of.tokens,
+        flops=of.flops,
     )
 
 
@@ -218,6 +238,8 @@ def _of_folder(where: str, asked: str) -> OtherRun:
             f"{where}: {folder} is no folder of a run, which has a config.json, nor of one of its "
             f"checkpoints, RUN/{CHECKPOINTS}/STEP"
         )
+    if exported.section_of(folder) is not None:
+        return of_export(asked, folder)
     run = read_run(folder / "config.json")
     if step is not None and step > run.steps:
         raise UserError(f"{where}: the run has {run.steps} steps")

@@ -1,7 +1,8 @@
 """The weights of the runs that a run needs: checked before anything is allocated, then read.
 
 The other run's folder is only read. Its checkpoint may be of another mesh, of layers under a scan
-where ours are unrolled or the reverse, and of another precision than the weights are wanted in.
+where ours are unrolled or the reverse, and of another precision than the weights are wanted in. So
+may what was exported of it.
 """
 
 import re
@@ -17,15 +18,16 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from chinchilla_jax import techniques
 from chinchilla_jax.data.store import Corpus
-from chinchilla_jax.experiment import needs, storage
+from chinchilla_jax.experiment import exported, needs, storage
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.other_run import OtherRun
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.experiment.version import MODEL_VERSION
+from chinchilla_jax.formats import huggingface
 from chinchilla_jax.training import distributed, verified
-from chinchilla_jax.training.transfers import unguarded
+from chinchilla_jax.training.transfers import place, unguarded
 
 T = TypeVar("T")
 
@@ -60,11 +62,7 @@ class Source:
         leaves = self._read(wanted)
         if damage := verified.damaged_leaf(self.record["leaves"], leaves):
             raise UserError(f"{self.folder}: {damage}; {ANEW}")
-        made = jax.jit(
-            partial(_in_layout, wanted=wanted),
-            out_shardings={name: leaf.sharding for name, leaf in wanted.items()},
-        )(leaves)
-        return jax.tree.unflatten(jax.tree.structure(like), [made[name] for name in wanted])
+        return _made(leaves, wanted, like)
 
     def _read(self, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
         """The arrays that hold the wanted ones, as they were saved, by their names there."""
@@ -75,8 +73,7 @@ class Source:
             for saved in _saved_names(name, leaf, self.record["layout"]):
                 dtype, _, dims = self.record["layout"][saved].partition("[")
                 shape = tuple(map(int, filter(None, dims[:-1].split(","))))
-                spec = (None,) * len(shape) + tuple(leaf.sharding.spec)
-                where = NamedSharding(leaf.sharding.mesh, PartitionSpec(*spec[-len(shape) :]))
+                where = _alike(leaf.sharding, len(shape))
                 abstract[saved] = jax.ShapeDtypeStruct(shape, dtype, sharding=where)
         with unguarded(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             found = reader.restore(
@@ -90,13 +87,37 @@ class Source:
         return {name: found[name] for name in abstract}
 
 
-Sources = Mapping[str, Source]
+@dataclass(frozen=True)
+class ExportedSource:
+    """Another run, as a folder that was exported has it: weights that predict by themselves."""
+
+    other: OtherRun
+    loss: float | None  # on the held-out text, of these very weights
+    folder: Path
+    of: exported.Exported
+
+    def params(self, like: T) -> T:
+        """As of `Source`; of a float32 folder they are what was exported, to the bit."""
+        wanted = {PARAMS + name: leaf for name, leaf in verified.flatten(like).items()}
+        stored = {
+            PARAMS + path.replace("/", "."): array
+            for path, array in huggingface.read(self.folder, self.of)
+        }
+        leaves = {
+            saved: place(stored[saved], _alike(leaf.sharding, stored[saved].ndim))
+            for name, leaf in wanted.items()
+            for saved in _saved_names(name, leaf, stored)
+        }
+        return _made(leaves, wanted, like)
+
+
+Sources = Mapping[str, Source | ExportedSource]
 """By what the configuration calls them."""
 
 ANEW = "train it anew in another work folder, or name another run"
 
 
-def opened(run: RunConfig, corpus: Corpus, directory: RunDirectory) -> dict[str, Source]:
+def opened(run: RunConfig, corpus: Corpus, directory: RunDirectory) -> Sources:
     """The runs that `run`, of this folder, needs.
 
     Raises:
@@ -106,22 +127,33 @@ def opened(run: RunConfig, corpus: Corpus, directory: RunDirectory) -> dict[str,
     return {other.asked: _opened(run, other, corpus, directory) for other in run.needs}
 
 
-def _opened(run: RunConfig, other: OtherRun, corpus: Corpus, directory: RunDirectory) -> Source:
+def _opened(
+    run: RunConfig, other: OtherRun, corpus: Corpus, directory: RunDirectory
+) -> Source | ExportedSource:
     # Absolute, as Orbax wants a path to be.
     there = RunDirectory(storage.absolute(needs.place(other, directory.path.parent)))
     where = f"{run.run_id} needs {other.run}, which"
 
-    def checked() -> tuple[Any, dict[str, Any]]:
-        known = needs.read_run(there.path / "config.json") if there.begun() else None
-        if known is None:
-            raise UserError(f"{where} is not there: {there.path} has no config.json")
-        if fingerprint(known) != other.fingerprint:
+    def is_as_planned(found: str) -> None:
+        if found != other.fingerprint:
             raise UserError(
                 f"{where} is another run by now than it was planned with; plan anew in another "
                 "--workdir"
             )
+
+    def known() -> tuple[Mapping[str, Any], float | None, Mapping[str, Any]]:
+        """Its text and code, its loss, and its checkpoint's record, which an export has not."""
+        if exported.section_of(there.path) is not None:
+            of = exported.read(there.path)
+            is_as_planned(exported.digest(there.path))
+            meta = {"data": of.data, "tokenizer": of.tokenizer, "model_version": of.model_version}
+            return meta, of.loss, {}
+        found = needs.read_run(there.path / "config.json") if there.begun() else None
+        if found is None:
+            raise UserError(f"{where} is not there: {there.path} has no config.json")
+        is_as_planned(fingerprint(found))
         result = there.result()
-        at_end = other.step == known.steps
+        at_end = other.step == found.steps
         if not needs.is_checkpoint(other) and (result is None or result["status"] != "done"):
             how = "is not done; run it first" if result is None else f"has {result['status']}"
             raise UserError(f"{where} {how}")
@@ -131,32 +163,38 @@ def _opened(run: RunConfig, other: OtherRun, corpus: Corpus, directory: RunDirec
                 f"{where} has no sound checkpoint of step {other.step}: "
                 f"{there.checkpoints / str(other.step)}: {damage}; {ANEW}"
             )
+        loss = result["loss"] if at_end and result else None
+        return record["meta"], loss, record
+
+    def checked() -> tuple[float | None, Mapping[str, Any]]:
+        meta, loss, record = known()
         for name, ours in (
             ("data", corpus.data_fingerprint),
             ("tokenizer", corpus.tokenizer_fingerprint),
             ("model_version", MODEL_VERSION),
         ):
-            theirs = str(record["meta"][name]).partition("/")[0]  # whatever was kept of the corpus
+            theirs = str(meta[name]).partition("/")[0]  # whatever was kept of the corpus
             any_text = techniques.may_be_of_another_text(run.techniques, other.asked)
             if theirs != str(ours) and not (name == "data" and any_text):
                 raise UserError(
-                    f"{where} has another {_WHAT[name]} ({record['meta'][name]}, here {ours}): "
+                    f"{where} has another {_WHAT[name]} ({meta[name]}, here {ours}): "
                     "take a run of the same"
                 )
-        return (result["loss"] if at_end and result else None), record
+        return loss, record
 
     loss, record = distributed.on_writer(checked)
+    if not record:
+        return ExportedSource(other, loss, there.path, exported.read(there.path))
     folder = there.checkpoints / str(other.step)
     if damage := verified.damaged_file(folder, record["files"]):
         raise UserError(f"{where} has a damaged checkpoint: {folder}: {damage}; {ANEW}")
-    known = needs.read_run(there.path / "config.json")
-    return Source(other, known, loss, folder, record)
+    return Source(other, needs.read_run(there.path / "config.json"), loss, folder, record)
 
 
 _WHAT = {"data": "corpus", "tokenizer": "tokenizer", "model_version": "version of the model code"}
 
 
-def _saved_names(name: str, leaf: Any, layout: Mapping[str, str]) -> list[str]:
+def _saved_names(name: str, leaf: Any, layout: Mapping[str, Any]) -> list[str]:
     """Where a checkpoint has a parameter: under its name, in a stack of layers, or by layer."""
     if name in layout:
         return [name]
@@ -164,6 +202,21 @@ def _saved_names(name: str, leaf: Any, layout: Mapping[str, str]) -> list[str]:
         return [f"{PARAMS}layers.{unrolled[1]}"]
     rest = name.removeprefix(f"{PARAMS}layers.")
     return [f"{PARAMS}layers_{i}.{rest}" for i in range(leaf.shape[0])]
+
+
+def _alike(sharding: Any, rank: int) -> NamedSharding:
+    """The sharding of an array with layers in front, or of a layer's, where the other is wanted."""
+    spec = (None,) * rank + tuple(sharding.spec)
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec[-rank:]))
+
+
+def _made(leaves: Mapping[str, jax.Array], wanted: Mapping[str, Any], like: T) -> T:
+    """The wanted parameters, in the structure of `like`, of arrays as they are saved."""
+    made = jax.jit(
+        partial(_in_layout, wanted=wanted),
+        out_shardings={name: leaf.sharding for name, leaf in wanted.items()},
+    )(leaves)
+    return jax.tree.unflatten(jax.tree.structure(like), [made[name] for name in wanted])
 
 
 def _in_layout(leaves: Mapping[str, jax.Array], wanted: Mapping[str, Any]) -> dict[str, jax.Array]:

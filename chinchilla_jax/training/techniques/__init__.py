@@ -14,7 +14,7 @@ from chinchilla_jax.experiment.ledger import facts
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.training import given, sources
-from chinchilla_jax.training.sources import Sources
+from chinchilla_jax.training.sources import ExportedSource, Sources
 from chinchilla_jax.training.step import TrainState
 from chinchilla_jax.training.techniques import (
     data,
@@ -68,6 +68,8 @@ def sources_of(run: RunConfig, corpus: Corpus, directory: RunDirectory) -> Sourc
     """
     found = sources.opened(run, corpus, directory)
     for source in found.values():
+        if isinstance(source, ExportedSource):
+            continue
         function = object()
         reason = beside_weights(source.run)
         for technique in hooked(source.run):

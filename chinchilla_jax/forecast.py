@@ -3,12 +3,14 @@
     python -m chinchilla_jax.forecast --fits=report/fits.json --flops=1e21,5.76e23
     python -m chinchilla_jax.forecast --law=hoffmann --loss=2.0
     python -m chinchilla_jax.forecast --law=replication --params=7e9 --inference_tokens=1e12
+    python -m chinchilla_jax.forecast --law=steplaw --params=1e9 --tokens=1e11
     python -m chinchilla_jax.forecast --fits=report/fits.json --flops=1e13 \
         --register=forecasts/NAME.json --write_config=configs/NAME.py
 
 --flops asks for the compute-optimal run of budgets, --loss for the cheapest run that reaches it,
 --params or --tokens for the run in which they are compute-optimal, both together for the loss of
-that very run; --register keeps a forecast to be verified. --law=list names the published laws.
+that very run, or its rate and batch; --register keeps a forecast to be verified. --law=list names
+the published laws.
 """
 
 from absl import flags
@@ -18,8 +20,7 @@ from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.comparison import read
-from chinchilla_jax.scaling.forecast.frontier import Frontier, from_fits, from_published
-from chinchilla_jax.scaling.laws.published import law_named, published
+from chinchilla_jax.scaling.forecast.frontier import Frontier, from_fits, named
 from chinchilla_jax.scaling.register.register import register
 from chinchilla_jax.scaling.report import answers, outcome
 
@@ -43,9 +44,7 @@ _FIXED = flags.DEFINE_list(
 _VOCAB = flags.DEFINE_integer(
     "vocab_size", None, "Of the nearest shape. Default: --config's, the runs', else 32000.", 1
 )
-_REGISTER = flags.DEFINE_string(
-    "register", "", "Freeze the forecast in this file, before its runs."
-)
+_REGISTER = flags.DEFINE_string("register", "", "Freeze the forecast in this file, before runs.")
 _WRITE_CONFIG = flags.DEFINE_string(
     "write_config", "", "With --register: a config that trains its best size and the neighbours."
 )
@@ -56,7 +55,7 @@ def _frontier() -> Frontier:
     if bool(_FITS.value) == bool(_LAW.value):
         raise UserError("give either --fits=FILE or --law=NAME (--law=list shows the names)")
     if _LAW.value:
-        return from_published(law_named(_LAW.value), program.floats("fixed", _FIXED.value))
+        return named(_LAW.value, program.floats("fixed", _FIXED.value))
     path = storage.path(_FITS.value)
     picked = program.pairs("where", _WHERE.value)
     fits = read(path / "fits.json" if path.is_dir() else path, picked)
@@ -77,7 +76,7 @@ def _registered() -> str:
 
 def main(_: list[str]) -> None:
     if _LAW.value == "list":
-        print("\n".join(f"{law.name:20}{law.title}. {law.source}" for law in published().values()))
+        print(answers.listed())
         return
     if _REGISTER.value or _WRITE_CONFIG.value:
         print(_registered())

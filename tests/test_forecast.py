@@ -36,6 +36,18 @@ def test_published_laws():
     assert all(name in names for name in ("hoffmann ", "kaplan ", "frantar_t5", "muennighoff"))
 
 
+def test_published_laws_of_hyper_parameters():
+    """As Li et al. and DeepSeek-AI print them."""
+    done = call("forecast", "--law=steplaw", "--params=1e9,7e9", "--tokens=1e11,1.4e12")
+    assert done.returncode == 0, done.stderr
+    for words in ("0.001632", "1.108M", "0.0009166", "4.999M", "1.1 decades"):
+        assert words in done.stdout
+    done = call("forecast", "--law=deepseek", "--flops=1e20")  # sizes, and settings below
+    assert "0.000986" in done.stdout and "1.017M" in done.stdout and "875M" in done.stdout
+    names = call("forecast", "--law=list").stdout
+    assert all(name in names for name in ("steplaw ", "bergsma ", "porian "))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -48,6 +60,10 @@ def test_published_laws():
         (("--law=hoffmann", "--loss=1.2"), ("out of reach", "1.693")),
         (("--law=llama3", "--loss=2"), ("sizes, not a loss",)),
         (("--law=gemstones", "--flops=1e21"), ("width",)),
+        (("--law=steplaw", "--flops=1e21"), ("give --params and --tokens",)),
+        (("--law=stelaw", "--flops=1e21"), ("did you mean steplaw?",)),
+        (("--law=bjorck", "--params=1e9", "--tokens=1e10"), ("exponents and no constant",)),
+        (("--law=steplaw", "--params=1e9,2e9", "--tokens=1e10"), ("2 values and --tokens 1",)),
         (("--fits=/nonexistent.json", "--flops=1e21"), ("/nonexistent.json",)),
         (("--fits=setup.cfg", "--flops=1e21"), ("setup.cfg", "not JSON")),
     ],

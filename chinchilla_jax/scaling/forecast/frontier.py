@@ -14,8 +14,10 @@ from chinchilla_jax.scaling.fitting.optimum import Optima, Optimum
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.forecast.average import averaged
 from chinchilla_jax.scaling.forecast.source import Source
-from chinchilla_jax.scaling.laws.published import PublishedLaw
+from chinchilla_jax.scaling.laws.published import PublishedLaw, law_named, published
 from chinchilla_jax.scaling.table.cost import SIX_ND, FlopsModel
+from chinchilla_jax.scaling.tuning.predict import SettingsLaw, of_fits, of_published
+from chinchilla_jax.scaling.tuning.published import published_settings
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Frontier:
       loss: (params, tokens) -> loss of any run; None where the law has none.
       run: (params, tokens) -> the loss of one more run like those fitted, and its interval.
       largest: largest FLOPs of the runs behind it, and vocab_size: theirs, where they are known.
+      settings: the law of rate and batch that goes with it.
     """
 
     title: str
@@ -41,6 +44,7 @@ class Frontier:
     run: Callable[[float, float], tuple[float, Interval | None]] | None = None
     largest: float | None = None
     vocab_size: int | None = None
+    settings: SettingsLaw | None = None
 
 
 def from_source(source: Source, title: str = "") -> Frontier:
@@ -98,6 +102,7 @@ def from_fits(fits: Fits, form: str = "") -> Frontier:
         run=None if form or fits.sources.runs is None else partial(averaged, fits),
         largest=source.largest,
         vocab_size=table.vocab_size,
+        settings=of_fits(fits.tuning, table.source),
     )
 
 
@@ -119,4 +124,24 @@ def from_published(law: PublishedLaw, fixed: Mapping[str, float] | None = None) 
         surface=law.surface,
         loss=loss if law.has_loss else None,
         largest=law.flops[1],
+        settings=of_published(law.name),
     )
+
+
+def named(name: str, fixed: Mapping[str, float] | None = None) -> Frontier:
+    """The published law of that name, of sizes and losses, of hyper-parameters, or of both.
+
+    Raises:
+      UserError: there is none; the nearest is named.
+    """
+    settings = of_published(name)
+    if name in published() or settings is None:
+        return from_published(law_named(name, tuple(published_settings())), fixed)
+
+    def best(flops: Floats) -> Optimum:
+        raise UserError(
+            f"law {name} gives hyper-parameters and no sizes: give "
+            f"{'--flops' if settings.by_flops_alone else '--params and --tokens'}"
+        )
+
+    return Frontier(settings.title, best, None, SIX_ND, settings=settings)

@@ -158,17 +158,20 @@ def published() -> dict[str, PublishedLaw]:
     return {row["name"]: PublishedLaw(**{**row, "flops": tuple(row["flops"])}) for row in rows}
 
 
-def law_named(name: str) -> PublishedLaw:
+def law_named(name: str, others: Sequence[str] = ()) -> PublishedLaw:
     """The published law of that name.
 
+    Args:
+      others: names of laws of another kind, that could have been meant too.
     Raises:
       UserError: there is none; the nearest name and all names are given.
     """
     laws = published()
     if name not in laws:
+        names = [*dict.fromkeys((*laws, *others))]
         raise UserError(
-            f"no published law is called {name!r}{nearest(name, list(laws))} "
-            f"(there are {', '.join(laws)})"
+            f"no published law is called {name!r}{nearest(name, names)} "
+            f"(there are {', '.join(names)})"
         )
     return laws[name]
 

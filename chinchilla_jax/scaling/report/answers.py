@@ -26,7 +26,11 @@ from chinchilla_jax.scaling.forecast.questions import (
     misses,
     reaching,
 )
-from chinchilla_jax.scaling.report.summary import Rows, estimate
+from chinchilla_jax.scaling.laws.published import published
+from chinchilla_jax.scaling.report.summary import Rows, Table, estimate
+from chinchilla_jax.scaling.tuning import BATCH, DECAY, RATE
+from chinchilla_jax.scaling.tuning.predict import SettingsLaw
+from chinchilla_jax.scaling.tuning.published import published_settings
 
 _SAME = 0.01  # relative
 
@@ -48,6 +52,8 @@ def text(
     if not any(asked.values()):
         raise UserError("nothing is asked: give --flops, --loss, --params or --tokens")
     parts = [frontier.title]
+    if frontier.settings is not None and frontier.settings.title == frontier.title:
+        return settings(frontier.settings, asked, [])
     found = [at_flops(frontier, c) for c in asked["flops"]]
     none = [
         f"at {numbers.flops(c)} FLOPs this law gives no optimum"
@@ -57,13 +63,16 @@ def text(
     found = [answer for answer in found if answer.is_run]
     found += [reaching(frontier, "loss", value) for value in asked["loss"]]
     if asked["params"] and asked["tokens"]:
-        parts.append(given(frontier, asked["params"], asked["tokens"]))
+        if frontier.loss or frontier.run or not frontier.settings:
+            parts.append(given(frontier, asked["params"], asked["tokens"]))
     else:
         for name in ("params", "tokens"):
             found += [reaching(frontier, name, value) for value in asked[name]]
     if found:
         parts.append(optima(frontier, found, recipe, vocab_size))
         parts.append(missed(frontier, [answer.flops for answer in found]))
+    if frontier.settings is not None:
+        parts.append(settings(frontier.settings, asked, found))
     parts.append("\n".join(none))
     if inference_tokens is not None:
         losses = [answer.loss for answer in found]
@@ -85,8 +94,7 @@ def given(frontier: Frontier, params: Sequence[float], tokens: Sequence[float]) 
     """
     if frontier.loss is None and frontier.run is None:
         raise UserError("--params with --tokens asks for a loss; this law gives sizes only")
-    if len(params) != len(tokens):
-        raise UserError(f"--params has {len(params)} values and --tokens {len(tokens)}")
+    _as_many(params, tokens)
     head = ("parameters", "tokens", "D/N", "FLOPs", "loss")
     rows: Rows = [
         (
@@ -102,6 +110,50 @@ def given(frontier: Frontier, params: Sequence[float], tokens: Sequence[float]) 
             "an optimum is forecast by one law, and may differ."
         )
     return tables.table(head, rows) + said
+
+
+def settings(
+    law: SettingsLaw, asked: Mapping[str, Sequence[float]], answers: Sequence[Answer]
+) -> str:
+    """Rate, batch and weight decay of the runs that are given, or of the optima.
+
+    Raises:
+      UserError: there is no run, or not as many tokens as sizes.
+    """
+    sizes, lengths = asked["params"], asked["tokens"]
+    if sizes and lengths:
+        _as_many(sizes, lengths)
+        runs = [{"params": n, "tokens": d} for n, d in zip(sizes, lengths, strict=True)]
+    elif answers:
+        runs = [{"params": a.params, "tokens": a.tokens, "flops": a.flops} for a in answers]
+    elif law.by_flops_alone and asked["flops"]:
+        runs = [{"flops": c} for c in asked["flops"]]
+    else:
+        wanted = "--flops" if law.by_flops_alone else "--params and --tokens"
+        raise UserError(f"nothing is asked that gives hyper-parameters: give {wanted}")
+    head = ("parameters", "tokens", "FLOPs", "learning rate", f"batch ({law.batch_unit})",
+            "B/(lr wd D)", "beyond its runs")  # fmt: skip
+    rows: Rows = []
+    for run in runs:
+        found = law.predict(run)
+        rows.append(
+            (
+                count(run.get("params")), count(run.get("tokens")), numbers.flops(run.get("flops")),
+                numbers.coefficient(found.get(RATE), 4), count(found.get(BATCH), 4),
+                numbers.coefficient(found.get(DECAY), 3), _beyond(law.decades(run)),
+            )
+        )  # fmt: skip
+    table = Table("", head, rows).without_empty_columns()
+    return f"hyper-parameters, {law.title}\n{tables.table(table.head, table.rows)}"
+
+
+def _beyond(decades: float | None) -> str:
+    return f"{decades:.1f} decades" if decades else ""
+
+
+def _as_many(params: Sequence[float], tokens: Sequence[float]) -> None:
+    if len(params) != len(tokens):
+        raise UserError(f"--params has {len(params)} values and --tokens {len(tokens)}")
 
 
 def _loss_of(frontier: Frontier, params: float, tokens: float) -> str:
@@ -201,3 +253,13 @@ def served(found: Sequence[Served], inference_tokens: float) -> str:
         f"least training and inference FLOPs for that loss, {count(inference_tokens)} tokens served"
     )
     return f"{title}\n{tables.table(head, rows)}"
+
+
+def listed() -> str:
+    """Every published law with its source: those of losses and sizes, then of hyper-parameters."""
+    laws = [(law.name, law.title, law.source) for law in published().values()]
+    laws += [
+        (law.name, f"{law.title}, hyper-parameters", law.source)
+        for law in published_settings().values()
+    ]
+    return "\n".join(f"{name:20}{title}. {source}" for name, title, source in laws)

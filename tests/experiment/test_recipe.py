@@ -11,7 +11,7 @@ from chinchilla_jax.experiment.errors import UserError
 
 # The tuned ladder: width x depth (head size).
 TUNED = (
-    (8, 2, 8), (12, 2, 12), (16, 2, 16), (24, 3, 12), (32, 3, 16), (48, 3, 16), (64, 4, 32),
+    (8, 2, 8), (12, 2, 12), (16, 2, 16), (24, 3, 24), (32, 3, 32), (48, 3, 24), (64, 4, 32),
     (96, 4, 32), (128, 5, 32), (160, 6, 32),
 )  # fmt: skip
 

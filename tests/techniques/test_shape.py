@@ -87,10 +87,10 @@ def test_off_it_is_the_planned_shape():
         (
             48,
             {"width_multiplier": 1.1},
-            r"48 x 1.1 = 52.8 is no width that heads of 8 to 16 divide",
+            r"48 x 1.1 = 52.8 is no width that heads of 12 to 24 divide",
         ),
-        (48, {"width_multiplier": 1.1}, r"near it are 1.04167 \(50\) and 1.16667 \(56\)"),
-        (48, {"width_multiplier": 53 / 24}, "no width that heads of 8 to 16 divide"),
+        (48, {"width_multiplier": 1.1}, r"near it are 1.125 \(54\) and 1.16667 \(56\)"),
+        (48, {"width_multiplier": 53 / 24}, "no width that heads of 12 to 24 divide"),
         (32, {"depth_multiplier": 1.1}, "3 layers x 1.1 = 3.3, which is 3 again"),
         (16, {"width_multiplier": 1.5}, "24x1, has 1.26 times its 14224 parameters"),
     ],

@@ -176,7 +176,9 @@ def test_products_of_one_cpu_device_are_shared_by_its_threads_where_that_pays(
     x = jnp.ones((256, 256))
     assert ("ynn_fusion" in product.lower(x, x).compile().as_text()) == library
     assert devices.compiler_options(8, width) == {}
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
+    assert ("xla_backend_optimization_level" in options) == library
+    given = "--xla_cpu_experimental_ynn_fusion_type= --xla_backend_optimization_level=2"
+    monkeypatch.setenv("XLA_FLAGS", given)
     assert devices.compiler_options(1, width) == {}
 
 

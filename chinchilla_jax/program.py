@@ -111,6 +111,35 @@ def define_processes() -> Callable[[], bool]:
     return join
 
 
+def define_division() -> Callable[[], tuple[int, int, int]]:
+    """The flags of how a sweep divides its host; what is returned reads them.
+
+    Devices that a cell gets (0: as many as it can use), cells at once on a device, and processes.
+    """
+    number = flags.DEFINE_integer
+    found = (
+        number(
+            "devices_per_cell",
+            0,
+            "Devices of this host that a cell gets. Default: as many as each can use well.",
+            lower_bound=0,
+        ),
+        number(
+            "cells_per_device",
+            1,
+            "Cells at once on a device, of those that take one.",
+            lower_bound=1,
+        ),
+        number(
+            "workers",
+            0,
+            "Most processes at once. Default: as many as have a place.",
+            lower_bound=0,
+        ),
+    )
+    return lambda: (found[0].value, found[1].value, found[2].value)
+
+
 def define_settings() -> Callable[[], "Settings"]:
     """The flags of an evaluation, a field of `Settings` each; what is returned reads them."""
     from chinchilla_jax.scaling.fitting.newton import LOSSES

@@ -2,11 +2,13 @@
 
     python -m chinchilla_jax.sweep --config=configs/quickstart.py --workdir=runs/quickstart
 
+--halving=3 searches a grid of many shapes by successive halving (`training/halving.py`).
 Exit status: 0 all selected cells are over; 1 some failed or are left; 2 a mistake in the call;
 130 interrupted.
 """
 
 import contextlib
+import functools
 import os
 import sys
 from pathlib import Path
@@ -16,9 +18,9 @@ from absl import flags
 from chinchilla_jax import program
 from chinchilla_jax.experiment import status, storage, tables
 from chinchilla_jax.experiment.records import cells_of
-from chinchilla_jax.training import distributed, job_array, supervise, sweep
+from chinchilla_jax.training import distributed, halving, job_array, supervise, sweep
 
-_JOIN = program.define_processes()
+_JOIN, _DIVISION = program.define_processes(), program.define_division()
 _CONFIG = program.define_config(required=False)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the plan, the runs and the report.", required=True
@@ -29,17 +31,8 @@ _CELLS = flags.DEFINE_string(
     "Which cells: 0,3,7; the part i/n (i from 0); auto, the part of this task of a SLURM array or "
     "Kubernetes Indexed Job. Default: all.",
 )
-_DEVICES = flags.DEFINE_integer(
-    "devices_per_cell",
-    0,
-    "Devices of this host that a cell gets. Default: as many as each can use well.",
-    lower_bound=0,
-)
-_SHARE = flags.DEFINE_integer(
-    "cells_per_device", 1, "Cells at once on a device, of those that take one.", lower_bound=1
-)
-_WORKERS = flags.DEFINE_integer(
-    "workers", 0, "Most processes at once. Default: as many as have a place.", lower_bound=0
+_HALVING = flags.DEFINE_float(
+    "halving", 0.0, "Search for the best shape: of each budget 1/HALVING go on to the next.", 0.0
 )
 _STATUS = flags.DEFINE_bool("status", False, "Only show how far each cell is.")
 _WORKER = flags.DEFINE_bool("worker", False, "Be one of the processes that a sweep starts.")
@@ -74,21 +67,18 @@ def _run(workdir: Path, several: bool, opened: contextlib.ExitStack) -> int:
     """The exit status."""
     names = distributed.on_writer(lambda: _chosen(workdir, opened))
     chosen = cells_of(workdir, names)
+    make, said = functools.partial(supervise.shown, workdir, _DIVISION()), ""
     if several:
         from chinchilla_jax.training.worker import work_jointly
 
-        rows = work_jointly(workdir, chosen)
+        make = functools.partial(work_jointly, workdir)
+    if _HALVING.value:
+        rows, said = halving.run(workdir, chosen, make, _HALVING.value)
     else:
-        division = _DEVICES.value, _SHARE.value, _WORKERS.value
-        with tables.ProgressBar() as bar:
-
-            def show(p: supervise.Progress) -> None:
-                bar.show(p.flops, p.flops_total, f"{p.over} of {p.cells} cells")
-
-            rows = supervise.run(workdir, chosen, show, *division)
+        rows = make(chosen)
     if distributed.is_writer():
         lacking = sweep.unmeasured(workdir, chosen, rows)
-        print(f"{tables.results(rows)}\nresults: {workdir / 'results.csv'}{lacking}")
+        print(f"{tables.results(rows)}\nresults: {workdir / 'results.csv'}{lacking}{said}")
     left = [r for r in rows if r["run_id"] in names and r["status"] not in ("done", "diverged")]
     for row in left if distributed.is_writer() else []:
         print(f"{row['run_id']}: {row['status']}: {row['reason'] or 'not run'}", file=sys.stderr)

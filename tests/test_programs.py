@@ -26,7 +26,7 @@ def process(program, *arguments):
 @pytest.mark.parametrize(
     "program,arguments,words",
     [
-        ("plan", (), ("--config", "required")),
+        ("plan", (), ("--config", "missing")),
         ("plan", ("--config=configs/quickstar.py",), ("no such file", "configs/quickstart.py")),
         ("plan", (QUICKSTART, "--config.budget=1"), ("config.budget", "did you mean budgets")),
         ("plan", (QUICKSTART, "--config.budgets=1e3"), ("no cell is left",)),

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from chinchilla_jax.experiment import lock, results, storage
+from chinchilla_jax.experiment import lock, results, storage, tables
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
@@ -35,6 +35,18 @@ REMOTE_LOOK_SECONDS = 10.0  # between looks at an object store, where each costs
 ANSWER_SECONDS = 5.0  # after a signal, before a worker that has not ended is named
 
 Worker = subprocess.Popen[bytes]
+
+
+def shown(
+    workdir: Path, division: tuple[int, int, int], cells: Sequence[Cell]
+) -> list[dict[str, Any]]:
+    """`run` with its progress on standard error; a division as of `program.define_division`."""
+    with tables.ProgressBar() as bar:
+
+        def show(p: Progress) -> None:
+            bar.show(p.flops, p.flops_total, f"{p.over} of {p.cells} cells")
+
+        return run(workdir, cells, show, *division)
 
 
 def run(

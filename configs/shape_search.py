@@ -1,0 +1,33 @@
+r"""Which shape is the best at one cost of serving: 32 candidates, by successive halving.
+
+    python -m chinchilla_jax.sweep --config=configs/shape_search.py --workdir=runs/shape_search \
+      --halving=3
+    python -m chinchilla_jax.sweep --config=configs/shape_search.py --workdir=runs/shape_search
+
+Width, depth, heads, key-value heads and feed-forward size of every candidate differ, its forward
+FLOPs for a token do not (2 %). The first command trains all at 3.3e10 FLOPs, the best third at
+1e11, a third of these at 3e11, and picks one, for a third of the FLOPs that all of them take at
+3e11. The second trains the rest of the grid, and the first then says what the search lost.
+"""
+
+from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
+from chinchilla_jax.experiment.recipe import shape_for_width
+from chinchilla_jax.experiment.shapes import of_equal_cost
+
+
+def get_config() -> Experiment:
+    recipe = RecipeConfig()
+    shapes = of_equal_cost(
+        shape_for_width(32, recipe, 256),
+        recipe.sequence_length,
+        widths=(24, 32, 40, 48, 64),
+        depths=(1, 2, 3, 4),
+        head_sizes=(8, 16, 32),
+        heads_per_kv_head=(1, 2),
+    )
+    return Experiment(
+        name="shape_search",
+        budgets=(3.3e10, 1e11, 3e11),
+        ladder=LadderConfig(shapes=tuple(shapes), sizes_per_budget=(0,), min_tokens_per_param=0.5),
+        recipe=recipe,
+    )

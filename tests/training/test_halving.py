@@ -13,7 +13,7 @@ from chinchilla_jax.experiment.shapes import of_equal_cost
 from chinchilla_jax.training import halving
 
 LIKE = shape_for_width(32, RecipeConfig(), 256)
-SHAPES = of_equal_cost(LIKE, 64, (16, 24, 32, 48, 64), (1, 2, 3, 4, 6), (8, 16), (1, 2))
+SHAPES = of_equal_cost(LIKE, 64, (16, 24, 32, 48, 64), (1, 2, 3, 4, 6), (8, 16, 32), (1, 2))
 
 
 def planned(seeds=(0,), budgets=(1e10, 3e10, 1e11), **changed):

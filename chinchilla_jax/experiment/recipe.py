@@ -6,16 +6,20 @@ surface 0.21 % in loss, worst 0.9 %; `mup.py` tells what was tuned since). Far f
 they are an extrapolation: vary `recipe.lr_multiplier` first.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chinchilla_jax.experiment import fitted_recipe
 from chinchilla_jax.experiment.config import OptimizerConfig, RecipeConfig
 from chinchilla_jax.experiment.counting import count_params
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.fitted_recipe import FittedRecipe
 from chinchilla_jax.experiment.model import ModelConfig
+
+if TYPE_CHECKING:
+    from chinchilla_jax.experiment.fitted_recipe import FittedRecipe
 
 # (width, depth), interpolated in ln width. Up to 160: the tuned ladder, in which three layers
 # from width 24 up gave smoother curves than two. From 512: the trend of Table A9 in Hoffmann et
@@ -137,7 +141,11 @@ def learning_rate(
 
 
 def _fitted(recipe: RecipeConfig) -> FittedRecipe | None:
-    return fitted_recipe.read(recipe.source) if recipe.source else None
+    if not recipe.source:
+        return None
+    from chinchilla_jax.experiment import fitted_recipe  # few have one
+
+    return fitted_recipe.read(recipe.source)
 
 
 def warmup_fraction(tokens: float, recipe: RecipeConfig) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
@@ -16,8 +17,10 @@ from chinchilla_jax.scaling.forecast.average import averaged
 from chinchilla_jax.scaling.forecast.source import Source
 from chinchilla_jax.scaling.laws.published import PublishedLaw, law_named, published
 from chinchilla_jax.scaling.table.cost import SIX_ND, FlopsModel
-from chinchilla_jax.scaling.tuning.predict import SettingsLaw, of_fits, of_published
-from chinchilla_jax.scaling.tuning.published import published_settings
+from chinchilla_jax.scaling.tuning.records import Tuning
+
+if TYPE_CHECKING:
+    from chinchilla_jax.scaling.tuning.predict import SettingsLaw
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,14 @@ def from_fits(fits: Fits, form: str = "") -> Frontier:
         run=None if form or fits.sources.runs is None else partial(averaged, fits),
         largest=source.largest,
         vocab_size=table.vocab_size,
-        settings=of_fits(fits.tuning, table.source),
+        settings=None if fits.tuning is None else _settings(fits.tuning, table.source),
     )
+
+
+def _settings(tuning: Tuning, source: str) -> SettingsLaw | None:
+    from chinchilla_jax.scaling.tuning.predict import of_fits  # few reports have them
+
+    return of_fits(tuning, source)
 
 
 def from_published(law: PublishedLaw, fixed: Mapping[str, float] | None = None) -> Frontier:
@@ -124,7 +133,6 @@ def from_published(law: PublishedLaw, fixed: Mapping[str, float] | None = None) 
         surface=law.surface,
         loss=loss if law.has_loss else None,
         largest=law.flops[1],
-        settings=of_published(law.name),
     )
 
 
@@ -134,9 +142,13 @@ def named(name: str, fixed: Mapping[str, float] | None = None) -> Frontier:
     Raises:
       UserError: there is none; the nearest is named.
     """
+    from chinchilla_jax.scaling.tuning.predict import of_published  # evaluate needs none
+    from chinchilla_jax.scaling.tuning.published import published_settings
+
     settings = of_published(name)
     if name in published() or settings is None:
-        return from_published(law_named(name, tuple(published_settings())), fixed)
+        law = law_named(name, tuple(published_settings()))
+        return replace(from_published(law, fixed), settings=settings)
 
     def best(flops: Floats) -> Optimum:
         raise UserError(

@@ -5,7 +5,12 @@
 
 The modern definition is a Qwen3, and one whose feed-forward networks are experts a Qwen3Moe:
 `chinchilla_jax/formats/huggingface.py` says how, and what is refused. The folder is complete or
-absent. A run starts from it by techniques.transfer.start, with a / in the path.
+absent. Runs start from it by --init_from=DIR.
+
+--lm_eval=512 puts held-out text of the run beside it, as a task of lm-eval, and says what our own
+evaluation finds on it:
+
+    lm_eval --model hf --model_args pretrained=DIR --tasks held_out --include_path DIR/lm_eval
 
 Exit status: 0 the folder is there; 2 a mistake in the call.
 """
@@ -18,15 +23,25 @@ from chinchilla_jax.experiment import exported, storage
 _RUN = flags.DEFINE_string("run", None, "Folder of the run: WORKDIR/runs/RUN.", required=True)
 _TO = flags.DEFINE_string("to", None, "The folder to make.", required=True)
 _DTYPE = flags.DEFINE_enum("dtype", exported.DTYPES[0], exported.DTYPES, "Of the weights.")
+_WINDOWS = flags.DEFINE_integer(
+    "lm_eval", 0, "Also a task of lm-eval, of so many windows of held-out text.", lower_bound=0
+)
 
 
 def main(_: list[str]) -> None:
     place, target = storage.path(_RUN.value), storage.path(_TO.value)
     from chinchilla_jax.training.export import export  # after the mistakes that need no JAX
 
-    found = export(place, target, _DTYPE.value)
+    found = export(place, target, _DTYPE.value, _WINDOWS.value)
     what = f"{found.of.run}, {found.numbers:,} parameters in {found.of.dtype}"
     print(f"exported {what}: {target}" if found.made else f"{target}: is there already: {what}")
+    if found.bits_per_byte is not None:
+        on = f"{found.windows} windows of {found.of.sequence_length} tokens held out"
+        print(f"bits per byte by our evaluation: {found.bits_per_byte:.6f}, on {on}")
+        print(
+            f"lm_eval --model hf --model_args pretrained={target} --tasks held_out "
+            f"--include_path {target / 'lm_eval'}"
+        )
 
 
 if __name__ == "__main__":

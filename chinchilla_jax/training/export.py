@@ -1,21 +1,28 @@
 """A finished run as a folder that other tools open: see `chinchilla_jax/formats/`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from chinchilla_jax.data.store import open_corpus
 from chinchilla_jax.experiment import exported
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.exported import Exported
+from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.schema import to_json
-from chinchilla_jax.formats import folder, huggingface, vocabulary
+from chinchilla_jax.formats import folder, huggingface, lm_eval, vocabulary
 from chinchilla_jax.models.module import path_name
 from chinchilla_jax.training import techniques, weights
+from chinchilla_jax.training.compiled import compiled_for
+from chinchilla_jax.training.evaluation import evaluate
 from chinchilla_jax.training.sources import Source
+from chinchilla_jax.training.step import TrainState
 from chinchilla_jax.training.transfers import fetch
 
 
@@ -26,14 +33,18 @@ class Outcome:
     of: Exported
     made: bool  # false where the folder is there, with the same files
     numbers: int  # in all arrays
+    windows: int  # of held-out text in the task of lm-eval
+    bits_per_byte: float | None  # of the run on them; None where there are none
 
 
-def export(place: Path, target: Path, dtype: str = "float32") -> Outcome:
+def export(place: Path, target: Path, dtype: str = "float32", windows: int = 0) -> Outcome:
     """Writes the run at `place`, as `weights.folder_of` finds it, to the folder `target`.
 
     Its weights are those that products take part with: pruned ones are zeros, and those of few
     bits have the values of few bits, in an array of `dtype`.
 
+    Args:
+      windows: at most so many of held-out text make a task of lm-eval; 0 for no task.
     Raises:
       UserError: there is no such run or it is not whole; no format holds it exactly; the target is
         there and is another, or cannot be written.
@@ -45,13 +56,41 @@ def export(place: Path, target: Path, dtype: str = "float32") -> Outcome:
     huggingface.check_installed()
     trained = weights.load(source)
     arrays = numpy_arrays(weights.as_multiplied(trained))
+    text = _held_out(trained, of, windows) if windows else None
 
     def fill(made: Path) -> None:
         huggingface.write(made, of, arrays)
         vocabulary.write(made, trained.tokenizer, of.sequence_length)
+        if text is not None:
+            lm_eval.write(made, text)
 
-    made = folder.write(target, fill)
-    return Outcome(of, made, sum(array.size for array in arrays.values()))
+    return Outcome(
+        of,
+        made=folder.write(target, fill),
+        numbers=sum(array.size for array in arrays.values()),
+        windows=0 if text is None else len(text.windows),
+        bits_per_byte=None if text is None else _bits_per_byte(trained, text),
+    )
+
+
+def _held_out(trained: weights.Trained, of: Exported, windows: int) -> lm_eval.HeldOut:
+    data = trained.run.data
+    corpus = open_corpus(data, cache_folder(data.cache), of.data)
+    return lm_eval.held_out(corpus.validation, trained.tokenizer, of.sequence_length, windows)
+
+
+def _bits_per_byte(trained: weights.Trained, text: lm_eval.HeldOut) -> float | None:
+    """By our own evaluation, in float32 on one device."""
+    run = replace(
+        trained.run,
+        execution=Execution(data_parallel=1),
+        training=replace(trained.run.training, dtype="float32", layers="unrolled"),
+    )
+    spelled = int(trained.tokenizer.token_bytes[text.windows[:, 1:]].sum())
+    compiled, nothing = compiled_for(run), jnp.float32(0)
+    state = TrainState(nothing, trained.params, (), nothing, nothing, trained.carried)
+    with jax.set_mesh(compiled.mesh):
+        return evaluate(compiled, state, text.windows, spelled)["bits_per_byte"]
 
 
 def numpy_arrays(params: Any) -> dict[str, np.ndarray]:

@@ -3,24 +3,37 @@
 pip install torch transformers lm-eval && pytest -m slow tests/formats/test_transformers.py
 """
 
+import dataclasses
+import json
 import os
+import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
+from chinchilla_jax.data.store import open_corpus
 from chinchilla_jax.data.tokenizers import (
     bytes_tokenizer,
     sentencepiece_tokenizer,
     train_sentencepiece,
 )
+from chinchilla_jax.experiment.config import DataConfig
 from chinchilla_jax.experiment.mup import Scaling
+from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.formats import huggingface, vocabulary
 from chinchilla_jax.models.decoder import Decoder
+from chinchilla_jax.training import weights
+from chinchilla_jax.training.loop import train
+from tests.command import call
+from tests.conftest import write_sentences
 from tests.formats.models import EXPERTS, drawn, tree
+from tests.training.helpers import small_run
 
 pytestmark = pytest.mark.slow
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
 SHAPES = {
     "grouped": {},
     "one_head": {"heads": 1, "kv_heads": 1, "head_size": 24},
@@ -140,3 +153,41 @@ def test_ids_of_text_are_ours(torch, tmp_path, kind):
     assert theirs.encode("\0".join([*documents, ""])) == tokenizer.encode(
         [text.encode() for text in documents]
     ).tolist()  # fmt: skip
+
+
+@pytest.mark.parametrize("tokenizer,vocab_size", [("bytes", 256), ("sentencepiece", 320)])
+def test_lm_eval_finds_the_bits_per_byte_that_we_do(torch, tmp_path, tokenizer, vocab_size):
+    """Of a trained run, by the commands that the program names; logits are those that it has."""
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+    data = DataConfig(
+        builder="local_text", path=str(tmp_path / "text"), cache=str(tmp_path / "cache"),
+        tokenizer=tokenizer, vocab_size=vocab_size, validation_fraction=0.2,
+    )  # fmt: skip
+    (tmp_path / "text").mkdir()
+    write_sentences(tmp_path / "text")
+    run = small_run(
+        steps=60, model={"kv_heads": 2, "vocab_size": vocab_size}, training={"data_parallel": 1}
+    )
+    run = dataclasses.replace(run, data=data)
+    directory, out = RunDirectory(tmp_path / "runs" / "small"), tmp_path / "out"
+    row = train(run, open_corpus(data, tmp_path / "cache"), directory)
+    done = call("export", f"--run={directory.path}", f"--to={out}", "--lm_eval=300")
+    assert done.returncode == 0, done.stderr
+    ours = float(re.search(r"evaluation: ([\d.]+), on \d+ windows", done.stdout)[1])
+    assert ours == pytest.approx(row["bits_per_byte"], rel=0.1)
+    command = done.stdout.splitlines()[-1].split()
+    more = ["--device=cpu", "--batch_size=64", f"--output_path={tmp_path / 'found'}"]
+    places = {"HF_HOME": str(tmp_path / "hf"), "HF_DATASETS_OFFLINE": "1"}
+    subprocess.run(
+        [sys.executable, "-m", *command, *more],
+        env=os.environ | places, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    (file,) = (tmp_path / "found").rglob("results*.json")
+    found = json.loads(file.read_text())["results"]["held_out"]["bits_per_byte,none"]
+    assert found == pytest.approx(ours, abs=1e-4)
+
+    trained = weights.read(directory.path)
+    decoder, used = weights.decoder_of(trained.run), weights.as_multiplied(trained)
+    tokens = np.random.default_rng(4).integers(0, vocab_size, (4, 16))
+    expected = np.asarray(jax.jit(decoder.apply)({"params": used}, tokens))
+    assert np.abs(logits(torch, opened(out), tokens) - expected).max() < 1e-5

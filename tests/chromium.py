@@ -93,8 +93,10 @@ class Chromium:
             self._next()
 
     def run(self, script):
-        """The value of an expression of JavaScript, as JSON."""
-        done = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        """The value of an expression of JavaScript, as JSON; of a promise what it comes to."""
+        done = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 

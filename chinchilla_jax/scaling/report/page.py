@@ -153,10 +153,16 @@ def _row_id(key: str) -> str:
 
 
 def _inline(picture: Picture) -> str:
-    """The <svg> element alone, its ids made the figure's own, sized by the page."""
+    """The <svg> element alone, its ids made the figure's own, sized by the page.
+
+    Places are to a hundredth of a point (scales of letters, all under 10, stay) and lines begin at
+    their tags: a third smaller.
+    """
     svg = picture.svg[picture.svg.index("<svg") :]
+    svg = re.sub(r"\n +", "\n", re.sub(r"(\d\d\.\d\d)\d+", r"\1", svg))
     prefix = re.sub(r"\W", "_", picture.name)
-    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{prefix}_", svg)
+    for name in (' id="', 'xlink:href="#', "url(#"):
+        svg = svg.replace(name, f"{name}{prefix}_")
     head, rest = svg.split(">", 1)
     points = float(re.search(r'width="([\d.]+)pt"', head).group(1))  # type: ignore[union-attr]
     head = re.sub(r' (width|height)="[^"]*"', "", head)

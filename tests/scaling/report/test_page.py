@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 
 from chinchilla_jax.scaling.analysis import analyse
@@ -22,6 +23,8 @@ CENTRES = """((marks) => [...marks].map((mark) => {
   const box = mark.getBoundingClientRect();
   return [box.x + box.width / 2, box.y + box.height / 2];
 }))"""
+
+FRAME = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))"
 
 
 def _rows():
@@ -67,6 +70,7 @@ def _centres(browser, selector):
     """Where the marks of a selector are in the window, the first of them in its middle."""
     marks = f"document.querySelectorAll({selector!r})"
     browser.run(f"{marks}[0].scrollIntoView({{block: 'center'}})")
+    browser.run(FRAME)  # the page hears that it was scrolled
     return browser.run(f"{CENTRES}({marks})")
 
 
@@ -141,7 +145,7 @@ def test_a_finger_shows_first_and_goes_then(opened):
     for times in (1, 2):
         for kind, points in (("touchStart", [place]), ("touchEnd", [])):
             opened.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
-        opened.run("new Promise((done) => setTimeout(done, 50))")
+        opened.run(FRAME)
         assert (opened.run("location.hash") != "") == (times == 2)
         assert (_card(opened) == {}) == (times == 2)
 
@@ -180,6 +184,24 @@ def test_tables_sort_by_what_numbers_are(browser, tmp_path):
         assert browser.run(column) == wanted
         assert browser.run("document.querySelectorAll('th')[1].ariaSort") == sort
     assert not browser.errors
+
+
+@pytest.mark.slow
+def test_five_hundred_runs_with_curves_are_under_two_megabytes(tmp_path):
+    rng, share = np.random.default_rng(0), np.geomspace(0.002, 1.0, 300)
+    rows = []
+    for budget in np.geomspace(1e16, 1e19, 10):
+        params = np.geomspace(0.2, 5.0, 50) * 0.1 * (budget / 6) ** 0.5
+        for i, n in enumerate(params):
+            loss = TRUE.loss(n, share * budget / (6 * n)) * np.exp(0.003 * rng.standard_normal(300))
+            rows += [
+                {"run_id": f"{budget:.3g}-a-run-with-a-name-{i}", "step": k + 1, "params": n,
+                 "tokens": s * budget / (6 * n), "flops": s * budget, "loss": loss[k]}
+                for k, s in enumerate(share)
+            ]  # fmt: skip
+    fits, arrays = analyse(read_runs(rows), Settings(bootstrap=400))
+    assert len(arrays.runs) == len(arrays.runs.curves) == 500
+    assert write.write(tmp_path, fits, arrays).stat().st_size < 2e6
 
 
 def test_conditions_are_switched_and_a_dark_page_is_dark(browser, tmp_path):

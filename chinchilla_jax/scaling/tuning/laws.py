@@ -300,11 +300,10 @@ class _Fit:
     def tuned_cells(self) -> tuple[TunedCell, ...]:
         """Every cell with the best settings by its own runs."""
         own, error = self.model.centres(self.phi_P, self.weights_R)
-        found = []
+        rows, found = self.rows, []
         for cell in range(self.cells):
-            here = (self.rows.cell_R == cell) & (self.weights_R > 0)
-            at = [np.array([np.exp(np.log(x[here]).mean())]) for x in (
-                self.rows.params_R, self.rows.tokens_R)]  # fmt: skip
+            here = (rows.cell_R == cell) & (self.weights_R > 0)
+            at = [np.median(x[here], keepdims=True) for x in (rows.params_R, rows.tokens_R)]
             law = {name: float(value[0]) for name, value in self.best_at(*at).items()}
             fine = [a for a in range(len(self.names)) if np.isfinite(own[a, cell])]
             best = self._combined(law, {self.names[a]: float(own[a, cell]) for a in fine})
@@ -313,11 +312,11 @@ class _Fit:
                     params=float(at[0][0]),
                     tokens=float(at[1][0]),
                     runs=int(here.sum()),
-                    loss=float(np.exp(self.rows.log_loss_R[here].min())),
+                    loss=float(np.exp(rows.log_loss_R[here].min())),
                     best={name: float(np.exp(value)) for name, value in best.items()},
                     error={self.names[a]: float(self.noise * error[a, cell]) for a in fine},
                     law={name: float(np.exp(value)) for name, value in law.items()},
-                    tried={name: _ends(self.rows.setting[name][here]) for name in self.names},
+                    tried={name: _ends(rows.setting[name][here]) for name in self.names},
                 )
             )
         return tuple(found)

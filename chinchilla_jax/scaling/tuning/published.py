@@ -127,7 +127,7 @@ def compared(rows: TunedRows, lost_at: LostAt) -> tuple[PublishedBeside, ...]:
     first = np.unique(rows.cell_R, return_index=True)[1]
     params, tokens, flops = (x[first] for x in (rows.params_R, rows.tokens_R, rows.flops_R))
     hidden = rows.hidden_R[first]
-    largest = int(np.argmax(flops))
+    largest = int(np.argmax(params * tokens))
     found = []
     for law in published_settings().values():
         counted = params

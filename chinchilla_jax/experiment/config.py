@@ -14,7 +14,7 @@ from chinchilla_jax.experiment import points, vary
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.fingerprint import LABEL, OPERATION
 from chinchilla_jax.experiment.model import DEFINITIONS, ModelConfig
-from chinchilla_jax.experiment.other_run import OtherRun
+from chinchilla_jax.experiment.other_run import Branch, OtherRun, Parent
 from chinchilla_jax.experiment.panel import Setting
 from chinchilla_jax.experiment.points import Point
 from chinchilla_jax.experiment.schema import (
@@ -123,6 +123,8 @@ class LadderConfig:
     min_tokens_per_param: float = 1.0
     max_tokens_per_param: float = 1000.0
     min_steps: int = 100  # shorter runs want another learning rate
+    # Whether the runs of a size share a trunk, from which each cools down (`trunks.py`).
+    branches: bool = field(default=False, metadata=UNLESS_DEFAULT)
 
     def __post_init__(self) -> None:
         where = "ladder"
@@ -287,6 +289,8 @@ class OptimizerConfig:
     parametrization: str
     base_width: int
     name: str = "adamw"
+    # In place of warmup_fraction: of a trunk and its branches, whose lengths differ.
+    warmup_steps: int = field(default=0, metadata=UNLESS_DEFAULT)
 
     def __post_init__(self) -> None:
         where = "optimizer"
@@ -295,6 +299,7 @@ class OptimizerConfig:
         one_of(f"{where}.parametrization", self.parametrization, PARAMETRIZATIONS)
         positive(where, learning_rate=self.learning_rate, base_width=self.base_width)
         within(where, 0, 1e37, weight_decay=self.weight_decay)  # float32 on the device
+        within(where, 0, 1e15, warmup_steps=self.warmup_steps)
         _check_update(where, self)
 
 
@@ -348,6 +353,9 @@ class RunConfig:
     forecast: str = field(default="", metadata={**LABEL, **UNLESS_DEFAULT})
     # That it takes weights from: `needs.py`.
     needs: tuple[OtherRun, ...] = field(default=(), metadata=UNLESS_DEFAULT)
+    # The trunk that it is a branch of, and the branches of a trunk: `trunks.py`.
+    parent: Parent | None = field(default=None, metadata=UNLESS_DEFAULT)
+    branches: tuple[Branch, ...] = field(default=(), metadata={**OPERATION, **UNLESS_DEFAULT})
 
     def __post_init__(self) -> None:
         positive(
@@ -377,6 +385,18 @@ class RunConfig:
             self.run_id,
             "must be one plain name, of a folder: letters, digits and _ . + -",
         )
+        for where, run_id, step in (
+            *(("parent", parent.run, parent.step) for parent in (self.parent,) if parent),
+            *(("branches", branch.run, branch.step) for branch in self.branches),
+        ):
+            require(is_plain_name(run_id), f"run.{where}.run", run_id, "must be a run id")
+            rule = f"must lie inside the run, of {self.steps} steps"
+            require(0 < step < self.steps, f"run.{where}.step", step, rule)
+
+    @property
+    def first_step(self) -> int:
+        """Updates that its trunk has made for it; 0 of a run that begins by itself."""
+        return self.parent.step if self.parent else 0
 
     @property
     def tokens(self) -> int:
@@ -435,6 +455,14 @@ class Experiment:
             f"give one number, or one for each of the {len(self.budgets)} budgets",
         )
         _check_seed("seed", self.seed)
+        if self.ladder.branches:
+            require(
+                self.recipe.schedule == "wsd" and self.recipe.cooldown_fraction > 0,
+                "ladder.branches",
+                True,
+                "a branch cools down from a constant rate: set recipe.schedule=wsd and a "
+                "recipe.cooldown_fraction above 0",
+            )
         object.__setattr__(self, "vary", vary.checked(self))
         object.__setattr__(self, "panel", vary.checked_panel(self))
         points.check(self.points)

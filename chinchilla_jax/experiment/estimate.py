@@ -155,7 +155,7 @@ def on_mesh(run: RunConfig, mesh: MeshShape, microbatches: int, hardware: Hardwa
         memory=needs,
         arithmetic_seconds=arithmetic,
         collective_seconds=collectives,
-        hours=run.steps * step / 3600,
+        hours=(run.steps - run.first_step) * step / 3600,
         fits=fits,
         reason=""
         if fits

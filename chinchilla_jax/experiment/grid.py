@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chinchilla_jax import techniques
-from chinchilla_jax.experiment import fitted_recipe, panel, points, vary
+from chinchilla_jax.experiment import fitted_recipe, panel, points, trunks, vary
 from chinchilla_jax.experiment import recipe as rules
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.counting import count_params, flops_per_step, flops_per_token
@@ -72,18 +72,24 @@ def plan(
     for third, variant in enumerate(variants):
         fitted_recipe.check(variant.experiment)
         rungs, source = _rungs(variant), variant.experiment
-        for first, budget in enumerate(experiment.budgets):
-            if not variant.setting.at_budget(budget):
-                continue
-            judged = _judged(source, list(rungs.values()), first, train_tokens)
-            found += [
-                ((first, second, third), Planned(_run(variant, budget, size), source, reason))
-                for second, (size, reason) in zip(rungs, judged, strict=True)
-            ]
+        judged = {
+            (number, place): size
+            for number, budget in enumerate(experiment.budgets)
+            if variant.setting.at_budget(budget)
+            for place, size in zip(
+                rungs, _judged(source, list(rungs.values()), number, train_tokens), strict=True
+            )
+        }
+        if source.ladder.branches:
+            judged = _on_trunks(source, judged, train_tokens)
+        found += [
+            ((number, place, third), Planned(_run(variant, size), source, size.reason))
+            for (number, place), size in judged.items()
+        ]
     found.sort(key=lambda item: item[0])  # budget, size, variant
     every = _with_points(experiment, [planned for _, planned in found], train_tokens)
     different = _without_twins(_named(every))
-    runs = settled(different, experiment.techniques)
+    runs = trunks.linked(settled(different, experiment.techniques))
     cells = [
         Cell(
             index=index,
@@ -125,9 +131,10 @@ def _with_points(
         for variant in vary.at_seed(experiment, point.seed):
             source = variant.experiment
             model = techniques.trained_shape(_shape_of(experiment, point), source.techniques)
-            size, text = _size(source, point.budget, model), _text(source, train_tokens)
-            run = _run(variant, point.budget, size)
-            planned = Planned(run, source, _reason(source, point.budget, size, text))
+            size = _size(source, point.budget, model)
+            size = _with_reason(source, size, _text(source, train_tokens))
+            run = _run(variant, size)
+            planned = Planned(run, source, size.reason)
             place = places.setdefault((run.run_id, model), len(found))
             if place == len(found):
                 found.append(planned)
@@ -213,26 +220,36 @@ def read_table(name: str) -> list[ModelConfig]:
 class _Size:
     """A shape at a budget: its tokens, batch and whole steps."""
 
+    budget: float
     model: ModelConfig
     params: int  # that a token meets
     batch: int
     steps: int
     flops: int
     tokens: int
+    reason: str = ""  # why it is not run
+    lengths: tuple[int, ...] = ()  # tokens of the runs that share a trunk, its own among them
 
     @property
     def tokens_per_param(self) -> float:
         return self.tokens / self.params
 
 
-def _size(experiment: Experiment, budget: float, model: ModelConfig) -> _Size:
+def _tokens(experiment: Experiment, budget: float, model: ModelConfig) -> float:
+    """What a budget buys."""
+    sequence = experiment.recipe.sequence_length
+    return budget / flops_per_token(model, sequence, experiment.flops_convention)
+
+
+def _size(experiment: Experiment, budget: float, model: ModelConfig, batch: int = 0) -> _Size:
+    """With a batch by the tokens of the run where none is given."""
     sequence, convention = experiment.recipe.sequence_length, experiment.flops_convention
-    tokens = budget / flops_per_token(model, sequence, convention)
+    tokens = _tokens(experiment, budget, model)
     params = count_params(model).active
-    batch = rules.batch_size(tokens, experiment.recipe, params)
+    batch = batch or rules.batch_size(tokens, experiment.recipe, params)
     step = flops_per_step(model, batch, sequence, convention)
     steps = max(1, round(budget / step))
-    return _Size(model, params, batch, steps, steps * step, steps * batch * sequence)
+    return _Size(budget, model, params, batch, steps, steps * step, steps * batch * sequence)
 
 
 def _judged(
@@ -240,19 +257,41 @@ def _judged(
     shapes: Sequence[ModelConfig],
     number: int,
     train_tokens: int | Mapping[DataConfig, int] | None,
-) -> list[tuple[_Size, str]]:
-    """Every size at the budget of this number, and why it is not run; empty where it is."""
+) -> list[_Size]:
+    """Every size at the budget of this number."""
     budget, counts = experiment.budgets[number], experiment.ladder.sizes_per_budget
     count = counts[0] if len(counts) == 1 else counts[number]
     text = _text(experiment, train_tokens)
-    sizes = [_size(experiment, budget, shape) for shape in shapes]
-    reasons = [_reason(experiment, budget, size, text) for size in sizes]
-    fit = [size for size, reason in zip(sizes, reasons, strict=True) if not reason]
-    chosen = _nearest_sizes(experiment, fit, count)
-    return [
-        (size, reason or ("" if size in chosen else _far(experiment, count)))
-        for size, reason in zip(sizes, reasons, strict=True)
-    ]
+    sizes = [_with_reason(experiment, _size(experiment, budget, s), text) for s in shapes]
+    chosen = _nearest_sizes(experiment, [size for size in sizes if not size.reason], count)
+    far = _far(experiment, count)
+    return [size if size.reason or size in chosen else replace(size, reason=far) for size in sizes]
+
+
+def _on_trunks(
+    experiment: Experiment,
+    judged: Mapping[tuple[int, int], _Size],
+    train_tokens: int | Mapping[DataConfig, int] | None,
+) -> dict[tuple[int, int], _Size]:
+    """Sizes by the numbers of budget and shape, those of one shape with the batch of their trunk.
+
+    Which budgets a shape has is decided by the batches that its runs would have by themselves.
+    """
+    text = _text(experiment, train_tokens)
+    found = dict(judged)
+    for place in {place for _, place in judged}:
+        mine = {key: size for key, size in judged.items() if key[1] == place and not size.reason}
+        if not mine:
+            continue
+        tokens = [_tokens(experiment, size.budget, size.model) for size in mine.values()]
+        params = next(iter(mine.values())).params
+        batch = rules.batch_size(trunks.middle(tokens), experiment.recipe, params)
+        for key, size in mine.items():
+            one = _size(experiment, size.budget, size.model, batch)
+            mine[key] = _with_reason(experiment, one, text)
+        lengths = tuple(size.tokens for size in mine.values() if not size.reason)
+        found |= {key: replace(size, lengths=lengths) for key, size in mine.items()}
+    return found
 
 
 def _text(
@@ -280,8 +319,8 @@ def _far(experiment: Experiment, count: int) -> str:
     return f"not among the {count} sizes nearest to {ratio:g} tokens per parameter"
 
 
-def _reason(experiment: Experiment, budget: float, size: _Size, train_tokens: int | None) -> str:
-    """Why the cell is outside the sensible range; empty when it is not."""
+def _with_reason(experiment: Experiment, size: _Size, train_tokens: int | None) -> _Size:
+    """With why the cell is outside the sensible range; none where it is not."""
     spec = experiment.ladder
     ratio, tokens = size.tokens_per_param, size.tokens_per_param * size.params
     limit = experiment.data.max_epochs
@@ -299,30 +338,34 @@ def _reason(experiment: Experiment, budget: float, size: _Size, train_tokens: in
         ),
         (size.steps < spec.min_steps, f"{size.steps} steps, under {spec.min_steps}"),
         (
-            abs(size.flops / budget - 1) > BUDGET_TOLERANCE,
-            f"whole steps miss the budget by {abs(size.flops / budget - 1):.1%}",
+            abs(size.flops / size.budget - 1) > BUDGET_TOLERANCE,
+            f"whole steps miss the budget by {abs(size.flops / size.budget - 1):.1%}",
         ),
         (
             repeats > limit,
             f"needs {repeats:.2g} epochs of the corpus, over {limit:g}",
         ),
     )
-    return next((reason for broken, reason in rules_broken if broken), "")
+    return replace(size, reason=next((why for broken, why in rules_broken if broken), ""))
 
 
-def _run(variant: Variant[Experiment], budget: float, size: _Size) -> RunConfig:
+def _run(variant: Variant[Experiment], size: _Size) -> RunConfig:
     experiment = variant.experiment
     recipe = experiment.recipe
-    rate = rules.learning_rate(size.batch, recipe, size.params, size.tokens)
-    name = f"{budget:.6g}".replace("e+", "e")
+    if size.lengths:
+        optimizer = trunks.optimizer_of(size.lengths, size.batch, recipe, size.params)
+    else:
+        rate = rules.learning_rate(size.batch, recipe, size.params, size.tokens)
+        optimizer = rules.optimizer_for(size.steps, rate, recipe, size.params, size.tokens)
+    name = f"{size.budget:.6g}".replace("e+", "e")
     return RunConfig(
         run_id=f"{name}-{size.model.width}x{size.model.depth}-{variant.name}",
         experiment=experiment.name,
-        budget=budget,
+        budget=size.budget,
         flops_convention=experiment.flops_convention,
         model=size.model,
         data=experiment.data,
-        optimizer=rules.optimizer_for(size.steps, rate, recipe, size.params, size.tokens),
+        optimizer=optimizer,
         training=experiment.training,
         measurement=experiment.measurement,
         execution=experiment.execution,

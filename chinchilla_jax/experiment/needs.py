@@ -158,8 +158,9 @@ def is_checkpoint(other: OtherRun) -> bool:
 
 
 def of_grid(run: RunConfig) -> list[str]:
-    """The run ids of those it needs of its own work folder."""
-    return [other.run for other in run.needs if not is_path(other.run)]
+    """The run ids of those it needs of its own work folder, its trunk among them."""
+    trunk = [run.parent.run] if run.parent else []
+    return trunk + [other.run for other in run.needs if not is_path(other.run)]
 
 
 def chains(runs: Sequence[RunConfig]) -> dict[str, int]:

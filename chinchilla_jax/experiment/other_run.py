@@ -1,8 +1,8 @@
-"""What a run knows of another one that it takes weights from."""
+"""What a run knows of others: those that it takes weights from, its trunk, its branches."""
 
 from dataclasses import dataclass, field
 
-from chinchilla_jax.experiment.fingerprint import LABEL
+from chinchilla_jax.experiment.fingerprint import LABEL, OPERATION
 from chinchilla_jax.experiment.model import ModelConfig
 
 
@@ -19,3 +19,23 @@ class OtherRun:
     base_width: int = field(metadata=LABEL)
     tokens: int = field(metadata=LABEL)  # that it was trained on, with those of the runs it needs
     flops: int = field(metadata=LABEL)  # of its training (matmul), with those of the runs it needs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """The trunk whose state after `step` updates a branch goes on from: see `trunks.py`.
+
+    It decides no number of the branch, which is to the bit the run trained from its start.
+    """
+
+    run: str = field(metadata=LABEL)  # id of a run of the same work folder
+    step: int = field(metadata=LABEL)
+    fingerprint: str = field(metadata=OPERATION)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """A run that goes on from a trunk's state after `step` updates."""
+
+    run: str
+    step: int

@@ -103,7 +103,7 @@ class RunDirectory:
         """Host and process of the last owner, for a message: `lock.owner`."""
         return lock.owner(self.path)
 
-    def rewind_metrics(self, step: int, log_every: int = 1) -> None:
+    def rewind_metrics(self, step: int, log_every: int = 1, first_step: int = 0) -> None:
         """Drops the lines of `metrics.jsonl` after `step`: a run resumed there writes them anew.
 
         In the place of a line that is lost, damaged or with the whole file, `null` stands from
@@ -111,6 +111,7 @@ class RunDirectory:
 
         Args:
           log_every: steps between lines.
+          first_step: after which the first line comes, of a branch.
         """
         file = self.path / "metrics.jsonl"
         lines = [line for line in self._logged() if line is None or line["step"] <= step]
@@ -119,7 +120,7 @@ class RunDirectory:
             lines.pop()
             damaged += 1
         end = lines[-1] if lines else None
-        due = int(step // log_every - (end["step"] // log_every if end else 0))
+        due = int(step // log_every - (end["step"] if end else first_step) // log_every)
         lines += [None] * (min(due, damaged) if end else due)
         if lost := lines.count(None):
             log.warning("%s: damaged or gone, lines that are lost: %d", file, lost)

@@ -18,7 +18,7 @@ from chinchilla_jax.experiment import contents, lock, storage
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import ANEW, read_plan, run_directory
-from chinchilla_jax.experiment.rows import columns, completed, merged, row_of
+from chinchilla_jax.experiment.rows import columns, completed, completed_row, merged, row_of
 from chinchilla_jax.experiment.storage import StorageError, write_text_atomic
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def note(workdir: Path, runs: Sequence[RunConfig]) -> list[dict[str, Any]]:
         names = _header(text)
         dense = techniques.dense_columns()
         used = {name: dense[name] for name in names if name in dense}
-        rows = [used | row for row in rows]
+        rows = [completed_row(row, used, names) for row in rows]
         new = _patched(text, names, rows) if text else None
         if new is None:
             wanted = {run.run_id for run in runs}

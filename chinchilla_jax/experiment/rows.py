@@ -6,7 +6,7 @@ The columns of results.csv follow from the types: a field of the configuration i
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,9 @@ from chinchilla_jax.experiment.fingerprint import fingerprint, leaves
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.other_run import OtherRun
 from chinchilla_jax.experiment.schema import from_json, is_number, one_of, to_json, typed
+from chinchilla_jax.experiment.trunks import marginal_flops
 
+MARGINAL = "marginal_flops"  # spent by the run itself: `trunks.marginal_flops`
 OVER = ("done", "diverged")  # the statuses of a run that has a result
 
 # Of fields that have a name of their own in the field. `name` would be read as a run's.
@@ -79,6 +81,7 @@ def row_of(run: RunConfig) -> dict[str, Any]:
         "config_fingerprint": fingerprint(run),
         "tokens": run.tokens,
         "flops": costs[f"flops_{run.flops_convention}"],
+        **({MARGINAL: marginal_flops(run)} if run.parent or run.branches else {}),
         **costs,
         **_UNMEASURED,
     }
@@ -128,10 +131,19 @@ def completed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows that all have the columns of the techniques which some of them use.
 
     A run without a technique has the value that means so, and is no run of which it is missing.
+    One without a trunk spends all its FLOPs itself, in a table of runs that have one.
     """
-    dense = techniques.dense_columns()
-    used = [name for name in dense if any(name in row for row in rows)]
-    return [row | {name: dense[name] for name in used if name not in row} for row in rows]
+    names = {name for row in rows for name in row}
+    dense = {name: value for name, value in techniques.dense_columns().items() if name in names}
+    return [completed_row(row, dense, names) for row in rows]
+
+
+def completed_row(
+    row: Mapping[str, Any], dense: Mapping[str, Any], names: Collection[str]
+) -> dict[str, Any]:
+    """`row` in a table of the columns `names`, of which `dense` are those of techniques."""
+    usual = {**dense, MARGINAL: row["flops"]} if MARGINAL in names else dense
+    return {**row, **{name: value for name, value in usual.items() if name not in row}}
 
 
 def columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:

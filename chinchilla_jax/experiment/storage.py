@@ -21,6 +21,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -295,15 +296,16 @@ def remove(place: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder of files, or a link to one; that there is none is no error."""
+    """Removes a folder and all that is in it, or a link to one; that there is none is no error."""
     if not is_remote(folder) and folder.is_symlink():
         remove(folder)
         return
-    for child in children(folder):
-        remove(child)
-    if not is_remote(folder):  # in an object store it went with what was in it
-        with contextlib.suppress(FileNotFoundError):
-            attempt(folder, "removed", folder.rmdir)
+    with contextlib.suppress(FileNotFoundError):
+        if not is_remote(folder):
+            attempt(folder, "removed", lambda: shutil.rmtree(folder))
+            return
+        for name in files(folder):  # with what was in it it is gone
+            remove(folder / name)
 
 
 def write_bytes_atomic(place: Path | str, data: bytes) -> None:

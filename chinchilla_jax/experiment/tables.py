@@ -18,6 +18,7 @@ from chinchilla_jax.experiment.numbers import (
     flops,
     is_number,
 )
+from chinchilla_jax.experiment.trunks import marginal_flops
 
 LOG_SECONDS = 10.0  # between lines of progress where there is no terminal
 
@@ -72,9 +73,15 @@ def hardware_plan(cells: Sequence[Cell], estimates: Mapping[int, Estimate]) -> s
 
 
 def plan(cells: Sequence[Cell]) -> str:
-    """Every cell of a plan; the rejected ones with their reason."""
+    """Every cell of a plan; the rejected ones with their reason.
+
+    Where runs share trunks, what each spends itself, and what that saves.
+    """
+    planned = [cell for cell in cells if cell.status == "planned"]
+    shared = any(cell.run.parent for cell in planned)
     header = (
-        "cell", "run", "params", "tokens", "D/N", "batch", "steps", "lr", "status",
+        "cell", "run", "params", "tokens", "D/N", "batch", "steps", "lr",
+        *(("marginal", "from") if shared else ()), "status",
     )  # fmt: skip
     rows = []
     for cell in cells:
@@ -89,16 +96,33 @@ def plan(cells: Sequence[Cell]) -> str:
                 str(run.batch_size),
                 str(run.steps),
                 f"{run.optimizer.learning_rate:.2g}",
+                *(_lineage(cell) if shared else ()),
                 cell.reason or cell.status,
             )
         )
-    planned = [cell for cell in cells if cell.status == "planned"]
     total = sum(cell.flops for cell in planned)
+    spent = sum(marginal_flops(cell.run) for cell in planned)
     convention = cells[0].run.flops_convention
-    return (
+    said = (
         f"{table(header, rows)}\n{len(planned)} of {len(cells)} cells planned, "
-        f"{flops(total, 4)} FLOPs in all ({convention} convention)"
+        f"{flops(spent, 4)} FLOPs in all ({convention} convention)"
     )
+    if shared:
+        trunks = [cell for cell in planned if cell.run.branches]
+        of_trunks = sum(cell.flops for cell in trunks)
+        branches = sum(bool(cell.run.parent) for cell in planned)
+        said += (
+            f"\n{flops(of_trunks, 4)} of them by {len(trunks)} trunks, of which {branches} runs "
+            f"are branches: {spent / total:.0%} of the {flops(total, 4)} of separate runs"
+        )
+    return said
+
+
+def _lineage(cell: Cell) -> tuple[str, str]:
+    """FLOPs that a cell spends itself, and the trunk and step that it goes on from."""
+    run = cell.run
+    begin = f"{run.parent.run} at {run.parent.step}" if run.parent else ""
+    return ("", "") if cell.status != "planned" else (flops(marginal_flops(run)), begin)
 
 
 def results(rows: Sequence[Mapping[str, Any]]) -> str:

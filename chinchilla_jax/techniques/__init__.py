@@ -123,6 +123,11 @@ def trained_text(train_tokens: int, techniques: Techniques) -> int:
     return train_tokens
 
 
+def by_length(techniques: Techniques) -> bool:
+    """Whether one of them trains a step by the length of the whole run."""
+    return any(technique.by_length(config) for technique, config in active(techniques))
+
+
 def carried_bytes(techniques: Techniques, facts: Facts) -> int:
     """Bytes that training keeps beside parameters and moments, of all devices together."""
     return sum(technique.carried(config, facts) for technique, config in active(techniques))

@@ -276,6 +276,7 @@ TECHNIQUE = Technique(
     ledger=stored,
     laws=(precision.TRAINING, precision.AFTER, precision.GROUP),
     words=words,
+    by_length=lambda config: config.start > 0,
     asked=asked,
     derived=derived,
 )

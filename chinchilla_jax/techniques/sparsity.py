@@ -296,6 +296,7 @@ TECHNIQUE = Technique(
     model=possible,
     ledger=counted,
     carried=mask_bytes,
+    by_length=lambda config: True,  # masks are updated at shares of it
     laws=(SPARSITY, AVERAGE_SIZE),
     words=words,
 )

@@ -209,6 +209,10 @@ def _nothing_told(means: Mapping[str, float]) -> str:
     return ""
 
 
+def _of_steps_so_far(config: Any) -> bool:
+    return False
+
+
 def _no_rows(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     return ()
 
@@ -235,6 +239,8 @@ class Technique:
         them; as `Hooks.corpus` does when they are trained.
       carried: (config, facts of the run) -> bytes that training keeps beside parameters and
         moments, which are split over devices like parameters: masks, a teacher's weights.
+      by_length: config -> whether a step is trained by the length of the whole run, so that runs
+        of several lengths begin differently and share no trunk (`experiment/trunks.py`).
       asked: config -> the columns that it asks to be measured at the end of a run, which decide no
         number of it, so that a run may be over without them.
       measures: columns that its training measures at the end of a run.
@@ -259,6 +265,7 @@ class Technique:
     ledger: Callable[[Ledger, Any, Facts], Ledger] = _same_ledger
     text: Callable[[int, Any], int] = _whole_text
     carried: Callable[[Any, Facts], int] = _nothing_carried
+    by_length: Callable[[Any], bool] = _of_steps_so_far
     asked: Callable[[Any], tuple[str, ...]] = _nothing_asked
     measures: tuple[str, ...] = ()
     told: Callable[[Mapping[str, float]], str] = _nothing_told

@@ -7,7 +7,7 @@ the latest step. So a record is written last, with a digest of every file and of
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
@@ -53,7 +53,7 @@ def meta(run: RunConfig, corpus: Corpus) -> Meta:
 
 
 class Checkpoints:
-    """The checkpoints of one run in `folder`, of which the newest `keep` stay.
+    """The checkpoints of one run in `folder`, of which the newest `keep` and all `points` stay.
 
     At least two stay whatever `keep` is, since the older is there for the day that the newer is
     damaged. The state is a pytree of `jax.Array`. The data position is the step: the first
@@ -67,12 +67,18 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path | str, keep: int, meta: Meta, asynchronous: bool = False
+        self,
+        folder: Path | str,
+        keep: int,
+        meta: Meta,
+        asynchronous: bool = False,
+        points: Collection[int] = (),
     ) -> None:
         self._folder = storage.absolute(folder)
         self._keep = max(keep, 2)
         self._meta = meta.copy()
         self._asynchronous = asynchronous
+        self._points = points
         self.joules: Joules = UNKNOWN  # that the run had spent when what was restored was saved
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="record")
         self._unrecorded: Future[None] | None = None
@@ -134,16 +140,8 @@ class Checkpoints:
         if not distributed.on_writer(lambda: bool(storage.children(self._folder))):
             return None
         for step in distributed.agree(sorted(self._manager.all_steps(), reverse=True)):
-            record, damage = distributed.agree(verified.read_record(self._folder / str(step)))
+            state, damage = self._restored(step, abstract_state)
             if not damage:
-                self._refuse_another_run(step, record, verified.flatten(abstract_state))
-                damage = verified.damaged_file(self._folder / str(step), record["files"])
-            if not damage:
-                leaves = self._read_leaves(step, verified.flatten(abstract_state))
-                damage = verified.damaged_leaf(record["leaves"], leaves)
-            if not damage:
-                state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves.values())
-                self.joules = record.get("joules", UNKNOWN)
                 return state, step
             aside = distributed.on_writer(partial(self._put_aside, step))
             self._manager.reload()
@@ -151,6 +149,31 @@ class Checkpoints:
                 "checkpoint %s skipped: %s; moved to %s", self._folder / str(step), damage, aside
             )
         return None
+
+    def restore(self, step: int, abstract_state: State) -> State:
+        """The checkpoint of one step, for another run that goes on from it; nothing is renamed.
+
+        Raises:
+          UserError: it is damaged, or as `restore_latest`.
+        """
+        state, damage = self._restored(step, abstract_state)
+        if damage:
+            raise UserError(f"checkpoint {self._folder / str(step)}: {damage}")
+        return state
+
+    def _restored(self, step: int, abstract_state: State) -> tuple[Any, str]:
+        """(the state after `step` updates, what is damaged of it, if anything)."""
+        record, damage = distributed.agree(verified.read_record(self._folder / str(step)))
+        if not damage:
+            self._refuse_another_run(step, record, verified.flatten(abstract_state))
+            damage = verified.damaged_file(self._folder / str(step), record["files"])
+        if not damage:
+            leaves = self._read_leaves(step, verified.flatten(abstract_state))
+            damage = verified.damaged_leaf(record["leaves"], leaves)
+        if damage:
+            return None, damage
+        self.joules = record.get("joules", UNKNOWN)
+        return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves.values()), ""
 
     def close(self) -> None:
         """Waits until what was saved is durable and frees Orbax's threads."""
@@ -162,13 +185,19 @@ class Checkpoints:
     @cached_property
     def _manager(self) -> Any:
         import orbax.checkpoint as ocp
-        from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
+        from orbax.checkpoint.checkpoint_managers import (
+            AnyPreservationPolicy,
+            CustomSteps,
+            LatestN,
+        )
 
         return ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
                 # max_to_keep together with best_fn would delete the latest.
-                preservation_policy=AnyPreservationPolicy([LatestN(self._keep)]),
+                preservation_policy=AnyPreservationPolicy(
+                    [LatestN(self._keep), CustomSteps([*self._points])]
+                ),
                 enable_async_checkpointing=self._asynchronous,
                 cleanup_tmp_directories=True,  # what a killed save left
                 lightweight_initialize=True,  # reads no file of a step that may be damaged

@@ -14,7 +14,7 @@ from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.experiment.records import RunDirectory
-from chinchilla_jax.training import devices, distributed, given, techniques
+from chinchilla_jax.training import branches, devices, distributed, given, techniques
 from chinchilla_jax.training.announce import announce
 from chinchilla_jax.training.batches import Batches
 from chinchilla_jax.training.checkpoints import Checkpoints, meta
@@ -83,15 +83,24 @@ def train(
             run.execution.keep_checkpoints,
             meta(run, corpus),
             devices.async_checkpoints(run.execution),
+            {branch.step for branch in run.branches},
         ) as checkpoints,
         Heartbeat(run, directory if distributed.is_writer() else None) as heartbeat,
         Profiler(profiled, directory.path / "profile") as profiler,
     ):
         announce(run, compiled, corpus)
-        restored = checkpoints.restore_latest(given.without(compiled.abstract_state))
-        state, step = restored or (_initial(run, compiled, sources), 0)
+        kept = given.without(compiled.abstract_state)
+        restored = checkpoints.restore_latest(kept)
+        if restored:
+            state, step = restored
+        elif run.parent:
+            state, step = branches.begun(run, corpus, directory.path.parent, kept)
+        else:
+            state, step = _initial(run, compiled, sources), 0
         state = techniques.completed(run, state, compiled.abstract_state, sources)
-        distributed.on_writer(lambda: directory.rewind_metrics(step, run.execution.log_every))
+        distributed.on_writer(
+            lambda: directory.rewind_metrics(step, run.execution.log_every, run.first_step)
+        )
         before = max((row.get("seconds") or 0.0 for row in directory.metrics()), default=0.0)
         log.info("%s: %s at step %d", run.run_id, "resumed" if restored else "begun", step)
         if distributed.is_writer():  # once for all processes
@@ -129,6 +138,7 @@ def train(
     distributed.on_writer(
         lambda: directory.finish(run, "diverged" if reason else "done", reason, measured)
     )
+    distributed.on_writer(lambda: branches.prune(run, directory.path.parent))
     result = distributed.on_writer(directory.result)
     assert result is not None
     return result
@@ -173,6 +183,7 @@ class _Loop:
         self._profiler = profiler
         self._on_progress = on_progress
         self._meter = meter
+        self._points = sorted(branch.step for branch in run.branches)
         self._saved = time.perf_counter()  # when, or when this process began
         self._ballot = distributed.Ballot(compiled.mesh)
 
@@ -191,13 +202,14 @@ class _Loop:
         run, unread, count, reason = self._run, None, 1, ""
         while step < run.steps and not reason:
             self._profiler.at(step, state)
-            count = min(count, self._batches.most, run.steps - step, self._profiler.room(step))
+            point = next((point for point in self._points if point > step), run.steps)
+            count = min(count, self._batches.most, point - step, self._profiler.room(step))
             batch = self._gather(step, count, unread)
             state, metrics = self._compiled.train(state, *batch)
             reason = self._read(unread)
             unread, step = _Dispatch(step, count, metrics), step + count
             stop, save, count = self._vote(should_stop(), count)
-            if stop or save:
+            if stop or save or step in self._points:
                 reason, unread = reason or self._read(unread), None
                 if not reason and step < run.steps:
                     self._save(step, state)

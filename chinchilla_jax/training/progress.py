@@ -7,6 +7,7 @@ from pathlib import Path
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.records import run_directory
+from chinchilla_jax.experiment.trunks import marginal_flops
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Watch:
     def __init__(self, workdir: Path, cells: Sequence[Cell]) -> None:
         self._workdir = workdir
         self._cells = len(cells)
-        self._total = float(sum(cell.flops for cell in cells))
+        self._marginal = {cell.run.run_id: marginal_flops(cell.run) for cell in cells}
+        self._total = float(sum(self._marginal.values()))
         self._left = {cell.run.run_id: cell for cell in cells}
         self._flops = 0.0  # of those that are over
 
@@ -35,10 +37,12 @@ class Watch:
         for run_id in storage.names(self._workdir / "runs") & self._left.keys():
             directory = run_directory(self._workdir, run_id)
             if directory.result() is not None:
-                self._flops += self._left.pop(run_id).flops
+                del self._left[run_id]
+                self._flops += self._marginal[run_id]
             elif directory.failure() is not None:  # another sweep may try it again
-                flops, failed = flops + self._left[run_id].flops, failed + 1
+                flops, failed = flops + self._marginal[run_id], failed + 1
             else:
-                flops += directory.last_flops()
+                of_trunk = self._left[run_id].flops - self._marginal[run_id]
+                flops += max(directory.last_flops() - of_trunk, 0.0)
         over = self._cells - len(self._left) + failed
         return Progress(self._flops + flops, self._total, over, self._cells)

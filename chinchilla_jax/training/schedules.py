@@ -39,14 +39,16 @@ _DECAYS: dict[str, Callable[[Floats, float, float], Floats]] = {
 def learning_rates(config: OptimizerConfig, horizon: int, first: int, count: int) -> Floats:
     """Rates of updates `first` .. `first + count - 1` of a run of `horizon` updates, [count].
 
-    Linear warm-up over `warmup_fraction` of the run, reaching the peak at its last update; then
-    the decay, which would reach its final fraction at update `horizon` (after the last).
+    Linear warm-up over `warmup_fraction` of the run, or `warmup_steps`, reaching the peak at its
+    last update; then the decay, which would reach its final fraction at update `horizon` (after the
+    last).
     """
     step = np.arange(first, first + count, dtype=np.float64)
-    warmup = config.warmup_fraction * horizon
+    fraction = config.warmup_steps / horizon or config.warmup_fraction
+    warmup = config.warmup_steps or config.warmup_fraction * horizon
     progress = np.clip((step - warmup) / max(horizon - warmup, 1), 0, 1)
     # wsd's cooldown is given over the whole run, the decay's progress after the warm-up.
-    cooldown = config.cooldown_fraction / (1 - config.warmup_fraction)
+    cooldown = config.cooldown_fraction / (1 - fraction)
     decay = _DECAYS[config.schedule](progress, config.final_fraction, cooldown)
     rising = (step + 1) / max(warmup, 1)
     return config.learning_rate * np.where(step < warmup, np.minimum(rising, 1.0), decay)

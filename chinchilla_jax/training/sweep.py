@@ -97,9 +97,11 @@ def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells
     """The planned cells that `selection` names, in the order they are to run.
 
     Args:
-      selection: empty for all; indices as `0,3,7`; or the part `i/n`, i from 0, of a division
-        of the planned cells into n, with all that those need: whoever comes first makes it.
-      order: smallest, largest (by FLOPs) or planned; what others need comes before.
+      selection: empty for all; indices as `0,3,7`, with the trunks of branches among them; or the
+        part `i/n`, i from 0, of a division of the planned cells into n, with all that those need:
+        whoever comes first makes it.
+      order: smallest, largest (by FLOPs) or planned; what others need comes before, and branches of
+        a trunk follow each other, since they share a program.
       flag: which gave the selection.
     Raises:
       UserError: a selection that is not of that form, or an index that is not planned.
@@ -124,14 +126,23 @@ def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells
             if cell.status != "planned":
                 raise UserError(f"{where}: cell {cell.index}: {cell.reason}")
             chosen[cell.index] = cell
-        planned = list(chosen.values())
+        by_id = {cell.run.run_id: cell for cell in planned}
+        parents = [cell.run.parent for cell in chosen.values()]
+        trunks = [by_id[parent.run] for parent in parents if parent]
+        planned = list({cell.index: cell for cell in (*trunks, *chosen.values())}.values())
     keys: dict[str, Callable[[Cell], float]] = {
         "smallest": lambda cell: cell.flops,
         "largest": lambda cell: -cell.flops,
         "planned": lambda cell: cell.index,
     }
     behind = needs.chains([cell.run for cell in planned])
-    return sorted(planned, key=lambda cell: (-behind[cell.run.run_id], keys[order](cell)))
+    by_id = {cell.run.run_id: cell for cell in planned}
+
+    def place(cell: Cell) -> tuple[float, ...]:
+        first = by_id[cell.run.parent.run] if cell.run.parent else cell
+        return -behind[cell.run.run_id], keys[order](first), first.index, keys[order](cell)
+
+    return sorted(planned, key=place)
 
 
 def _with_needs(chosen: Sequence[Cell], planned: Sequence[Cell]) -> list[Cell]:

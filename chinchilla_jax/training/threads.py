@@ -27,13 +27,13 @@ _VARIABLE = "PJRT_NPROC"  # by which XLA's CPU client sizes its pool, jax 0.10 a
 
 def of_cell(run: RunConfig, directory: RunDirectory) -> int:
     """Of a run in a sweep; raises UserError where what it was begun with is damaged."""
-    return _begun_with(directory) or run.execution.threads or 1
+    return _begun_with(run, directory) or run.execution.threads or 1
 
 
 def alone(run: RunConfig, directory: RunDirectory) -> int:
     """Of a run that has the machine for itself; raises as `of_cell`."""
     all_cores = len(usable_cores()) if run.model.width >= SHARED_FROM_WIDTH else 1
-    return _begun_with(directory) or run.execution.threads or all_cores
+    return _begun_with(run, directory) or run.execution.threads or all_cores
 
 
 def advice(runs: Sequence[RunConfig], cores: int) -> str:
@@ -54,8 +54,11 @@ def serving(widths: Sequence[int]) -> int:
     return len(usable_cores()) if max(widths) >= SHARED_FROM_WIDTH else 1
 
 
-def _begun_with(directory: RunDirectory) -> int:
+def _begun_with(run: RunConfig, directory: RunDirectory) -> int:
+    """A branch was begun by its trunk."""
     begun = directory.configuration()
+    if begun is None and run.parent:
+        begun = RunDirectory(directory.path.parent / run.parent.run).configuration()
     return begun.execution.threads if begun else 0
 
 

@@ -223,7 +223,9 @@ def _standing(run: RunConfig, workdir: Path) -> tuple[str, str]:
         for name in needs.of_grid(run):
             other = run_directory(workdir, name)
             result, failure = other.result(), other.failure()
-            if result is not None and result["status"] != "done":
+            # Of a trunk only the branch point counts.
+            of_trunk = run.parent is not None and name == run.parent.run
+            if result is not None and result["status"] != "done" and not of_trunk:
                 failure = f"{result['status']}: {result.get('reason')}"
             if failure is not None:
                 return _ENDED, f"needs {name}, which did not end well: {failure}"

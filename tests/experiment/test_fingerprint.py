@@ -51,7 +51,7 @@ def test_it_sees_numbers_and_neither_operation_nor_labels(run):
             unseen.add(path)
         object.__setattr__(group, name, value)
     assert unseen == {
-        "run_id", "experiment", "lr_multiplier", "forecast",
+        "run_id", "experiment", "lr_multiplier", "forecast", "branches", "panel",
         "data.cache", "data.max_epochs", "data.fingerprint",
         *(f"execution.{f.name}" for f in dataclasses.fields(Execution)),
         # At what a finished run is measured besides: another list trains nothing anew.

@@ -51,7 +51,8 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
     )),
     ("identifier", "names of runs", (
         r"id|uuid|url|user|author|commit|git|sha|notes?|tags?|comments?|reason|status|state|"
-        r"created|updated|date|timestamp|job|config fingerprint|needs|^(forecast|panel)$"
+        r"created|updated|date|timestamp|job|config fingerprint|needs|"
+        r"^(forecast|panel|parent (run|step)|marginal flops)$"
     )),
     ("setting", "hyper-parameters", (
         r"lr|learning rates?|(base|peak|max|min|final) rate|final fraction|base width|warm ?ups?|"

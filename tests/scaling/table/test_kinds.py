@@ -128,6 +128,18 @@ def test_what_a_run_holds_and_costs_makes_no_condition():
     }
 
 
+def test_who_branches_off_whom_makes_no_condition():
+    """Of two seeds that have trunks of other lengths, so that all of it differs in a cell."""
+    rows = table(seed=[0, 1])
+    for row in rows:
+        further = {"parent_run": f"trunk-s{row['seed']}", "parent_step": 90 + row["seed"]}
+        row |= further | {"marginal_flops": row["params"] * (3 + row["seed"])}
+    found = kinds(rows)
+    assert {found[name] for name in ("parent_run", "parent_step", "marginal_flops")} == {
+        "identifier"
+    }
+
+
 @pytest.mark.parametrize("name", ["bytes_at_rest", "params_nonzero", "inference_flops_decode"])
 def test_a_ledger_with_an_empty_or_an_odd_cell_makes_no_condition(name):
     for odd in (None, 7.0):

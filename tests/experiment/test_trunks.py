@@ -1,0 +1,134 @@
+"""Trunks and branches in a plan: who goes on from whom, and what is spent once."""
+
+import dataclasses
+import math
+
+import pytest
+
+from chinchilla_jax.experiment import tables
+from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.fingerprint import fingerprint
+from chinchilla_jax.experiment.grid import plan
+from chinchilla_jax.experiment.panel import Setting
+from chinchilla_jax.experiment.recipe import batch_size, learning_rate
+from chinchilla_jax.experiment.rows import completed, row_of
+from chinchilla_jax.experiment.schema import from_json, to_json
+from chinchilla_jax.experiment.trunks import marginal_flops
+
+BUDGETS = (1e11, 3e11, 1e12)
+RECIPE = RecipeConfig(schedule="wsd", cooldown_fraction=0.25, decay_timescale=0.0)
+
+
+def experiment(**changes):
+    ladder = LadderConfig(widths=(8, 12, 16, 32, 64), sizes_per_budget=(3,), branches=True)
+    values = {"name": "t", "budgets": BUDGETS, "ladder": ladder, "recipe": RECIPE}
+    return Experiment(**(values | changes))
+
+
+def planned(**changes):
+    return [cell for cell in plan(experiment(**changes)) if cell.status == "planned"]
+
+
+def families(cells):
+    """Trunks by their run id, each with the runs that are its branches."""
+    runs = [cell.run for cell in cells]
+    found = {run.run_id: (run, []) for run in runs if run.parent is None}
+    for run in runs:
+        if run.parent:
+            found[run.parent.run][1].append(run)
+    return found
+
+
+def test_the_longest_run_of_a_size_and_seed_is_the_trunk_of_the_others():
+    cells = planned(vary={"seed": (0, 1)})
+    assert len(families(cells)) == 2 * len({cell.run.model for cell in cells})
+    for trunk, branches in families(cells).values():
+        alike = {(r.model, r.seed, r.batch_size, r.optimizer) for r in (trunk, *branches)}
+        assert len(alike) == 1  # the same rate, batch and warm-up, so the same beginning
+        assert all(run.steps < trunk.steps for run in branches)
+        assert {(b.run, b.step) for b in trunk.branches} == {
+            (run.run_id, run.parent.step) for run in branches
+        }
+        for run in branches:
+            assert run.parent.step == run.first_step == math.floor(0.75 * run.steps)
+            assert run.parent.fingerprint == fingerprint(trunk)
+
+
+def test_the_recipe_of_a_trunk():
+    trunk, branches = max(families(planned()).values(), key=lambda family: len(family[1]))
+    assert len(branches) == 2
+    lengths = [run.tokens for run in (trunk, *branches)]
+    middle = math.sqrt(min(lengths) * max(lengths))
+    assert trunk.batch_size == batch_size(middle, RECIPE)
+    assert trunk.optimizer.learning_rate == learning_rate(trunk.batch_size, RECIPE)
+    assert trunk.optimizer.warmup_steps == round(0.2 * min(run.steps for run in branches))
+    assert trunk.optimizer.weight_decay == 0.0
+
+
+def test_flops_are_spent_once_and_counted_as_if_alone():
+    cells = planned()
+    for trunk, branches in families(cells).values():
+        step = row_of(trunk)["flops"] // trunk.steps
+        own = trunk.steps + sum(run.steps - run.parent.step for run in branches)
+        assert sum(map(marginal_flops, (trunk, *branches))) == step * own
+    for cell in cells:
+        assert cell.flops == pytest.approx(cell.run.budget, rel=0.01)
+    rows = completed([row_of(cell.run) for cell in cells])
+    assert sum(row["marginal_flops"] for row in rows) == sum(marginal_flops(c.run) for c in cells)
+    alone = [row for row in rows if "parent_run" not in row]
+    assert alone and all(row["marginal_flops"] == row["flops"] for row in alone)
+    text = tables.plan(plan(experiment()))
+    trunks = sum(bool(cell.run.branches) for cell in cells)
+    branches = sum(bool(cell.run.parent) for cell in cells)
+    assert f"by {trunks} trunks, of which {branches} runs are branches: " in text
+    share = sum(marginal_flops(c.run) for c in cells) / sum(c.flops for c in cells)
+    assert f"{share:.0%} of the" in text and 0.5 < share < 0.9
+    branch = next(cell.run for cell in cells if cell.run.parent)
+    assert f"{branch.parent.run} at {branch.parent.step}" in text
+
+
+def test_a_branch_is_the_run_that_is_trained_alone():
+    branch = next(cell.run for cell in planned() if cell.run.parent)
+    trunk = next(cell.run for cell in planned() if cell.run.branches)
+    assert fingerprint(branch) == fingerprint(dataclasses.replace(branch, parent=None))
+    assert fingerprint(trunk) == fingerprint(dataclasses.replace(trunk, branches=()))
+    for run in (branch, trunk):
+        assert from_json(type(run), to_json(run), "run") == run
+    row = row_of(branch)
+    assert (row["parent_run"], row["parent_step"]) == (branch.parent.run, branch.parent.step)
+    assert not {"parent_fingerprint", "branches"} & set(row)
+
+
+def test_without_branches_nothing_knows_of_them():
+    ladder = dataclasses.replace(experiment().ladder, branches=False)
+    for cell in planned(ladder=ladder):
+        assert cell.run.parent is None and not cell.run.branches
+        assert not {"parent_run", "marginal_flops", "optimizer_warmup_steps"} & set(
+            row_of(cell.run)
+        )
+    assert "marginal" not in tables.plan(plan(experiment(ladder=ladder)))
+
+
+def test_a_technique_that_follows_the_length_of_a_run_has_no_trunk():
+    sparse = Setting(values={"techniques.sparsity.level": 0.5})
+    late = Setting(values={"techniques.quantisation.bits": 4, "techniques.quantisation.start": 0.5})
+    early = Setting(values={"techniques.quantisation.bits": 4})
+    cells = planned(panel={"sparse": sparse, "late": late, "early": early})
+    for name, shares in (("sparse", False), ("late", False), ("early", True)):
+        runs = [cell.run for cell in cells if f"-{name}-" in cell.run.run_id]
+        assert any(run.parent for run in runs) == shares and len(runs) == 9
+
+
+@pytest.mark.parametrize("change", [{"schedule": "linear"}, {"cooldown_fraction": 0.0}])
+def test_branches_of_a_rate_that_does_not_stay_are_refused(change):
+    with pytest.raises(UserError, match=r"ladder.branches = True: .*set recipe.schedule=wsd and a"):
+        experiment(recipe=dataclasses.replace(RECIPE, **change))
+
+
+def test_too_few_steps_under_the_batch_of_the_trunk_is_a_reason():
+    ladder = dataclasses.replace(experiment().ladder, min_steps=1100)
+    cells = plan(experiment(ladder=ladder))
+    for trunk, branches in families([c for c in cells if c.status == "planned"]).values():
+        steps = [run.steps for run in (trunk, *branches)]
+        assert min(steps) >= 1100 and trunk.optimizer.warmup_steps == round(0.2 * min(steps))

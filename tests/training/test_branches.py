@@ -1,0 +1,166 @@
+"""A branch of a trunk is the run trained from its start, to the bit, wherever either is cut."""
+
+import dataclasses
+import itertools
+import json
+import shutil
+
+import pytest
+
+from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.grid import plan
+from chinchilla_jax.experiment.needs import Planned
+from chinchilla_jax.experiment.records import RunDirectory
+from chinchilla_jax.experiment.trunks import linked, optimizer_of
+from chinchilla_jax.training.loop import Interrupted, train
+from chinchilla_jax.training.sweep import chosen, select
+from tests.experiment.test_trunks import experiment, planned
+from tests.training.helpers import small_run, with_training
+from tests.training.test_loop import curve, numbers, train_with_interruptions
+
+RECIPE = RecipeConfig(schedule="wsd", cooldown_fraction=0.25, decay_timescale=0.0)
+LENGTHS = {"short": 12, "middle": 20, "long": 32}
+MESHES = (
+    {"data_parallel": 2, "fsdp": 2, "steps_per_dispatch": 3},
+    {"data_parallel": 1, "fsdp": 1},
+)
+
+
+def runs(**training):
+    """Three lengths of one size: the longest is the trunk of the others."""
+    recipe = {"schedule": "wsd", "cooldown_fraction": 0.25, "decay_timescale": 0.0}
+    optimizer = optimizer_of([8 * 64 * steps for steps in LENGTHS.values()], 8, RECIPE)
+    variant = Experiment(
+        name="t", budgets=(1e9,), ladder=LadderConfig(widths=(8,), branches=True), recipe=RECIPE
+    )
+    grid = []
+    for name, steps in LENGTHS.items():
+        run = small_run(steps=steps, training={**MESHES[0], **training}, **recipe)
+        run = dataclasses.replace(run, run_id=name, optimizer=optimizer)
+        grid.append(Planned(run, variant, ""))
+    return {planned.run.run_id: planned.run for planned in linked(grid)}
+
+
+def alone(run):
+    return dataclasses.replace(run, parent=None, branches=())
+
+
+def leaves(directory, run):
+    """Digests of the state at its end."""
+    record = directory.checkpoints / str(run.steps) / "record.json"
+    return json.loads(record.read_text())["leaves"]
+
+
+@pytest.fixture(scope="module")
+def whole(text_corpus, tmp_path_factory):
+    """The runs, each trained from its start."""
+    folder = tmp_path_factory.mktemp("alone")
+    found = {}
+    for name, run in runs().items():
+        directory = RunDirectory(folder / name)
+        found[name] = train(alone(run), text_corpus, directory), directory
+    return found
+
+
+@pytest.fixture(scope="module")
+def trunk(text_corpus, tmp_path_factory):
+    """A trunk that is over and keeps all its branch points."""
+    folder = tmp_path_factory.mktemp("trunk")
+    train(runs()["long"], text_corpus, RunDirectory(folder / "long"))
+    return folder
+
+
+def without_trunk(row):
+    names = {"parent_run", "parent_step", "marginal_flops", "run_id"}
+    return {key: value for key, value in numbers(row).items() if key not in names}
+
+
+@pytest.mark.parametrize("cut", [(), (5, 10, 17)], ids=["whole", "interrupted"])
+def test_a_branch_is_to_the_bit_the_run_trained_from_its_start(cut, whole, text_corpus, tmp_path):
+    for name in ("long", "short", "middle"):
+        run, directory = runs()[name], RunDirectory(tmp_path / name)
+        steps = [step for step in cut if run.first_step < step < run.steps - 3]
+        row = train_with_interruptions(run, text_corpus, directory, steps)
+        row_alone, directory_alone = whole[name]
+        assert row["status"] == "done" and row["loss"] == row_alone["loss"]
+        assert without_trunk(row) == without_trunk(row_alone)
+        assert leaves(directory, run) == leaves(directory_alone, run)
+        begin = run.first_step
+        assert curve(directory) == curve(directory_alone)[begin:]
+        assert begin == {"long": 0, "short": 9, "middle": 15}[name]
+    # Nobody needs the branch points any more; the trunk keeps what a run keeps.
+    assert {p.name for p in (tmp_path / "long" / "checkpoints").iterdir()}.isdisjoint({"9", "15"})
+
+
+def test_branch_points_stay_as_long_as_a_branch_needs_them(trunk, text_corpus, tmp_path):
+    shutil.copytree(trunk / "long", tmp_path / "long")
+    points = tmp_path / "long" / "checkpoints"
+    assert {"9", "15"} <= {p.name for p in points.iterdir()}
+    train(runs()["short"], text_corpus, RunDirectory(tmp_path / "short"))
+    assert not (points / "9").exists() and (points / "15").exists()
+
+
+def test_a_branch_on_another_mesh_ends_as_the_run_does(trunk, whole, text_corpus, tmp_path):
+    shutil.copytree(trunk / "long", tmp_path / "long")
+    run = with_training(runs()["short"], **MESHES[1])
+    row = train(run, text_corpus, RunDirectory(tmp_path / "short"))
+    assert row["loss"] == pytest.approx(whole["short"][0]["loss"], rel=1e-5)
+
+
+def test_a_trunk_without_the_branch_point_is_one_line(trunk, text_corpus, tmp_path):
+    run, directory = runs()["short"], RunDirectory(tmp_path / "short")
+    with pytest.raises(UserError, match=r"short is a branch of long at step 9, .* run it first$"):
+        train(run, text_corpus, directory)
+    shutil.copytree(trunk / "long", tmp_path / "long")
+    points = tmp_path / "long" / "checkpoints"
+    (points / "9").rename(points / "gone")
+    lost = r"no sound checkpoint though it is done: .*/9: its folder is empty.*trained anew"
+    with pytest.raises(UserError, match=lost):
+        train(run, text_corpus, directory)
+    (points / "gone").rename(points / "9")
+    part = next(p for p in (points / "9").rglob("*") if p.is_file() and p.stat().st_size > 2000)
+    part.write_bytes(part.read_bytes()[:-64] + bytes(64))
+    with pytest.raises(UserError, match=r"checkpoint .*/9: .*"):
+        train(run, text_corpus, directory)
+    assert directory.result() is None and (points / "9").exists()  # nothing is lost
+    other = dataclasses.replace(run, parent=dataclasses.replace(run.parent, fingerprint="0" * 16))
+    with pytest.raises(UserError, match="another run by now than it was planned with"):
+        train(other, text_corpus, RunDirectory(tmp_path / "other"))
+
+
+def test_what_it_begins_with_may_be_gone_once_a_branch_has_a_checkpoint(
+    trunk, whole, text_corpus, tmp_path
+):
+    shutil.copytree(trunk / "long", tmp_path / "long")
+    run, directory = runs()["middle"], RunDirectory(tmp_path / "middle")
+    with pytest.raises(Interrupted):
+        train(run, text_corpus, directory, lambda: True)
+    shutil.rmtree(tmp_path / "long")
+    assert train(run, text_corpus, directory)["loss"] == whole["middle"][0]["loss"]
+
+
+def test_trunks_come_first_and_their_branches_follow_each_other():
+    cells = planned(vary={"seed": (0, 1)})
+    for order in ("smallest", "largest", "planned"):
+        runs = [cell.run for cell in select(cells, "", order)]
+        behind = [run.run_id for run in runs if not run.branches]
+        assert all(run.branches for run in runs[: len(runs) - len(behind)])
+        of = [run.parent.run for run in runs if run.parent]
+        assert len(set(of)) == 1 + sum(a != b for a, b in itertools.pairwise(of))
+    parts = [select(cells, f"{i}/5", "smallest") for i in range(5)]
+    assert {cell.index for part in parts for cell in part} == {cell.index for cell in cells}
+    for part in parts:
+        names = [cell.run.run_id for cell in part]
+        assert all(names.index(c.run.parent.run) < names.index(c.run.run_id) for c in part
+                   if c.run.parent)  # fmt: skip
+
+
+def test_a_branch_that_is_chosen_brings_its_trunk(tmp_path):
+    cells = plan(experiment())
+    branch = next(cell for cell in cells if cell.run.parent)
+    found = chosen(tmp_path, cells, str(branch.index), "smallest")
+    assert [cell.run.run_id for cell in found] == [branch.run.parent.run, branch.run.run_id]
+    rejected = next(cell for cell in cells if cell.status == "rejected")
+    with pytest.raises(UserError, match=f"cell {rejected.index}: "):
+        select(cells, str(rejected.index), "smallest")

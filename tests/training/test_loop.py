@@ -187,6 +187,13 @@ def test_too_few_validation_windows_are_an_error_before_training(text_corpus, tm
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+def test_a_vocabulary_smaller_than_that_of_the_text_is_refused(text_corpus, tmp_path):
+    message = r"model\.vocab_size = 200: the tokens of its text are of 256 kinds"
+    with pytest.raises(UserError, match=message):
+        train(small_run(model={"vocab_size": 200}), text_corpus, RunDirectory(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def test_speed_is_not_counted_while_compiling(mesh_run, uninterrupted):
     row = uninterrupted[0]
     assert row["tokens_per_second"] > row["tokens"] / row["wall_seconds"]

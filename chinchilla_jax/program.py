@@ -239,6 +239,8 @@ def _guarded(main: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
             _fail(error)
         except KeyboardInterrupt:
             _end_interrupted()
+        except MemoryError:
+            _fail(UserError("memory ran out: free some, or raise the limit (ulimit -v, ulimit -d)"))
         except BrokenPipeError:  # the reader of our output went away, as in `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)

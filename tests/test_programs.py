@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from chinchilla_jax import program
 from chinchilla_jax.experiment import grid, records
 from chinchilla_jax.experiment.loading import load_experiment
 from tests.command import call
@@ -185,6 +186,13 @@ def test_ctrl_c_is_no_traceback_also_while_python_imports(tmp_path, when, status
         text=True,
     )
     assert (done.returncode, done.stderr) == (status, said)
+
+
+def test_memory_that_runs_out_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        program._guarded(lambda _: bytes(1 << 62))([])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: memory ran out: ")
 
 
 @pytest.mark.parametrize("first_process", [False, True])

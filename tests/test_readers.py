@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import random
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -298,6 +299,17 @@ def test_a_file_of_more_than_ours_has_is_not_read(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text(json.dumps({"a": "x" * 1000}))
     with pytest.raises(UserError, match=r"config\.json: .* more than 999 bytes"):
         storage.read_json(tmp_path / "config.json", 999)
+
+
+def test_a_file_takes_the_memory_that_it_has_and_not_the_most_it_may_have(tmp_path):
+    """Where memory is limited (`ulimit -d`) a plan could not be read."""
+    (tmp_path / "plan.json").write_text("{}")
+    tracemalloc.start()
+    try:
+        assert storage.read_json(tmp_path / "plan.json") == {}
+        assert tracemalloc.get_traced_memory()[1] < 1e6 < storage.MOST_JSON
+    finally:
+        tracemalloc.stop()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)

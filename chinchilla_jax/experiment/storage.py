@@ -118,15 +118,23 @@ def read_bytes(place: Path, most: int | None = None) -> bytes:
         content = cast(bytes, attempt(place, "read", lambda: filesystem.cat_file(name)))
     else:
         content = attempt(place, "read", lambda: _read_file(place, most))
-    if most is not None and len(content) > most:
-        raise UserError(f"{place}: is no file of ours: it has more than {most:,} bytes")
+    _refuse_more(place, len(content), most)
     return content
 
 
+def _refuse_more(place: Path, size: int, most: int | None) -> None:
+    if most is not None and size > most:
+        raise UserError(f"{place}: is no file of ours: it has more than {most:,} bytes")
+
+
 def _read_file(place: Path, most: int | None) -> bytes:
-    """At most `most` bytes and one of a regular file; a pipe would be waited for without end."""
+    """A regular file, of which no more is read than it had; a pipe would be waited for for ever."""
     with _opened(place) as file:
-        return file.read() if most is None else file.read(most + 1)
+        if most is None:
+            return file.read()
+        size = os.fstat(file.fileno()).st_size
+        _refuse_more(place, size, most)
+        return file.read(size + 1)  # what may be read is allocated at once
 
 
 def _opened(place: Path) -> IO[bytes]:

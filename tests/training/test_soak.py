@@ -230,7 +230,7 @@ def test_soak(place, whole):
         arguments, cores = place.choices()
         more = [GROWN] if place.random.random() < 0.3 or done.get("grown") else []
         done["grown"] = bool(more) or done.get("grown")
-        memory = place.random.choice([0, 0, 0, 3 << 30])
+        memory = place.random.choice([0, 0, 0, 250 << 20, 400 << 20])  # too little, and enough
         process = place.start("sweep", *arguments, *more, cores=cores, memory=memory)
         for _ in range(place.random.randrange(4)):
             what = place.random.choice(["another", "smaller", "plan", "fill", "train", "wait"])

@@ -18,7 +18,7 @@ from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.laws.further import completed
 from chinchilla_jax.scaling.laws.published import PublishedLaw
-from chinchilla_jax.scaling.report import listing, summary, versus
+from chinchilla_jax.scaling.report import listing, summary, tuning, versus
 from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.laws import LAW_HEAD, choices, law_row
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
@@ -189,6 +189,18 @@ def further_laws(found: Comparison) -> Table | None:
     return Table("Further laws", head, rows) if rows else None
 
 
+def tuned(found: Comparison) -> Table | None:
+    """Laws of hyper-parameters, fitted under every condition by itself."""
+    rows: Rows = []
+    head: Sequence[str] = ()
+    for one in found.conditions:
+        table = None if one.fits is None else tuning.laws(one.fits.tuning)
+        if table is not None:
+            head = ("condition", *table.head)
+            rows += [(one.title, *row) for row in table.rows]
+    return Table("Laws of hyper-parameters", head, rows) if rows else None
+
+
 def doubts(found: Comparison) -> list[str]:
     """What there is to doubt: once what is said of every condition, else with the condition."""
     fitted = [one for one in found.conditions if one.fits is not None]
@@ -246,6 +258,7 @@ def html(
             present(further_laws(found), choices(law_fits(found))),
             [part for name in OF_LAWS for part in some(name)],
         ),
+        Section("Hyper-parameters", (), present(tuned(found))),
         published(overlays),
         Section(
             "Columns",
@@ -286,7 +299,8 @@ def terminal(found: Comparison, path: Path | str) -> str:
     """What `evaluate` prints: the flags that choose, the tables, the doubts, the page's path."""
     parts = [found.choice] if found.choice else []
     against = versus.speed_ups(found.versus) if found.versus and not found.versus.refusal else None
-    tables_of = (optima(found), laws(found), further_laws(found), choices(law_fits(found)))
+    further = further_laws(found), choices(law_fits(found)), tuned(found)
+    tables_of = (optima(found), laws(found), *further)
     for table in (against, *tables_of):
         if table is not None and table.rows:
             shown = table.without_empty_columns()

@@ -36,7 +36,7 @@ def no_recipe(tuning: Tuning, runs: Runs) -> str | None:
     missing = [name for name in _COLUMNS.values() if name not in runs.labels]
     if missing:
         return f"the table does not say {', '.join(missing)}"
-    if runs.params_convention not in ("total", "active"):
+    if runs.params_convention not in ("total", "active", "as_given"):
         return f"a recipe counts all parameters, and not --params={runs.params_convention}"
     for ours, found in _values(runs).items():
         if len(found) > 1:

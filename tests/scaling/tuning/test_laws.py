@@ -1,5 +1,7 @@
 """Laws of hyper-parameters on tables whose laws are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -85,9 +87,8 @@ def test_the_record_survives_its_file(tmp_path):
     fits, _ = analyse(read_runs(tuning_table(0.01)), Settings(bootstrap=40), tuned=("batch",))
     write(tmp_path / "fits.json", fits)
     assert read(tmp_path / "fits.json").tuning == fits.tuning
-    plain, _ = analyse(read_runs(tuning_table(0.01)), Settings(bootstrap=0))
-    write(tmp_path / "fits.json", plain)
-    assert plain.tuning is None and '"tuning"' not in (tmp_path / "fits.json").read_text()
+    write(tmp_path / "fits.json", replace(fits, tuning=None))
+    assert '"tuning"' not in (tmp_path / "fits.json").read_text()  # nobody else's file changes
 
 
 def test_weight_decay_by_its_timescale():

@@ -1,14 +1,19 @@
-"""Text from a finished run.
+"""Text from a finished run, or how fast it is written.
 
     python -m chinchilla_jax.generate --run=runs/quickstart --prompt="def main("
     python -m chinchilla_jax.generate --run=runs/quickstart/3e12-48x3-s0 --prompt=A --prompt=B
+    python -m chinchilla_jax.generate --run=runs/quickstart --measure
 
 A text ends with its document, after --tokens new tokens, or else when it is as long as the
 sequences that the run was trained on. With more --tokens it goes on from its newest part: a token
 is never predicted from more than such a sequence, and each time that is full its older half is
 forgotten. The same seed writes the same text, with the cache and without, whatever is beside it.
 
-Exit status: 0; 2 a mistake in the call; 130 interrupted.
+--measure adds to the results of the run, or of each finished run of a work folder, what it takes to
+write by it here: `evaluate` then has seconds (and joules where they are counted) per generated
+token as a currency.
+
+Exit status: 0; 1 a run was not measured; 2 a mistake in the call; 130 interrupted.
 """
 
 import sys
@@ -33,12 +38,21 @@ _TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest that have thi
 _SEED = flags.DEFINE_integer("seed", 0, "Of the draw.")
 _CACHE = flags.DEFINE_bool("cache", True, "Keep keys and values, or compute all for each token.")
 _TENSOR = flags.DEFINE_integer("tensor", 1, "Devices that split a layer.", lower_bound=1)
+_MEASURE = flags.DEFINE_bool("measure", False, "Measure speed, memory and bytes instead.")
 
 
 def main(_: list[str]) -> None:
     place = storage.path(_RUN.value)
-    if not _PROMPT.value:
-        raise UserError("--prompt: is missing; give the beginning of a text")
+    if bool(_PROMPT.value) == _MEASURE.value:
+        raise UserError("give either --prompt=TEXT, the beginning of a text, or --measure")
+    if _MEASURE.value:
+        from chinchilla_jax.training.serving import measure
+
+        outcome = measure(place, _TENSOR.value)
+        for name, reason in outcome.left.items():
+            print(f"{name}: not measured: {reason}", file=sys.stderr)
+        print(outcome.text())
+        sys.exit(1 if outcome.left else 0)
     from chinchilla_jax.training.generation import write
     from chinchilla_jax.training.sampling import Sampling
 

@@ -6,7 +6,10 @@ import shutil
 import pytest
 
 from chinchilla_jax.experiment.config import DataConfig
+from chinchilla_jax.experiment.ledger import ledger
+from chinchilla_jax.experiment.parameters import FLOAT32
 from chinchilla_jax.experiment.records import run_directory
+from chinchilla_jax.training import serving
 from chinchilla_jax.training.loop import train
 from tests import command
 from tests.training.helpers import small_run
@@ -43,11 +46,37 @@ def test_a_text_is_written_behind_its_prompt(workdir, monkeypatch, tmp_path, cap
     assert again.stdout == done.stdout
 
 
+def test_what_writing_takes_is_added_to_results(workdir, monkeypatch, tmp_path):
+    """Of all finished runs of a folder; one that is damaged is left out."""
+    monkeypatch.setenv("CHINCHILLA_JAX_CACHE", str(tmp_path))
+    monkeypatch.setattr(serving, "_SECONDS", 0.0)
+    copy = shutil.copytree(workdir, tmp_path / "work")
+    shutil.rmtree(copy / "runs" / "r1" / "checkpoints" / "1")
+    before = run_directory(copy, "r0").result()
+    done = generate(f"--run={copy}", "--measure")
+    assert done.returncode == 1 and "r1: not measured: " in done.stderr, done.stderr
+    assert done.stdout.splitlines()[2].split()[0] == "r0"
+    after = run_directory(copy, "r0").result()
+    assert after.items() >= before.items()
+    run = run_directory(copy, "r0").configuration()
+    found = {name: after[name] for name in after.keys() - before.keys()}
+    assert found.pop("decode_hardware").startswith("cpu")
+    found.pop("joules_per_token")  # None where nothing counts
+    assert 0 < found["decode_seconds_per_token"] < found["first_token_seconds"] < 10
+    assert found["prefill_seconds_per_token"] == found["first_token_seconds"] / 16
+    assert found["inference_bytes_ledger"] == serving.ledger_bytes(run, FLOAT32)
+    assert found["inference_bytes_decode"] > found["inference_bytes_ledger"]
+    assert found["decode_memory_bytes"] > ledger(run).total("bytes_at_rest")
+    assert "decode_seconds_per_token" not in run_directory(copy, "r1").result()
+
+
 @pytest.mark.parametrize("arguments,told", [
     (["--run=WORK/nothing", "--prompt=a"], "is no run"),
     (["--run=WORK/runs/begun", "--prompt=a"], "is not finished"),
     (["--run=WORK/none/of/it", "--prompt=a"], "there is no run"),
-    (["--run=WORK"], "--prompt: is missing"),
+    (["--run=WORK"], "give either --prompt=TEXT"),
+    (["--run=WORK", "--prompt=a", "--measure"], "give either --prompt=TEXT"),
+    (["--run=WORK/runs/begun", "--measure"], "is not finished"),
     (["--run=WORK", "--prompt="], "--prompt: is empty"),
     (["--run=WORK", f"--prompt={17 * 'x'}"], "has 17 tokens, and the run was trained on"),
     (["--run=WORK", "--prompt=a", "--temperature=-1"], "--temperature = -1"),

@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +31,14 @@ from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.models.products import einsum32
 from chinchilla_jax.training import devices, kernels, sharding, threads, transfers, weights
 from chinchilla_jax.training.prompts import Printer, encoded
-from chinchilla_jax.training.sampling import Sampling, draw, values
+from chinchilla_jax.training.sampling import Sampling, draw, noise, values
 from chinchilla_jax.training.weights import Trained
 from chinchilla_jax.training.worker import prepare_jax
 
 log = logging.getLogger(__name__)
 
 MOST = 64  # N
+_NOISE = 1 << 24  # random numbers of a dispatch, at most
 _DISPATCH_SECONDS = 0.1  # about as long as one may take, so that a reader sees the text grow
 _SHORTEST = 16  # tokens that a prompt is filled up to, then powers of two: few programs
 
@@ -100,6 +101,13 @@ class Texts:
         return found
 
 
+class Program(NamedTuple):
+    """What XLA says of a compiled program; None where it does not."""
+
+    bytes_accessed: float | None  # by all its operations; of a loop by one round
+    peak_bytes: int | None  # of its arguments, results and temporaries, on each device
+
+
 class Generator:
     """The programs of one model, each compiled when it is first called.
 
@@ -138,8 +146,9 @@ class Generator:
             done, count = 1, 1
             while self.cached and done < room and texts.left():
                 began = time.perf_counter()
-                count = min(count, room - done, MOST)
+                count = min(count, room - done)
                 tokens_BxN, token_B, cache = self.continued(token_B, cache, texts.new, count)
+                count = min(count, tokens_BxN.shape[1])
                 yield texts.add(transfers.fetch(tokens_BxN)[:, :count])
                 done += count
                 if time.perf_counter() - began < _DISPATCH_SECONDS:
@@ -151,6 +160,13 @@ class Generator:
         Args:
           number: of the next token among the new ones.
         """
+        arguments = self._prompt(contexts, number)
+        slots = arguments[2].shape[1] + _power(more) if self.cached else 0
+        with jax.set_mesh(self._mesh):
+            return self.begin(*arguments, slots=slots)
+
+    def _prompt(self, contexts: Sequence[Sequence[int]], number: int) -> tuple[Any, ...]:
+        """What `begin` takes."""
         longest = max(map(len, contexts))
         filled = min(_power(longest), self.window) if self.cached else self.window
         tokens_BxP = np.zeros((len(contexts), filled), np.int32)
@@ -158,21 +174,45 @@ class Generator:
             tokens_BxP[row, : len(context)] = context
         lengths_B = np.array([len(context) for context in contexts], np.int32)
         rows = PartitionSpec(sharding.BATCH)
-        with jax.set_mesh(self._mesh):
-            return self.begin(
-                *self._weights,
-                transfers.place(tokens_BxP, NamedSharding(self._mesh, sharding.EVAL_BATCH)),
-                transfers.place(lengths_B, NamedSharding(self._mesh, rows)),
-                self._placed(np.int32(number)),
-                self._scalars,
-                slots=filled + (_power(more) if self.cached else 0),
-            )
+        return (
+            *self._weights,
+            transfers.place(tokens_BxP, NamedSharding(self._mesh, sharding.EVAL_BATCH)),
+            transfers.place(lengths_B, NamedSharding(self._mesh, rows)),
+            self._placed(np.int32(number)),
+            self._scalars,
+        )
 
     def continued(self, token_B: Any, cache: Any, number: int, count: int) -> Any:
-        """(the `count` tokens after `token_B`, [B, N], the last one of each, [B], the cache)."""
+        """(up to `count` tokens after `token_B`, [B, N], the last one of each, [B], the cache)."""
         numbers = (self._placed(np.int32(n)) for n in (number, count))
         with jax.set_mesh(self._mesh):
             return self.advance(*self._weights, (token_B, cache), *numbers, self._scalars)
+
+    def program(self, length: int, more: int) -> Program:
+        """What XLA says of the program that writes `more` tokens after a context of `length`."""
+        token_B, cache = self.prompted([[1] * length], 0, more)
+        if self.cached:
+            scalars = (self._placed(np.int32(n)) for n in (1, more))
+            arguments = (*self._weights, (token_B, cache), *scalars, self._scalars)
+            with jax.set_mesh(self._mesh):
+                compiled = self.advance.lower(*arguments).compile()
+        else:
+            with jax.set_mesh(self._mesh):
+                compiled = self.begin.lower(*self._prompt([[1] * length], 0), slots=0).compile()
+        memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
+        return Program(
+            bytes_accessed=costs.get("bytes accessed") if isinstance(costs, dict) else None,
+            peak_bytes=memory
+            and memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes,
+        )
+
+    @property
+    def number_bytes(self) -> int:
+        """Of a key or a value that is kept."""
+        return int(self._dtype.itemsize)
 
     def _placed(self, value: np.generic) -> jax.Array:
         return transfers.place(value, NamedSharding(self._mesh, PartitionSpec()))
@@ -183,12 +223,15 @@ class Generator:
         layout = sharding.layout(mesh)
         return weights.decoder_of(run, dtype=self._dtype, layout=layout, fused=fused)
 
+    def _noise(self, first: jax.Array, count: int, rows: int, scalars: Any) -> jax.Array:
+        return noise(first, count, (rows, self._vocabulary), self._sampling, scalars)
+
     def _drawn(
-        self, model: Decoder, used: Any, x_BxD: jax.Array, number: jax.Array, scalars: Any
+        self, model: Decoder, used: Any, x_BxD: jax.Array, noise_BxV: jax.Array, scalars: Any
     ) -> jax.Array:
         readout_DxV: Any = model.apply({"params": used}, method="readout_DxV")
         logits_BxV = einsum32("bd,dv->bv", x_BxD, readout_DxV)[:, : self._vocabulary]
-        return draw(logits_BxV, number, self._sampling, scalars)
+        return draw(logits_BxV, noise_BxV, self._sampling, scalars)
 
     def _begin(
         self,
@@ -212,7 +255,8 @@ class Generator:
         ours = weights.method(self._run, self._decoder(tokens_BxP.shape[1]), forward)
         passed: Any = ours.forward(used, carried, tokens_BxP)
         x_BxD, cache = passed[0]
-        return self._drawn(ours.model, used, x_BxD, number, scalars), cache
+        noise_BxV = self._noise(number, 1, lengths_B.shape[0], scalars)[0]
+        return self._drawn(ours.model, used, x_BxD, noise_BxV, scalars), cache
 
     def _advance(
         self,
@@ -234,10 +278,14 @@ class Generator:
             tokens_NxB, state = all_
             passed: Any = ours.forward(used, carried, state)
             x_BxD, cache = passed[0]
-            token_B = self._drawn(ours.model, used, x_BxD, number + i, scalars)
+            token_B = self._drawn(ours.model, used, x_BxD, noise_NxBxV[i], scalars)
             return tokens_NxB.at[i].set(token_B), (token_B, cache)
 
-        none = jnp.zeros((MOST, *state[0].shape), jnp.int32)
+        rows = state[0].shape[0]
+        most = max(1, min(MOST, _NOISE // (rows * self._vocabulary)))
+        noise_NxBxV = self._noise(number, most, rows, scalars)
+        none = jnp.zeros((most, rows), jnp.int32)
+        count = jnp.minimum(count, most)
         tokens_NxB, (token_B, cache) = jax.lax.fori_loop(0, count, one, (none, state))
         return tokens_NxB.T, token_B, cache
 

@@ -6,6 +6,7 @@ places.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +34,31 @@ class Sampling:
         require(0 <= self.seed < 2**32, "--seed", self.seed, "must lie in [0, 2^32)")
 
 
+def noise(
+    first: jax.Array, count: int, shape: tuple[int, int], sampling: Sampling, scalars: Any
+) -> jax.Array:
+    """For `draw`, of `count` numbers from `first` on, [N, B, V]; of all at once, since on a CPU
+    each call of the generator is a loop of many small steps.
+
+    Args:
+      first: a token's number in its text, [].
+      shape: B, V.
+    """
+    rows, vocabulary = shape
+    if sampling.temperature < _GREEDY:
+        return jnp.zeros((count, 1, 1))
+    seed = scalars[-1]
+
+    def of_row(number: jax.Array, row: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), row), number)
+        return jax.random.gumbel(key, (vocabulary,))
+
+    of_number = jax.vmap(of_row, (None, 0))
+    return jax.vmap(of_number, (0, None))(first + jnp.arange(count), jnp.arange(rows))
+
+
 def draw(
-    logits_BxV: jax.Array, number: jax.Array, sampling: Sampling, scalars: tuple[jax.Array, ...]
+    logits_BxV: jax.Array, noise_BxV: jax.Array, sampling: Sampling, scalars: Any
 ) -> jax.Array:
     """Tokens [B].
 
@@ -42,13 +66,13 @@ def draw(
     (Fan et al. 2018; Holtzman et al. 2020), by the Gumbel-max trick. Equal ones stay together.
 
     Args:
-      number: of the token in its text, [].
+      noise_BxV: of `noise`.
       sampling: decides which program this is.
       scalars: `values` of it, so that their numbers do not.
     """
     if sampling.temperature < _GREEDY:
         return jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
-    temperature, top_k, top_p, seed = scalars
+    temperature, top_k, top_p, _ = scalars
     logits_BxV = (logits_BxV - jnp.max(logits_BxV, axis=-1, keepdims=True)) / temperature
     if sampling.top_k or sampling.top_p < 1:
         ordered = -jnp.sort(-logits_BxV, axis=-1)
@@ -59,12 +83,7 @@ def draw(
         smallest = jnp.min(least, axis=-1, keepdims=True)
         logits_BxV = jnp.where(logits_BxV >= smallest, logits_BxV, -jnp.inf)
 
-    def noise(row: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), row), number)
-        return jax.random.gumbel(key, logits_BxV.shape[1:])
-
-    noisy = logits_BxV + jax.vmap(noise)(jnp.arange(logits_BxV.shape[0]))
-    return jnp.argmax(noisy, axis=-1).astype(jnp.int32)
+    return jnp.argmax(logits_BxV + noise_BxV, axis=-1).astype(jnp.int32)
 
 
 def values(sampling: Sampling, vocab_size: int) -> tuple[np.generic, ...]:

@@ -16,7 +16,7 @@ from chinchilla_jax.techniques.experts import Experts
 from chinchilla_jax.training import generation, sharding, weights
 from chinchilla_jax.training.generation import Generator, Texts, forgotten
 from chinchilla_jax.training.initial import abstract_params
-from chinchilla_jax.training.sampling import Sampling, draw, values
+from chinchilla_jax.training.sampling import Sampling, draw, noise, values
 from chinchilla_jax.training.transfers import guards
 from tests.training.helpers import small_run
 
@@ -135,20 +135,22 @@ def test_tokens_are_drawn_from_the_likeliest_as_often_as_they_are_likely():
     share = np.array([0.4, 0.3, 0.2, 0.1])
     logits = np.log(np.tile(share, (2000, 1))).astype(np.float32)
 
+    def drawn(sampling):
+        scalars = values(sampling, 4)
+        return draw(logits, noise(0, 1, logits.shape, sampling, scalars)[0], sampling, scalars)
+
     def frequencies(**kind):
-        sampling = Sampling(temperature=1.0, **kind)
-        drawn = draw(logits, 0, sampling, values(sampling, 4))
-        return np.bincount(drawn, minlength=4) / len(logits)
+        found = drawn(Sampling(temperature=1.0, **kind))
+        return np.bincount(found, minlength=4) / len(logits)
 
     np.testing.assert_allclose(frequencies(), share, atol=0.04)
     np.testing.assert_allclose(frequencies(top_k=2), [4 / 7, 3 / 7, 0, 0], atol=0.04)
     np.testing.assert_allclose(frequencies(top_p=0.75), [4 / 9, 3 / 9, 2 / 9, 0], atol=0.04)
     np.testing.assert_allclose(frequencies(top_k=3, top_p=0.5), [4 / 7, 3 / 7, 0, 0], atol=0.04)
     np.testing.assert_allclose(frequencies(top_p=1e-9), [1, 0, 0, 0])
-    colder = Sampling(temperature=0.5)
-    squared = np.bincount(draw(logits, 0, colder, values(colder, 4))) / len(logits)
+    squared = np.bincount(drawn(Sampling(temperature=0.5))) / len(logits)
     np.testing.assert_allclose(squared, share**2 / np.sum(share**2), atol=0.04)
-    assert set(np.asarray(draw(logits, 0, GREEDY, values(GREEDY, 4)))) == {0}
+    assert set(np.asarray(drawn(GREEDY))) == {0}
 
 
 @pytest.mark.parametrize("kind", [

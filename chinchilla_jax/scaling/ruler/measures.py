@@ -43,6 +43,7 @@ CURRENCIES = (
     Currency("bytes", "bytes at rest", "size", "bytes_at_rest"),
     Currency("prefill", "prefill FLOPs", "size", "inference_flops_prefill"),
     Currency("decode", "decode FLOPs", "size", "inference_flops_decode"),
+    Currency("seconds", "seconds per generated token", "size", "decode_seconds_per_token"),
     Currency("joules", "joules per token", "size", "joules_per_token"),
     Currency("training", "training FLOPs", "compute"),
     Currency("tokens", "training tokens", "tokens"),

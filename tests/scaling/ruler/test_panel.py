@@ -313,10 +313,12 @@ def test_currencies_that_count_alike_are_shown_once():
         half = row["technique"] == "half"
         rows.append(row | {"params_nonzero": row["params"], "params_active": row["params"],
                            "bytes_at_rest": row["params"] * (1 if half else 4),
+                           "decode_seconds_per_token": row["params"] ** 0.5 * 1e-6,
                            "joules_per_token": row["params"] ** 0.9 * 1e-9})  # fmt: skip
     table, _ = league(panel(read_runs(rows)), Settings(bootstrap=0))
     assert [(m.name, m.also) for m in table.measures] == [
-        ("nonzero", ("active",)), ("bytes", ()), ("joules", ()), ("training", ()), ("tokens", ()),
+        ("nonzero", ("active",)), ("bytes", ()), ("seconds", ()), ("joules", ()), ("training", ()),
+        ("tokens", ()),
     ]  # fmt: skip
     by_name = {m.measure: m.value for m in table.standings[0].multipliers}
     assert by_name["nonzero"] == pytest.approx(0.5, rel=1e-4)

@@ -37,6 +37,14 @@ def kinds(rows, **asked):
     ("name", "values", "kind"),
     [
         ("optimizer", ["adamw", "muon"], "condition"),
+        ("decode_seconds_per_token", [0.1, 0.2], "outcome"),  # what `generate --measure` adds
+        ("prefill_seconds_per_token", [0.1, 0.2], "outcome"),
+        ("first_token_seconds", [0.1, 0.2], "outcome"),
+        ("decode_memory_bytes", [1, 2], "outcome"),
+        ("decode_hardware", ["cpu, 2 threads", "H100"], "outcome"),
+        ("joules_per_token", [0.1, 0.2], "outcome"),
+        ("inference_bytes_decode", [1, 2], "count"),
+        ("inference_bytes_ledger", [1, 2], "count"),
         ("bits", [4, 16], "condition"),
         ("model.quantization", ["int4", ""], "condition"),
         ("techniques.sparsity.level", [0.0, 0.75], "condition"),

@@ -9,6 +9,11 @@ loss y of a run, of variance s^2 around a true value f,
 
 exact where all is normal, whatever y turns out to be. So designs are compared without their losses.
 
+Beside chance stands the error of the law's form, as hold-out shows it (`doubt/form_error`): a shift
+of ln L* and one of ln N*, none up to the largest budget fitted and from there in proportion to ln
+FLOPs. A run within the budgets there are tells nothing of them, one beyond does: of the shift of
+the loss by its distance, of that of the size by how the loss falls or rises with size where it is.
+
 Array suffixes: B draws, C candidate runs, T the targets ln N* and ln L*.
 """
 
@@ -26,6 +31,18 @@ from chinchilla_jax.scaling.table.cost import FlopsModel
 TARGETS = ("params", "loss")
 _LEAST_DRAWS = 40  # for a covariance that a candidate cannot mimic by chance
 _OUTLYING = 3.0  # standard deviations, by the middle 68 %, beyond which a draw counts as there
+
+
+@dataclass(frozen=True)
+class Form:
+    """Standard deviations of the form's error at the target: of ln N*, of ln L*.
+
+    `largest` are the FLOPs up to which it has none.
+    """
+
+    params: float
+    loss: float
+    largest: float
 
 
 @dataclass(frozen=True)
@@ -70,6 +87,8 @@ def targets_of(surface_B: Surface, cost: FlopsModel, target: float) -> Floats:
 @silent()
 def knowledge(
     surface_B: Surface,
+    surface: Surface,
+    form: Form,
     cost: FlopsModel,
     target: float,
     params_C: Floats,
@@ -77,7 +96,7 @@ def knowledge(
     noise_C: Floats,
     misfit_C: Floats,
 ) -> Knowledge | None:
-    """What the draws know; None where too few of them have an optimum at the target."""
+    """What the draws of `surface` know; None where too few have an optimum at the target."""
     each = Surface(*(np.atleast_1d(x)[:, None] for x in surface_B.columns()))
     log_loss = np.log(each.loss(params_C, tokens_C))
     drawn = np.column_stack([targets_of(surface_B, cost, target), log_loss])
@@ -87,7 +106,35 @@ def knowledge(
     covariance = np.cov(_without_tails(drawn), rowvar=False)
     count = len(TARGETS)
     covariance[range(count, len(covariance)), range(count, len(covariance))] += misfit_C**2
+    for size, slope in _shifts(surface, form, cost, target, params_C, tokens_C):
+        covariance += size**2 * np.outer(slope, slope)
     return Knowledge(covariance, noise_C)
+
+
+def _shifts(
+    surface: Surface,
+    form: Form,
+    cost: FlopsModel,
+    target: float,
+    params_C: Floats,
+    tokens_C: Floats,
+) -> list[tuple[float, Floats]]:
+    """The form's errors: the size of each, and by how much it shifts targets and candidates."""
+    flops_C = cost.flops(params_C, tokens_C)
+    far_C = np.log(flops_C / form.largest) / np.log(target / form.largest)
+    far_C = np.clip(far_C, 0.0, 1.0)
+    step = 1e-3
+
+    def log_loss(log_shift: float) -> Floats:
+        shifted = params_C * np.exp(log_shift)
+        return np.log(surface.loss(shifted, cost.tokens(flops_C, shifted)))
+
+    # Where N* is larger than thought, a loss is as that of a smaller model was thought to be.
+    slope_C = -(log_loss(step) - log_loss(-step)) / (2 * step)
+    return [
+        (form.params, np.concatenate([[1.0, 0.0], slope_C * far_C])),
+        (form.loss, np.concatenate([[0.0, 1.0], far_C])),
+    ]
 
 
 def usable(drawn: Floats) -> Bools:

@@ -1,4 +1,4 @@
-"""What runs say of a target: draws of their surface, and how much a run scatters."""
+"""What runs say of a target: the forecast that a report gives, and how much a run scatters."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import flops
-from chinchilla_jax.scaling.approaches import Fitted, basis
+from chinchilla_jax.scaling.approaches import Approaches, approaches
 from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.design.candidates import Pool
-from chinchilla_jax.scaling.design.ensemble import TARGETS, Knowledge, knowledge, targets_of
-from chinchilla_jax.scaling.doubt.uncertainty import surface_draws
+from chinchilla_jax.scaling.design.ensemble import Form, Knowledge, knowledge
 from chinchilla_jax.scaling.fitting.intervals import Interval, interval
+from chinchilla_jax.scaling.fitting.optimum import Optimum
 from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.forecast.candidates import candidates
+from chinchilla_jax.scaling.forecast.source import Source
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import choice, conditions
 from chinchilla_jax.scaling.table.conventions import under
@@ -22,7 +24,6 @@ from chinchilla_jax.scaling.table.runs import Runs
 
 BEYOND = 10.0  # times the largest run: the target where none is asked for
 _LEAST_BEYOND = 1.01
-_DRAWS = 500
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Known:
     """What the runs there are say of a target.
 
     Attributes:
+      source: what their forecast rests on, as `evaluate` chooses it.
       draws: bootstrap surfaces; NaN for a draw without an optimum.
       misfit: standard deviation of ln loss of a cell around the surface, seeds averaged.
     """
 
-    each: Fitted
+    each: Approaches
     target: float
+    source: Source
     draws: Surface
     misfit: float
 
@@ -48,11 +51,13 @@ class Known:
     def of(self, pool: Pool) -> Knowledge | None:
         """With the losses of candidates."""
         noise_C = self.noise(pool.flops_C)
-        averaged_C = 1 + pool.made_C * (self.misfit / np.maximum(noise_C, 1e-9)) ** 2
-        misfit_C = self.misfit / np.sqrt(averaged_C)
+        averaged_C = 1 + pool.made_C * (self.misfit / noise_C) ** 2
+        at = np.array([self.target])
+        loss, params = self.source.error.at(at, self.source.best(at))
+        form = Form(float(params[0]), float(loss[0]), self.source.largest)
         return knowledge(
-            self.draws, self.each.flops_model, self.target, pool.params_C, pool.tokens_C,
-            noise_C, misfit_C,
+            self.draws, self.surface, form, self.each.flops_model, self.target,
+            pool.params_C, pool.tokens_C, noise_C, self.misfit / np.sqrt(averaged_C),
         )  # fmt: skip
 
     def noise(self, flops_C: Floats) -> Floats:
@@ -62,17 +67,27 @@ class Known:
         size_C = known.at(flops_C) if known.log_loss > 0 else np.full(len(flops_C), fit.noise)
         return np.maximum(size_C, 1e-6)
 
-    def intervals(self) -> dict[str, tuple[float, Interval | None]]:
-        """Of N* and L* at the target: what the fit says, and the 95 % interval of the draws."""
-        point = Surface(*(np.array([x]) for x in self.surface.columns()))
-        cost = self.each.flops_model
-        value, drawn = (np.exp(targets_of(x, cost, self.target)) for x in (point, self.draws))
-        return {name: (float(value[0, t]), interval(drawn[:, t])) for t, name in enumerate(TARGETS)}
+    def forecast(self) -> dict[str, tuple[float, Interval | None]]:
+        """N* and L* at the target, and their 95 % intervals: what a report says."""
+        at = np.array([self.target])
+        value, drawn = self.source.best(at), self.source.drawn
+        spread = None if drawn is None else drawn(at)
+
+        def one(name: str) -> tuple[float, Interval | None]:
+            ends = None if spread is None else interval(np.ravel(_of(spread, name)))
+            return float(np.ravel(_of(value, name))[0]), ends
+
+        return {name: one(name) for name in ("params", "loss")}
+
+
+def _of(found: Optimum, name: str) -> Floats:
+    values = getattr(found, name)
+    return np.asarray(values)
 
 
 @silent()
 def known_of(runs: Runs, settings: Settings, target: float | None = None) -> Known:
-    """Fits the surface and draws from it.
+    """Fits and chooses as `evaluate` does.
 
     Raises:
       UserError: runs of several conditions, a target that is not beyond them, or no surface that
@@ -88,15 +103,18 @@ def known_of(runs: Runs, settings: Settings, target: float | None = None) -> Kno
             f"--target={flops(target)}: the runs go up to {flops(largest)} FLOPs, and what lies "
             "within them is measured, not forecast; give a larger one"
         )
-    each = basis(runs, settings)
-    if each.fit is None or not each.fit.identified:
+
+    def stream(*part: int) -> np.random.Generator:
+        return np.random.default_rng([settings.seed, *part])  # as in `analysis`
+
+    each = approaches(runs, settings, stream)
+    if each.fit is None or not each.fit.identified or each.surface_draws is None:
         why = each.refusal.sentence if each.refusal is not None else "the surface is on a bound"
         raise UserError(
             f"{runs.source}: nothing tells which run is next before a surface is fitted: {why}"
         )
-    rng = np.random.default_rng([settings.seed, 0])
-    drawn = surface_draws(each.fit, _DRAWS, rng).frontier
+    found = candidates(each, settings, stream(4))
     misfit = 0.0
     if each.noise.source == "seeds":
         misfit = float(np.sqrt(max(each.fit.noise**2 - each.noise.log_loss**2, 0.0)))
-    return Known(each, target, drawn, misfit)
+    return Known(each, target, found.sources[0], each.surface_draws.frontier, misfit)

@@ -3,8 +3,9 @@
     found = next_runs("runs/quickstart", budget=2e13)
     found.params.before, found.params.expected, found.runs
 
-The bootstrap draws of the surface are the ensemble; `expected` is `before` with its width in ln
-shrunk as the covariance of that ensemble says. How realised widths compare with it, and what such a
+`before` is what a report forecasts of these runs. The bootstrap draws of their surface, and the
+error of the form of law, make the covariance by which runs are chosen; `expected` is `before` with
+its width in ln shrunk as that says. How realised widths compare with it, and what such a
 design saves against a grid and against V-optimal ones: tests/benchmarks/next_runs.py.
 """
 
@@ -76,6 +77,7 @@ class NextRuns:
     target: float
     budget: float
     largest: float
+    form: str  # of the law that the forecast rests on
     noise: float  # standard deviation of ln loss of a run at the largest budget
     noise_source: str
     params: Shrunk
@@ -115,7 +117,7 @@ def next_runs(
     sweep = _sweep_of(source)
     pool, waiting = _pool(known, sweep, budget)
     knowledge = known.of(pool)
-    before = known.intervals()
+    before = known.forecast()
     if knowledge is None or any(ends is None for _, ends in before.values()):
         raise UserError(
             f"at {flops(known.target)} FLOPs the interval of these runs is open: they tell too "
@@ -152,6 +154,7 @@ def next_runs(
         target=known.target,
         budget=budget,
         largest=largest,
+        form=known.source.forecaster.form,
         noise=float(known.noise(np.array([largest]))[0]),
         noise_source=known.each.noise.source,
         params=shrunk["params"],

@@ -9,6 +9,7 @@ from chinchilla_jax.experiment import source, storage, tables
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import between, count, flops, loss, percent, ratio
 from chinchilla_jax.scaling.design.next_runs import NextRuns, Shrunk
+from chinchilla_jax.scaling.report.summary import FORMS
 
 _NOISE = {
     "seeds": "measured by seeds",
@@ -47,7 +48,7 @@ def chosen(found: NextRuns) -> str:
     title = (f"at {flops(found.target)} FLOPs", "now (95 %)", "expected", "width")
     parts += ["", tables.table(title, effect)]
     parts.append(
-        f"By the surface E + A/N^alpha + B/D^beta on {found.source}; a run scatters by "
+        f"By the {FORMS[found.form]} on {found.source}, as a report forecasts; a run scatters by "
         f"{percent(found.noise).lstrip('+')} of loss ({_NOISE[found.noise_source]})."
     )
     return "\n".join(parts)

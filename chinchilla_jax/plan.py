@@ -32,10 +32,7 @@ _HARDWARE = flags.DEFINE_string(
 )
 _NEXT = flags.DEFINE_bool("next", False, "Which runs to make next; with --runs and --flops.")
 _RUNS = flags.DEFINE_string("runs", "", "Of --next: a sweep's folder or a table of runs.")
-_FLOPS = flags.DEFINE_string("flops", "", "Of --next: what the runs may take together, as 2e13.")
-_TARGET = flags.DEFINE_string(
-    "target", "", "FLOPs whose optimum is to be forecast. Default: ten times the largest run."
-)
+_AIM = program.define_aim()
 _WHERE = flags.DEFINE_list("where", [], "Only runs with these values: optimizer=adamw,bits=4.")
 _WRITE_CONFIG = flags.DEFINE_string("write_config", "", "Of --next: where to write its runs.")
 
@@ -45,10 +42,9 @@ def _next() -> str:
     from chinchilla_jax.scaling.design.next_runs import next_runs
     from chinchilla_jax.scaling.report import design
 
-    if not (_RUNS.value and _FLOPS.value):
+    budget, target = _AIM()
+    if not _RUNS.value or budget is None:
         raise UserError("--next: give --runs, a sweep's folder or a table, and --flops to spend")
-    target = program.positive_number("target", _TARGET.value) if _TARGET.value else None
-    budget = program.positive_number("flops", _FLOPS.value)
     found = next_runs(_RUNS.value, budget, target, program.pairs("where", _WHERE.value))
     said = design.chosen(found)
     return f"{said}\n{design.written(found, _WRITE_CONFIG.value)}" if _WRITE_CONFIG.value else said

@@ -22,6 +22,7 @@ from chinchilla_jax.experiment.records import has_plan
 from chinchilla_jax.experiment.schema import nearest
 
 if TYPE_CHECKING:
+    from chinchilla_jax.scaling.design.until import Goal
     from chinchilla_jax.scaling.settings import Settings
 
 EXIT_USER_ERROR = 2
@@ -169,6 +170,46 @@ def define_settings() -> Callable[[], "Settings"]:
         return Settings(**values, budgets=positive_numbers("budgets", budgets.value))
 
     return settings
+
+
+def define_aim() -> Callable[[], tuple[float | None, float | None]]:
+    """The flags --flops and --target of runs to be chosen; what is returned reads both.
+
+    None where one is not given.
+    """
+    spent = flags.DEFINE_string("flops", "", "FLOPs that runs which are chosen may take, as 2e13.")
+    target = flags.DEFINE_string(
+        "target", "", "FLOPs whose best run is to be known. Default: ten times the largest run."
+    )
+
+    def aim() -> tuple[float | None, float | None]:
+        found = (positive_number(flag.name, flag.value) if flag.value else None
+                 for flag in (spent, target))  # fmt: skip
+        return next(found), next(found)
+
+    return aim
+
+
+def define_goal() -> Callable[[], "Goal | None"]:
+    """The flags of a sweep that chooses its runs; what is returned reads them, None without."""
+    until = flags.DEFINE_float(
+        "until", None, "Choose further runs until N* at --target is known within this factor."
+    )
+    aim = define_aim()
+
+    def goal() -> "Goal | None":
+        most, target = aim()
+        if until.value is None:
+            if most or target:
+                raise UserError("--flops and --target are of --until; give that too")
+            return None
+        from chinchilla_jax.scaling.design.until import Goal
+
+        if most is None:
+            raise UserError("--until: give --flops too, what all runs together may take")
+        return Goal(until.value, most, target)
+
+    return goal
 
 
 def experiment_from_flags(path: str | None) -> Experiment:

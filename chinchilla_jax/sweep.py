@@ -3,8 +3,10 @@
     python -m chinchilla_jax.sweep --config=configs/quickstart.py --workdir=runs/quickstart
 
 --halving=3 searches a grid of many shapes by successive halving (`training/halving.py`).
-Exit status: 0 all selected cells are over; 1 some failed or are left; 2 a mistake in the call;
-130 interrupted.
+--until=1.5 --flops=1e14 chooses further runs (`plan --next`) and makes them until the 95 % interval
+of N* at --target ends at 1.5 times its beginning, or all runs together have taken --flops.
+Exit status: 0 all selected cells are over, N* is known well enough; 1 some failed or are left, the
+FLOPs are spent; 2 a mistake in the call; 130 interrupted.
 """
 
 import contextlib
@@ -16,7 +18,9 @@ from pathlib import Path
 from absl import flags
 
 from chinchilla_jax import program
-from chinchilla_jax.experiment import status, storage, tables
+from chinchilla_jax.experiment import status, storage
+from chinchilla_jax.experiment.config import Experiment
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import cells_of
 from chinchilla_jax.training import distributed, halving, job_array, supervise, sweep
 
@@ -34,6 +38,7 @@ _CELLS = flags.DEFINE_string(
 _HALVING = flags.DEFINE_float(
     "halving", 0.0, "Search for the best shape: of each budget 1/HALVING go on to the next.", 0.0
 )
+_GOAL = program.define_goal()
 _STATUS = flags.DEFINE_bool("status", False, "Only show how far each cell is.")
 _WORKER = flags.DEFINE_bool("worker", False, "Be one of the processes that a sweep starts.")
 _PIN = flags.DEFINE_list("pin", [], "CPU cores of this worker.")
@@ -51,37 +56,47 @@ def main(_: list[str]) -> None:
         print(status.text(workdir, asked))
         return
     several = _JOIN()
-    with contextlib.ExitStack() as opened:
-        sys.exit(distributed.in_all_processes(lambda: _run(workdir, several, opened)))
+    if goal := _GOAL():
+        from chinchilla_jax.scaling.design.until import until
+
+        if several or _CELLS.value or _HALVING.value:
+            raise UserError("--until: chooses and makes all cells itself, in one process")
+        first = program.experiment_to_plan(_CONFIG.value, workdir)
+        sys.exit(until(first, workdir, goal, lambda asked: _run(workdir, False, asked)))
+    sys.exit(_run(workdir, several))
 
 
-def _chosen(workdir: Path, opened: contextlib.ExitStack) -> list[str]:
+def _chosen(workdir: Path, asked: Experiment | None, opened: contextlib.ExitStack) -> list[str]:
     """Ids of the runs to make, in their order; none leaves the plan before `opened` ends."""
-    asked = program.experiment_to_plan(_CONFIG.value, workdir)
+    asked = asked or program.experiment_to_plan(_CONFIG.value, workdir)
     experiment, cells = opened.enter_context(sweep.opened_plan(asked, workdir))
     selection = job_array.part(os.environ) if _CELLS.value == "auto" else _CELLS.value
     return [cell.run.run_id for cell in sweep.chosen(workdir, cells, selection, experiment.order)]
 
 
-def _run(workdir: Path, several: bool, opened: contextlib.ExitStack) -> int:
+def _run(workdir: Path, several: bool, asked: Experiment | None = None) -> int:
     """The exit status."""
-    names = distributed.on_writer(lambda: _chosen(workdir, opened))
-    chosen = cells_of(workdir, names)
-    make, said = functools.partial(supervise.shown, workdir, _DIVISION()), ""
+    with contextlib.ExitStack() as opened:
+        return distributed.in_all_processes(lambda: _made(workdir, several, asked, opened))
+
+
+def _made(
+    workdir: Path, several: bool, asked: Experiment | None, opened: contextlib.ExitStack
+) -> int:
+    chosen = cells_of(workdir, distributed.on_writer(lambda: _chosen(workdir, asked, opened)))
+    make, more = functools.partial(supervise.shown, workdir, _DIVISION()), ""
     if several:
         from chinchilla_jax.training.worker import work_jointly
 
         make = functools.partial(work_jointly, workdir)
     if _HALVING.value:
-        rows, said = halving.run(workdir, chosen, make, _HALVING.value)
+        rows, more = halving.run(workdir, chosen, make, _HALVING.value)
     else:
         rows = make(chosen)
+    said, left = sweep.outcome(workdir, chosen, rows)
     if distributed.is_writer():
-        lacking = sweep.unmeasured(workdir, chosen, rows)
-        print(f"{tables.results(rows)}\nresults: {workdir / 'results.csv'}{lacking}{said}")
-    left = [r for r in rows if r["run_id"] in names and r["status"] not in ("done", "diverged")]
-    for row in left if distributed.is_writer() else []:
-        print(f"{row['run_id']}: {row['status']}: {row['reason'] or 'not run'}", file=sys.stderr)
+        print(said + more)
+        print(*left, sep="\n", end="\n" * bool(left), file=sys.stderr)
     return 1 if left else 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from chinchilla_jax import techniques
 from chinchilla_jax.data.store import Corpus, open_corpus
-from chinchilla_jax.experiment import claims, estimate, grid, needs, results, vary
+from chinchilla_jax.experiment import claims, estimate, grid, needs, results, tables, vary
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -192,6 +192,19 @@ def devices_for(run: RunConfig, host: Host, asked: int = 0) -> int:
     fixed = min(placement.fixed_devices(run), len(host.devices))
     most = asked or max(useful, fixed)
     return placement.mesh_devices(estimate.resolve(run, most, hardware), most)
+
+
+def outcome(
+    workdir: Path, cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]]
+) -> tuple[str, list[str]]:
+    """What is said of a sweep that ended: its results, and a line for each cell that is left."""
+    names = {cell.run.run_id for cell in cells}
+    left = [r for r in rows if r["run_id"] in names and r["status"] not in ("done", "diverged")]
+    lacking = unmeasured(workdir, cells, rows)
+    return (
+        f"{tables.results(rows)}\nresults: {workdir / 'results.csv'}{lacking}",
+        [f"{row['run_id']}: {row['status']}: {row['reason'] or 'not run'}" for row in left],
+    )
 
 
 def unmeasured(workdir: Path, cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -53,3 +53,17 @@ def _greedy(known: Knowledge, flops_C: Floats, most_C: Ints, budget: float, powe
         count_C[best] += 1
         left -= flops_C[best]
     return Design(count_C, known)
+
+
+def cheapest_of(design: Design, known: Knowledge, flops_C: Floats, share: float) -> Design:
+    """The cheapest runs of a design, one at least, up to a share of its FLOPs."""
+    left = share * float(design.count_C @ flops_C)
+    count_C = np.zeros_like(design.count_C)
+    for c in np.argsort(flops_C, kind="stable"):
+        for _ in range(design.count_C[c]):
+            if count_C.any() and flops_C[c] > left:
+                return Design(count_C, known)
+            count_C[c] += 1
+            left -= flops_C[c]
+            known = known.after(int(c))
+    return Design(count_C, known)

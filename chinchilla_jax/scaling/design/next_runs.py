@@ -22,10 +22,10 @@ from chinchilla_jax.experiment import results, storage
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import count, flops
-from chinchilla_jax.scaling.arrays import silent
+from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.design import candidates
 from chinchilla_jax.scaling.design.candidates import Pool, key_of
-from chinchilla_jax.scaling.design.choose import Design, choose
+from chinchilla_jax.scaling.design.choose import Design, cheapest_of, choose
 from chinchilla_jax.scaling.design.ensemble import TARGETS
 from chinchilla_jax.scaling.design.known import Known, known_of
 from chinchilla_jax.scaling.fitting.intervals import Interval
@@ -40,17 +40,23 @@ _HELPS = 0.02  # of the width of an interval, by which the runs must shrink one 
 
 @dataclass(frozen=True)
 class Shrunk:
-    """N* or L* at the target: its 95 % interval now, and as it is expected after the runs."""
+    """N* or L* at the target: its 95 % interval now, and as it is expected after the runs.
+
+    `ratio` is the expected width over that of now, in ln. Intervals are None where one end is open.
+    """
 
     value: float
-    before: Interval
-    expected: Interval
+    ratio: float
+    before: Interval | None
 
     @property
-    def ratio(self) -> float:
-        """Expected width over that of now, in ln."""
-        before, expected = (float(np.log(e[1] / e[0])) for e in (self.before, self.expected))
-        return expected / before
+    def expected(self) -> Interval | None:
+        """Of the same shape about the value as it has now."""
+        if self.before is None:
+            return None
+        logs = (self.ratio * np.log(end / self.value) for end in self.before)
+        low, high = (float(self.value * np.exp(x)) for x in logs)
+        return low, high
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,14 @@ class NextRuns:
         return sum(run.flops * run.count for run in self.runs)
 
 
+class TooLittle(UserError):
+    """The budget is less than the cheapest run; `found` is what is known without one."""
+
+    def __init__(self, message: str, found: NextRuns) -> None:
+        super().__init__(message)
+        self.found = found
+
+
 @silent()
 def next_runs(
     source: Any,
@@ -100,6 +114,7 @@ def next_runs(
     target: float | None = None,
     where: Mapping[str, str] | None = None,
     settings: Settings | None = None,
+    share: float = 1.0,
 ) -> NextRuns:
     """The runs of at most `budget` FLOPs together that tell most of the optimum at `target`.
 
@@ -108,33 +123,34 @@ def next_runs(
         it, or what that has read.
       target: FLOPs; ten times the largest run by default.
       where: the condition, of runs of several.
+      share: of the FLOPs of the design, whose cheapest runs are named alone: one at least.
     Raises:
-      UserError: as `known_of`; the interval at the target is open; `budget` is less than the
-        cheapest run; or the folder's runs are of another model than this version trains.
+      UserError: as `known_of`; hardly a draw of the fit has an optimum at the target; `budget` is
+        less than the cheapest run (`TooLittle`); or the folder's runs are of another model than
+        this version trains.
     """
     runs = source if isinstance(source, Runs) else read_runs(source)
     known = known_of(picked(runs, where or {}), settings or Settings(), target)
     sweep = _sweep_of(source)
     pool, waiting = _pool(known, sweep, budget)
     knowledge = known.of(pool)
-    before = known.forecast()
-    if knowledge is None or any(ends is None for _, ends in before.values()):
+    if knowledge is None:
         raise UserError(
-            f"at {flops(known.target)} FLOPs the interval of these runs is open: they tell too "
-            "little to say which is next; train the plan's own cells first, or ask for a nearer "
-            "--target"
+            f"at {flops(known.target)} FLOPs these runs tell too little to say which is next; "
+            "train the plan's own cells first, or ask for a nearer --target"
         )
-    now = knowledge.variance_T
+    now_T = knowledge.variance_T
     for candidate in waiting:
         knowledge = knowledge.after(candidate)
     if budget < pool.flops_C.min() * (1 - 1e-9):
         cheapest = int(pool.flops_C.argmin())
-        raise UserError(
+        nothing = Design(np.zeros(len(pool), np.int64), knowledge)
+        raise TooLittle(
             f"--flops={flops(budget)}: the cheapest run, {count(pool.params_C[cheapest])} "
-            f"parameters, takes {flops(pool.flops_C[cheapest])}"
+            f"parameters, takes {flops(pool.flops_C[cheapest])}",
+            _told(known, pool, nothing, budget, now_T, len(waiting), sweep),
         )
     design = choose(knowledge, pool.flops_C, pool.most_C, budget)
-    ratio_T = np.sqrt(design.after.variance_T / now)
     gained_T = np.sqrt(design.after.variance_T / knowledge.variance_T)
     reason = ""
     if not len(design) or gained_T.min() > 1 - _HELPS:
@@ -142,29 +158,43 @@ def next_runs(
             f"no run of at most {flops(budget)} FLOPs narrows the interval of N* or L* by "
             f"{100 * _HELPS:g} %: what is left is told by larger budgets"
         )
-        design, ratio_T = Design(np.zeros(len(pool), np.int64), knowledge), ratio_T / gained_T
-    shrunk = {}
-    for t, name in enumerate(TARGETS):
-        value, ends = before[name]
-        assert ends is not None
-        shrunk[name] = Shrunk(value, ends, _shrunk(ends, value, float(ratio_T[t])))
-    largest = float(known.each.runs.flops.max())
+        design = Design(np.zeros(len(pool), np.int64), knowledge)
+    elif share < 1:
+        design = cheapest_of(design, knowledge, pool.flops_C, share)
+    return _told(known, pool, design, budget, now_T, len(waiting), sweep, reason)
+
+
+def _told(
+    known: Known,
+    pool: Pool,
+    design: Design,
+    budget: float,
+    now_T: Floats,
+    waiting: int,
+    sweep: Sweep | None,
+    reason: str = "",
+) -> NextRuns:
+    ratio_T, forecast = np.sqrt(design.after.variance_T / now_T), known.forecast()
+    shrunk = {
+        name: Shrunk(value, float(ratio_T[TARGETS.index(name)]), ends)
+        for name, (value, ends) in forecast.items()
+    }
+    runs, noise = known.each.runs, known.each.noise
+    largest = float(runs.flops.max())
+    extends = sweep is not None and not runs.picked and len(design) > 0
     return NextRuns(
-        source=known.each.runs.source,
+        source=runs.source,
         target=known.target,
         budget=budget,
         largest=largest,
         form=known.source.forecaster.form,
         noise=float(known.noise(np.array([largest]))[0]),
-        noise_source=known.each.noise.source,
-        params=shrunk["params"],
-        loss=shrunk["loss"],
+        noise_source=noise.source,
+        **shrunk,
         runs=_listed(known, pool, design),
-        waiting=len(waiting),
+        waiting=waiting,
         reason=reason,
-        experiment=_extended(sweep, pool, design)
-        if sweep is not None and not runs.picked
-        else None,
+        experiment=_extended(sweep, pool, design) if sweep is not None and extends else None,
     )
 
 
@@ -192,11 +222,6 @@ def _pool(known: Known, sweep: Sweep | None, budget: float) -> tuple[Pool, list[
         if cell.status == "planned" and cell.run.run_id not in over and key_of(cell) in places
     ]
     return pool, left
-
-
-def _shrunk(ends: Interval, value: float, ratio: float) -> Interval:
-    low, high = (float(value * np.exp(ratio * np.log(end / value))) for end in ends)
-    return low, high
 
 
 def _listed(known: Known, pool: Pool, design: Design) -> tuple[NextRun, ...]:

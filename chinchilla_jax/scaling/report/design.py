@@ -11,6 +11,7 @@ from chinchilla_jax.experiment.numbers import between, count, flops, loss, perce
 from chinchilla_jax.scaling.design.next_runs import NextRuns, Shrunk
 from chinchilla_jax.scaling.report.summary import FORMS
 
+OPEN = "interval open"
 _NOISE = {
     "seeds": "measured by seeds",
     "surface residuals": "by residuals of the surface, for no seeds tell it",
@@ -56,7 +57,8 @@ def chosen(found: NextRuns) -> str:
 
 def _effect(name: str, one: Shrunk, write: Callable[[float | None], str]) -> tuple[str, ...]:
     return (
-        name, f"{write(one.value)} ({between(one.before, write)})", between(one.expected, write),
+        name, f"{write(one.value)} ({between(one.before, write) or OPEN})",
+        between(one.expected, write) or OPEN,
         f"{100 * one.ratio:.0f} %",
     )  # fmt: skip
 
@@ -86,12 +88,15 @@ def written(found: NextRuns, file: str) -> str:
 
 def _docstring(found: NextRuns, config: Path) -> str:
     number = sum(run.count for run in found.runs)
+
+    def said(one: Shrunk, write: Callable[[float | None], str]) -> str:
+        before, expected = (between(ends, write) or OPEN for ends in (one.before, one.expected))
+        return f"{expected} (before: {before})"
+
     return (
         f"The runs of {found.source}, and {number} more that tell most of the optimum at "
         f"{flops(found.target)} FLOPs.\n\n"
         f"    python -m chinchilla_jax.sweep --config={config} --workdir={found.source}\n\n"
-        f"{flops(found.flops)} FLOPs; expected is that N* will be known within "
-        f"{between(found.params.expected, count)}\n"
-        f"({between(found.params.before, count)} before), L* within "
-        f"{between(found.loss.expected, loss)} ({between(found.loss.before, loss)})."
+        f"They take {flops(found.flops)} FLOPs. Expected is a 95 % interval of N* of\n"
+        f"{said(found.params, count)}, and of L* of {said(found.loss, loss)}."
     )

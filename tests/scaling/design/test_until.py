@@ -45,12 +45,12 @@ def made(folder):
 
 
 def test_it_chooses_until_the_flops_are_spent_and_goes_on_after_an_interruption(tmp_path):
-    goal, whole, parts = Goal(1.01, GRID + 2.2e13), tmp_path / "whole", tmp_path / "parts"
+    goal, whole, parts = Goal(1.01, GRID + 1.2e13), tmp_path / "whole", tmp_path / "parts"
     said = []
     assert until(quickstart(), whole, goal, Trainer(whole), said.append, QUICK) == SPENT
     spent = sum(c.flops for c in records.read_plan(whole)[1] if c.status == "planned")
     assert GRID * 1.05 < spent <= goal.flops
-    assert len(said) > 2 and all("1.01 x asked" in line for line in said)
+    assert len(said) > 1 and all("1.01 x asked" in line for line in said)
     assert all("next: " in line for line in said[:-1]) and "next: " not in said[-1]
     stops = 0
     for asked in (quickstart(), quickstart(), None, quickstart(), None, *[None] * 20):

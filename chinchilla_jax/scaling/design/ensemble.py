@@ -34,7 +34,7 @@ _OUTLYING = 3.0  # standard deviations, by the middle 68 %, beyond which a draw 
 
 
 @dataclass(frozen=True)
-class Form:
+class Shift:
     """Standard deviations of the form's error at the target: of ln N*, of ln L*.
 
     `largest` are the FLOPs up to which it has none.
@@ -88,7 +88,7 @@ def targets_of(surface_B: Surface, cost: FlopsModel, target: float) -> Floats:
 def knowledge(
     surface_B: Surface,
     surface: Surface,
-    form: Form,
+    shift: Shift,
     cost: FlopsModel,
     target: float,
     params_C: Floats,
@@ -106,14 +106,14 @@ def knowledge(
     covariance = np.cov(_without_tails(drawn), rowvar=False)
     count = len(TARGETS)
     covariance[range(count, len(covariance)), range(count, len(covariance))] += misfit_C**2
-    for size, slope in _shifts(surface, form, cost, target, params_C, tokens_C):
+    for size, slope in _shifts(surface, shift, cost, target, params_C, tokens_C):
         covariance += size**2 * np.outer(slope, slope)
     return Knowledge(covariance, noise_C)
 
 
 def _shifts(
     surface: Surface,
-    form: Form,
+    shift: Shift,
     cost: FlopsModel,
     target: float,
     params_C: Floats,
@@ -121,7 +121,7 @@ def _shifts(
 ) -> list[tuple[float, Floats]]:
     """The form's errors: the size of each, and by how much it shifts targets and candidates."""
     flops_C = cost.flops(params_C, tokens_C)
-    far_C = np.log(flops_C / form.largest) / np.log(target / form.largest)
+    far_C = np.log(flops_C / shift.largest) / np.log(target / shift.largest)
     far_C = np.clip(far_C, 0.0, 1.0)
     step = 1e-3
 
@@ -132,8 +132,8 @@ def _shifts(
     # Where N* is larger than thought, a loss is as that of a smaller model was thought to be.
     slope_C = -(log_loss(step) - log_loss(-step)) / (2 * step)
     return [
-        (form.params, np.concatenate([[1.0, 0.0], slope_C * far_C])),
-        (form.loss, np.concatenate([[0.0, 1.0], far_C])),
+        (shift.params, np.concatenate([[1.0, 0.0], slope_C * far_C])),
+        (shift.loss, np.concatenate([[0.0, 1.0], far_C])),
     ]
 
 

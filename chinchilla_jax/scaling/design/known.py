@@ -11,7 +11,7 @@ from chinchilla_jax.experiment.numbers import flops
 from chinchilla_jax.scaling.approaches import Approaches, approaches
 from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.design.candidates import Pool
-from chinchilla_jax.scaling.design.ensemble import Form, Knowledge, knowledge
+from chinchilla_jax.scaling.design.ensemble import Knowledge, Shift, knowledge
 from chinchilla_jax.scaling.fitting.intervals import Interval, interval
 from chinchilla_jax.scaling.fitting.optimum import Optimum
 from chinchilla_jax.scaling.fitting.surface import Surface
@@ -54,9 +54,9 @@ class Known:
         averaged_C = 1 + pool.made_C * (self.misfit / noise_C) ** 2
         at = np.array([self.target])
         loss, params = self.source.error.at(at, self.source.best(at))
-        form = Form(float(params[0]), float(loss[0]), self.source.largest)
+        shift = Shift(float(params[0]), float(loss[0]), self.source.largest)
         return knowledge(
-            self.draws, self.surface, form, self.each.flops_model, self.target,
+            self.draws, self.surface, shift, self.each.flops_model, self.target,
             pool.params_C, pool.tokens_C, noise_C, self.misfit / np.sqrt(averaged_C),
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.scaling.design.choose import choose
-from chinchilla_jax.scaling.design.ensemble import TARGETS, Form, Knowledge, knowledge, targets_of
+from chinchilla_jax.scaling.design.ensemble import TARGETS, Knowledge, Shift, knowledge, targets_of
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.table.cost import SIX_ND
 from tests.scaling.known import TRUE
@@ -27,12 +27,12 @@ def ensemble(draws=4000):
 
 
 DRAWS = ensemble()
-RIGHT = Form(0.0, 0.0, 1e20)
+RIGHT = Shift(0.0, 0.0, 1e20)
 
 
-def known(noise=NOISE, misfit=0.0, form=RIGHT, draws=DRAWS):
+def known(noise=NOISE, misfit=0.0, shift=RIGHT, draws=DRAWS):
     at = (SIX_ND, TARGET, PARAMS, TOKENS, noise, np.full(5, misfit))
-    return knowledge(draws, TRUE, form, *at)
+    return knowledge(draws, TRUE, shift, *at)
 
 
 def linear():
@@ -126,18 +126,18 @@ def test_draws_that_ran_away_decide_nothing():
 
 def test_the_error_of_the_form_is_told_by_runs_beyond_the_budgets_alone():
     """Sizes at 1e20 of which one is the best: it tells of the loss, those beside it of the size."""
-    form = Form(params=0.3, loss=0.05, largest=1e19)
-    plain, wide = known(), known(form=form)
+    shift = Shift(params=0.3, loss=0.05, largest=1e19)
+    plain, wide = known(), known(shift=shift)
     assert wide.variance_T == pytest.approx(plain.variance_T + np.array([0.3, 0.05]) ** 2)
     inside = wide.after(0).variance_T - wide.variance_T
     assert inside == pytest.approx(plain.after(0).variance_T - plain.variance_T, rel=0.2)
     best = TRUE.optimum(1e20)[0]
     params, flops = best * np.array([0.25, 1.0, 4.0]), 1e20
     at = (SIX_ND, TARGET, params, SIX_ND.tokens(flops, params), np.full(3, 0.01), np.zeros(3))
-    alone = knowledge(DRAWS, TRUE, Form(3.0, 0.0, 1e19), *at)
+    alone = knowledge(DRAWS, TRUE, Shift(3.0, 0.0, 1e19), *at)
     left = np.array([alone.after(c).variance_T[0] for c in range(3)]) / alone.variance_T[0]
     assert left[1] > 0.99 and max(left[0], left[2]) < 0.6
     # Losses below what was thought of a large size say that N* is larger, of a small one smaller.
     assert alone.covariance[0, 2] > 0 > alone.covariance[0, 4]
-    loss = knowledge(DRAWS, TRUE, Form(0.0, 1.0, 1e19), *at)
+    loss = knowledge(DRAWS, TRUE, Shift(0.0, 1.0, 1e19), *at)
     assert loss.after(1).variance_T[1] / loss.variance_T[1] < 0.01

@@ -55,7 +55,7 @@ def test_it_chooses_until_the_flops_are_spent_and_goes_on_after_an_interruption(
     stops = 0
     for asked in (quickstart(), quickstart(), None, quickstart(), None, *[None] * 20):
         try:
-            status = until(asked, parts, goal, Trainer(parts, stop=20), lambda _: None, QUICK)
+            status = until(asked, parts, goal, Trainer(parts, stop=11), lambda _: None, QUICK)
             break
         except KeyboardInterrupt:
             stops += 1

@@ -190,19 +190,24 @@ def define_aim() -> Callable[[], tuple[float | None, float | None]]:
     return aim
 
 
-def define_goal() -> Callable[[], "Goal | None"]:
-    """The flags of a sweep that chooses its runs; what is returned reads them, None without."""
+def define_goal() -> Callable[..., "Goal | None"]:
+    """The flags of a sweep that chooses its runs; what is returned reads them, None without.
+
+    Its arguments are what else was asked for, none of which goes with choosing.
+    """
     until = flags.DEFINE_float(
         "until", None, "Choose further runs until N* at --target is known within this factor."
     )
     aim = define_aim()
 
-    def goal() -> "Goal | None":
+    def goal(*others: object) -> "Goal | None":
         most, target = aim()
         if until.value is None:
             if most or target:
                 raise UserError("--flops and --target are of --until; give that too")
             return None
+        if any(others):
+            raise UserError("--until: chooses and makes all cells itself, in one process")
         from chinchilla_jax.scaling.design.until import Goal
 
         if most is None:

@@ -9,10 +9,10 @@ Exit status: 0 all selected cells are over, N* is known well enough; 1 some fail
 FLOPs are spent; 2 a mistake in the call; 130 interrupted.
 """
 
-import contextlib
 import functools
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from absl import flags
@@ -20,7 +20,6 @@ from absl import flags
 from chinchilla_jax import program
 from chinchilla_jax.experiment import status, storage
 from chinchilla_jax.experiment.config import Experiment
-from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import cells_of
 from chinchilla_jax.training import distributed, halving, job_array, supervise, sweep
 
@@ -56,17 +55,15 @@ def main(_: list[str]) -> None:
         print(status.text(workdir, asked))
         return
     several = _JOIN()
-    if goal := _GOAL():
+    if goal := _GOAL(several, _CELLS.value, _HALVING.value):
         from chinchilla_jax.scaling.design.until import until
 
-        if several or _CELLS.value or _HALVING.value:
-            raise UserError("--until: chooses and makes all cells itself, in one process")
         first = program.experiment_to_plan(_CONFIG.value, workdir)
         sys.exit(until(first, workdir, goal, lambda asked: _run(workdir, False, asked)))
     sys.exit(_run(workdir, several))
 
 
-def _chosen(workdir: Path, asked: Experiment | None, opened: contextlib.ExitStack) -> list[str]:
+def _chosen(workdir: Path, asked: Experiment | None, opened: ExitStack) -> list[str]:
     """Ids of the runs to make, in their order; none leaves the plan before `opened` ends."""
     asked = asked or program.experiment_to_plan(_CONFIG.value, workdir)
     experiment, cells = opened.enter_context(sweep.opened_plan(asked, workdir))
@@ -76,13 +73,11 @@ def _chosen(workdir: Path, asked: Experiment | None, opened: contextlib.ExitStac
 
 def _run(workdir: Path, several: bool, asked: Experiment | None = None) -> int:
     """The exit status."""
-    with contextlib.ExitStack() as opened:
+    with ExitStack() as opened:
         return distributed.in_all_processes(lambda: _made(workdir, several, asked, opened))
 
 
-def _made(
-    workdir: Path, several: bool, asked: Experiment | None, opened: contextlib.ExitStack
-) -> int:
+def _made(workdir: Path, several: bool, asked: Experiment | None, opened: ExitStack) -> int:
     chosen = cells_of(workdir, distributed.on_writer(lambda: _chosen(workdir, asked, opened)))
     make, more = functools.partial(supervise.shown, workdir, _DIVISION()), ""
     if several:

@@ -5,7 +5,7 @@
 
 The modern definition is a Qwen3, and one whose feed-forward networks are experts a Qwen3Moe:
 `chinchilla_jax/formats/huggingface.py` says how, and what is refused. The folder is complete or
-absent. Runs start from it by --init_from=DIR.
+absent. Runs start from it by --init_from=DIR. --gguf puts a model.gguf into it, for llama.cpp.
 
 --lm_eval=512 puts held-out text of the run beside it, as a task of lm-eval, and says what our own
 evaluation finds on it:
@@ -23,6 +23,7 @@ from chinchilla_jax.experiment import exported, storage
 _RUN = flags.DEFINE_string("run", None, "Folder of the run: WORKDIR/runs/RUN.", required=True)
 _TO = flags.DEFINE_string("to", None, "The folder to make.", required=True)
 _DTYPE = flags.DEFINE_enum("dtype", exported.DTYPES[0], exported.DTYPES, "Of the weights.")
+_GGUF = flags.DEFINE_bool("gguf", False, "Also a model.gguf, for llama.cpp.")
 _WINDOWS = flags.DEFINE_integer(
     "lm_eval", 0, "Also a task of lm-eval, of so many windows of held-out text.", lower_bound=0
 )
@@ -32,7 +33,7 @@ def main(_: list[str]) -> None:
     place, target = storage.path(_RUN.value), storage.path(_TO.value)
     from chinchilla_jax.training.export import export  # after the mistakes that need no JAX
 
-    found = export(place, target, _DTYPE.value, _WINDOWS.value)
+    found = export(place, target, _DTYPE.value, _WINDOWS.value, _GGUF.value)
     what = f"{found.of.run}, {found.numbers:,} parameters in {found.of.dtype}"
     print(f"exported {what}: {target}" if found.made else f"{target}: is there already: {what}")
     if found.bits_per_byte is not None:

@@ -100,19 +100,14 @@ def write(folder: Path, of: Exported, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
       UserError: safetensors is not installed, or the folder cannot be written.
     """
-    dtype, factor = _dtype(of.dtype), _factor(of)
-    tensors, exact = {}, {}
+    tensors: dict[str, np.ndarray] = {}
     for path, place in places(of.model).items():
-        array = np.asarray(arrays[path])
-        if path == EMBEDDING:
-            table, array = array, array * factor
-            if of.dtype == "float32" and not np.array_equal(array / factor, table):
-                exact[path] = table
-        for name, stored in place.stored(array).items():
-            tensors[name] = stored.astype(dtype)
+        for name, stored in place.stored(folded(path, arrays[path], of)).items():
+            tensors[name] = stored.astype(_dtype(of.dtype))
     save(folder / WEIGHTS, tensors)
-    if exact:
-        save(folder / EXACT, exact)
+    table = arrays[EMBEDDING]
+    if of.dtype == "float32" and not np.array_equal(table * factor(of) / factor(of), table):
+        save(folder / EXACT, {EMBEDDING: table})
     for name, content in ((CONFIG, config(of)), ("generation_config.json", generation_config())):
         storage.write_text_atomic(folder / name, json.dumps(content, indent=2) + "\n")
 
@@ -142,17 +137,21 @@ def read(folder: Path, of: Exported) -> Iterator[tuple[str, np.ndarray]]:
 
 def _unscaled(folder: Path, stored: np.ndarray, of: Exported) -> np.ndarray:
     """The embedding of which the file has its product with the factor."""
-    factor = _factor(of)
-    table = stored.astype(np.float32) / factor
+    table = stored.astype(np.float32) / factor(of)
     if not storage.exists(folder / EXACT):
         return table
     with opened(folder / EXACT) as file:
         known = file.get_tensor(EMBEDDING)
     # Where other tools have trained on, what they have is right.
-    return np.where(known * factor == stored, known, table)
+    return np.where(known * factor(of) == stored, known, table)
 
 
-def _factor(of: Exported) -> np.float32:
+def folded(path: str, array: np.ndarray, of: Exported) -> np.ndarray:
+    """An array of ours as a model without a factor behind its embedding has it."""
+    return array * factor(of) if path == EMBEDDING else array
+
+
+def factor(of: Exported) -> np.float32:
     """What the decoder multiplies rows of its embedding by."""
     return np.float32(Scaling(of.base_width, of.parametrization).base(of.model) ** 0.5)
 

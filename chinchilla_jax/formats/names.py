@@ -28,7 +28,7 @@ class Names:
     """Of one parameter; those of layers go without the layer, those of experts with {expert}."""
 
     hugging_face: str
-    gguf: str
+    gguf: str = ""  # of experts none: no model of llama.cpp has ours
 
 
 LAYER = {HUGGING_FACE: "model.layers.{layer}.", GGUF: "blk.{layer}."}
@@ -45,10 +45,10 @@ OF_LAYERS = {
     "feed_forward/gate": Names("mlp.gate_proj", "ffn_gate"),
     "feed_forward/up": Names("mlp.up_proj", "ffn_up"),
     "feed_forward/down": Names("mlp.down_proj", "ffn_down"),
-    "experts/router": Names("mlp.gate", "ffn_gate_inp"),
-    "experts/expert_gate": Names("mlp.experts.{expert}.gate_proj", "ffn_gate_exps"),
-    "experts/expert_up": Names("mlp.experts.{expert}.up_proj", "ffn_up_exps"),
-    "experts/expert_down": Names("mlp.experts.{expert}.down_proj", "ffn_down_exps"),
+    "experts/router": Names("mlp.gate"),
+    "experts/expert_gate": Names("mlp.experts.{expert}.gate_proj"),
+    "experts/expert_up": Names("mlp.experts.{expert}.up_proj"),
+    "experts/expert_down": Names("mlp.experts.{expert}.down_proj"),
 }
 OUTSIDE = {
     "embedding": Names("model.embed_tokens", "token_embd"),
@@ -91,24 +91,29 @@ class Place:
         return math.prod(shape(p.fan_out, model)), math.prod(shape(p.fan_in, model))
 
 
-def places(model: ModelConfig) -> dict[str, Place]:
-    """Where a Hugging Face folder has each of our arrays, by its path with unrolled layers."""
+def places(model: ModelConfig, scheme: str = HUGGING_FACE) -> dict[str, Place]:
+    """Where a file has each of our arrays, by its path with unrolled layers.
+
+    Args:
+      scheme: of names, HUGGING_FACE or GGUF.
+    """
     of_model = {p.name for p in parameters(model)}
-    here = {path: names for path, names in OUTSIDE.items() if parameter(path).name in of_model}
-    found = {path: _place(path, "", names, model) for path, names in here.items()}
-    for layer in range(model.depth):
-        stem = LAYER[HUGGING_FACE].format(layer=layer)
-        for path, names in OF_LAYERS.items():
+    found = {}
+    stems = [("", "", OUTSIDE)] + [
+        (f"layers_{layer}/", LAYER[scheme].format(layer=layer), OF_LAYERS)
+        for layer in range(model.depth)
+    ]
+    for ours, theirs, table in stems:
+        for path, names in table.items():
             if parameter(path).name in of_model:
-                found[f"layers_{layer}/{path}"] = _place(path, stem, names, model)
+                name = f"{theirs}{getattr(names, scheme)}.weight"
+                found[ours + path] = _place(parameter(path), name, model)
     return found
 
 
-def _place(path: str, stem: str, names: Names, model: ModelConfig) -> Place:
-    p = parameter(path)
-    count = getattr(model, DIMENSIONS[p.chosen].field) if p.chosen and p.fan_in else 1
-    name = f"{stem}{names.hugging_face}.weight"
-    return Place(p, tuple(name.format(expert=expert) for expert in range(count)))
+def _place(p: Parameter, name: str, model: ModelConfig) -> Place:
+    experts = getattr(model, DIMENSIONS[p.chosen].field) if p.chosen and p.fan_in else 1
+    return Place(p, tuple(name.format(expert=expert) for expert in range(experts)))
 
 
 def _matrix(p: Parameter, w: np.ndarray) -> np.ndarray:

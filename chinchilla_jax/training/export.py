@@ -16,7 +16,7 @@ from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.exported import Exported
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.schema import to_json
-from chinchilla_jax.formats import folder, huggingface, lm_eval, vocabulary
+from chinchilla_jax.formats import folder, gguf, huggingface, lm_eval, vocabulary
 from chinchilla_jax.models.module import path_name
 from chinchilla_jax.training import techniques, weights
 from chinchilla_jax.training.compiled import compiled_for
@@ -37,7 +37,13 @@ class Outcome:
     bits_per_byte: float | None  # of the run on them; None where there are none
 
 
-def export(place: Path, target: Path, dtype: str = "float32", windows: int = 0) -> Outcome:
+def export(
+    place: Path,
+    target: Path,
+    dtype: str = "float32",
+    windows: int = 0,
+    for_llama_cpp: bool = False,
+) -> Outcome:
     """Writes the run at `place`, as `weights.folder_of` finds it, to the folder `target`.
 
     Its weights are those that products take part with: pruned ones are zeros, and those of few
@@ -45,15 +51,18 @@ def export(place: Path, target: Path, dtype: str = "float32", windows: int = 0) 
 
     Args:
       windows: at most so many of held-out text make a task of lm-eval; 0 for no task.
+      for_llama_cpp: whether a GGUF file lies beside.
     Raises:
       UserError: there is no such run or it is not whole; no format holds it exactly; the target is
         there and is another, or cannot be written.
     """
     source = weights.finished(weights.folder_of(place))
     of = described(source, dtype)
-    _refuse(source.run, of)
+    _refuse(source.run, of, for_llama_cpp)
     _refuse_another(target, of)
     huggingface.check_installed()
+    if for_llama_cpp:
+        gguf.package()
     trained = weights.load(source)
     arrays = numpy_arrays(weights.as_multiplied(trained))
     text = _held_out(trained, of, windows) if windows else None
@@ -61,6 +70,8 @@ def export(place: Path, target: Path, dtype: str = "float32", windows: int = 0) 
     def fill(made: Path) -> None:
         huggingface.write(made, of, arrays)
         vocabulary.write(made, trained.tokenizer, of.sequence_length)
+        if for_llama_cpp:
+            gguf.write(made, of, arrays, trained.tokenizer)
         if text is not None:
             lm_eval.write(made, text)
 
@@ -130,8 +141,9 @@ def _refuse_another(target: Path, of: Exported) -> None:
             raise UserError(f"{target}: is there already, and {difference}; give another folder")
 
 
-def _refuse(run: RunConfig, of: Exported) -> None:
+def _refuse(run: RunConfig, of: Exported, for_llama_cpp: bool) -> None:
     """Raises UserError for a run that is more than the weights of a class of transformers."""
     reason = huggingface.unfit(of.model) or techniques.beside_weights(run)
+    reason = reason or (gguf.unfit(of.model) if for_llama_cpp else "")
     if reason:
         raise UserError(f"{of.run}: cannot be exported: {reason}")

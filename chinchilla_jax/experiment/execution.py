@@ -28,6 +28,7 @@ class Execution:
     async_checkpoints: str = "auto"  # written while training goes on; auto: on accelerators
     save_final: bool = True
     tensorboard: bool = False
+    wandb: str = field(default="", metadata=UNLESS_DEFAULT)  # a project of Weights & Biases
     # Of a run on one CPU device; 0: one in a sweep, `training/threads.py` says when else.
     threads: int = field(default=0, metadata=UNLESS_DEFAULT)
     # Of the electricity used, g of CO2 equivalents per kWh, as its supplier or a map of grids says.
@@ -49,6 +50,13 @@ class Execution:
             require(value >= 0, f"{where}.{name}", value, "must be 0 (automatic) or more")
         most = f"must be at most {MOST_THREADS}: no cell of a grid gains by more"
         require(self.threads <= MOST_THREADS, f"{where}.threads", self.threads, most)
+        allowed = len(self.wandb) <= 128 and not set(self.wandb) & set("/\\#?%:")
+        require(
+            allowed,
+            f"{where}.wandb",
+            self.wandb,
+            "must be the name of a project: up to 128 characters, none of / \\ # ? % :",
+        )
         intensity = self.grams_co2e_per_kwh
         require(
             intensity is None or 0 <= intensity <= 5000,

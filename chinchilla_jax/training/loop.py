@@ -1,5 +1,6 @@
 """One run, from its configuration to its result: begin or resume, train, evaluate, record."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.experiment.records import RunDirectory
-from chinchilla_jax.training import branches, devices, distributed, given, techniques
+from chinchilla_jax.training import branches, devices, distributed, given, sinks, techniques
 from chinchilla_jax.training.announce import announce
 from chinchilla_jax.training.batches import Batches
 from chinchilla_jax.training.checkpoints import Checkpoints, meta
@@ -64,6 +65,7 @@ def train(
     if (result := distributed.on_writer(directory.result)) is not None:
         return result
     run = devices.resolved(run)
+    sinks.check(run)
     if run.model.vocab_size < corpus.meta.vocab_size:
         raise UserError(
             f"{run.run_id}: model.vocab_size = {run.model.vocab_size}: the tokens of its text are "
@@ -87,6 +89,7 @@ def train(
         ) as checkpoints,
         Heartbeat(run, directory if distributed.is_writer() else None) as heartbeat,
         Profiler(profiled, directory.path / "profile") as profiler,
+        contextlib.ExitStack() as opened,
     ):
         announce(run, compiled, corpus)
         kept = given.without(compiled.abstract_state)
@@ -106,9 +109,10 @@ def train(
         if distributed.is_writer():  # once for all processes
             meter.continue_from(checkpoints.joules if restored else energy.NOTHING)
         profiler.begin_at(step)
-        writer = (
-            MetricsWriter(run, directory, started - before) if distributed.is_writer() else None
-        )
+        writer = None
+        if distributed.is_writer():
+            writer = MetricsWriter(run, directory, started - before)
+            opened.push(writer.stopped)
         loop = _Loop(run, compiled, Batches(run, corpus, compiled), checkpoints, writer, heartbeat,
                      profiler, on_progress, meter)  # fmt: skip
         state, reason = loop.advance(state, step, should_stop)
@@ -135,9 +139,10 @@ def train(
         by_device_kind(measured["device_kind"]),
         run.execution.grams_co2e_per_kwh,
     )
-    distributed.on_writer(
-        lambda: directory.finish(run, "diverged" if reason else "done", reason, measured)
-    )
+    status = "diverged" if reason else "done"
+    if writer:
+        writer.end(measured | {"status": status, "reason": reason})
+    distributed.on_writer(lambda: directory.finish(run, status, reason, measured))
     distributed.on_writer(lambda: branches.prune(run, directory.path.parent))
     result = distributed.on_writer(directory.result)
     assert result is not None
@@ -218,7 +223,7 @@ class _Loop:
         self._profiler.at(step, state)
         reason = reason or self._read(unread)
         if self._writer:
-            self._writer.close()
+            self._writer.flush()
         return state, reason
 
     def _gather(self, step: int, count: int, unread: _Dispatch | None) -> tuple[jax.Array, ...]:

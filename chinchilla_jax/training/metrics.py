@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.experiment.config import RunConfig
-from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.records import RunDirectory
+from chinchilla_jax.training import sinks
 from chinchilla_jax.training.schedules import learning_rates
 from chinchilla_jax.training.step import METRICS
 
 
 class MetricsWriter:
-    """Lines of `metrics.jsonl` (and TensorBoard events, where asked for) of one run.
+    """Lines of `metrics.jsonl` of one run, which the sinks that it asks for get too.
 
     Args:
       begun: when the run would have begun, had it not been interrupted, by `time.perf_counter`.
@@ -26,7 +26,7 @@ class MetricsWriter:
         self._begun = begun
         self._file = directory.metrics_writer()
         self._flops = ledger(run).training_flops(run.flops_convention)
-        self._board = _tensorboard(directory) if run.execution.tensorboard else None
+        self._sinks = sinks.opened(run, directory)
 
     def write(
         self, first: int, metrics: dict[str, np.ndarray], now: float, steps_per_second: float
@@ -63,20 +63,25 @@ class MetricsWriter:
                 }
             )
         self._file.append(rows)
-        if self._board is not None:
-            for row in rows:
-                for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", *beside):
-                    self._board.add_scalar(name, row[name], row["step"])
+        for sink in self._sinks:
+            sink.write(rows)
 
     def flush(self) -> None:
         """Makes what was written durable: before the checkpoint that it leads to."""
         self._file.flush()
+        for sink in self._sinks:
+            sink.flush()
 
-    def close(self) -> None:
-        """Flushes what is still in memory."""
-        self.flush()
-        if self._board is not None:
-            self._board.close()
+    def end(self, outcome: Mapping[str, Any]) -> None:
+        """The run is over, with its status and what was measured of it."""
+        for sink in self._sinks:
+            sink.end(outcome)
+
+    def stopped(self, kind: type[BaseException] | None, *_: object) -> None:
+        """At the end of training: where it stopped by an error, this process may try again."""
+        if kind is not None:
+            for sink in self._sinks:
+                sink.end(None)
 
 
 def divergence(
@@ -108,14 +113,3 @@ def divergence(
         f"at step {step} the smoothed loss {metrics['smoothed_loss'][i]:.4g} is over {factor:g} "
         f"times its lowest, {metrics['lowest_loss'][i]:.4g}"
     )
-
-
-def _tensorboard(directory: RunDirectory) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ModuleNotFoundError:
-        raise UserError(
-            "execution.tensorboard = true: needs tensorboardX; "
-            "pip install 'chinchilla_jax[tensorboard]'"
-        ) from None
-    return SummaryWriter(str(directory.path / "tensorboard"))

@@ -1,0 +1,198 @@
+"""TensorBoard and W&B hold every step once, however often a run was killed."""
+
+import contextlib
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from chinchilla_jax.experiment.config import Execution
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.records import RunDirectory
+from chinchilla_jax.training import sinks
+from tests.training.helpers import small_run
+
+
+def _row(step):
+    return {"step": step, "tokens": 128 * step, "loss": 2.0 + 1 / step, "learning_rate": 1e-3,
+            "grad_norm": None, "seconds": 0.1 * step}  # fmt: skip
+
+
+def _killed_and_resumed(run, directory, seen=lambda: None):
+    """Steps 1 to 20 of which a kill takes 13 to 16 back: they come again."""
+    for first, last in ((1, 16), (13, 20)):
+        directory.rewind_metrics(first - 1)
+        (sink,) = sinks.opened(run, directory)
+        rows = [_row(step) for step in range(first, last + 1)]
+        directory.metrics_writer().append(rows)
+        for row in rows:
+            sink.write([row])
+        sink.flush()
+        seen()
+        sink.end(None if last < 20 else {"status": "done", "loss": 2.0})
+
+
+def _records(data):
+    """The payloads of a file of TFRecords."""
+    while data:
+        (size,) = struct.unpack("<Q", data[:8])
+        yield data[12 : 12 + size]
+        data = data[16 + size :]
+
+
+def test_tensorboard_has_every_step_once(tmp_path, monkeypatch):
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    run = small_run(training={"tensorboard": True})
+    now = time.time()
+
+    def later():  # event files are named by the second in which they were begun
+        monkeypatch.setattr(time, "time", lambda: now + 100)
+
+    _killed_and_resumed(run, RunDirectory(tmp_path), later)
+    kept = {}
+    for file in sorted((tmp_path / "tensorboard").iterdir()):
+        for record in _records(file.read_bytes()):
+            event = event_pb2.Event.FromString(record)
+            if event.HasField("session_log"):  # what TensorBoard drops of what it has read
+                kept = {name: [s for s in steps if s < event.step] for name, steps in kept.items()}
+            for value in event.summary.value:
+                kept.setdefault(value.tag, []).append(event.step)
+    assert kept == {"loss": [*range(1, 21)], "learning_rate": [*range(1, 21)]}
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="no wandb: pip install chinchilla_jax[wandb]")
+    wandb.teardown()  # it reads the environment once
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+def _of_wandb(folder):
+    """id, [{column: value}] of every step, and the summary of the offline runs in a folder.
+
+    The log of a run is LevelDB's: blocks of 32 kB with pieces of records, behind a head of 7 bytes.
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    found = []
+    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
+        data, at, pieces, steps, summary, names = file.read_bytes(), 7, b"", [], {}, set()
+        while at + 7 <= len(data):
+            if (left := 32768 - at % 32768) < 7:
+                at += left
+                continue
+            _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+            pieces += data[at + 7 : at + 7 + size]
+            at += 7 + size
+            if kind in (1, 4):  # whole, or the last piece
+                record, pieces = Record.FromString(pieces), b""
+                names |= {record.run.run_id} - {""}
+                if record.history.item:
+                    items = {"/".join(i.nested_key) or i.key: i.value_json
+                             for i in record.history.item}  # fmt: skip
+                    steps.append({name: float(text) for name, text in items.items()
+                                  if not name.startswith("_") or name == "_step"})  # fmt: skip
+                summary |= {i.key or "/".join(i.nested_key): i.value_json
+                            for i in record.summary.update}  # fmt: skip
+        found.append((names, steps, summary))
+    ((names, steps, summary),) = found  # one run, whatever was killed
+    (identity,) = names
+    return identity, steps, summary
+
+
+def test_wandb_has_every_step_once(tmp_path, offline):
+    run = small_run(training={"wandb": "tests"})
+    directory, seen = RunDirectory(tmp_path), []
+    _killed_and_resumed(run, directory, lambda: seen.append((tmp_path / "wandb_id").read_text()))
+    identity, steps, summary = _of_wandb(tmp_path)
+    assert seen == [identity] * 2
+    assert [int(row["_step"]) for row in steps] == [*range(1, 21)]
+    for row in steps:
+        assert row["loss"] == pytest.approx(2.0 + 1 / row["_step"])
+        assert "grad_norm" not in row and row["tokens"] == 128 * row["_step"]
+    assert summary["result/status"] == '"done"' and float(summary["result/loss"]) == 2.0
+
+
+RUN = """
+import sys
+from pathlib import Path
+from chinchilla_jax.data.store import open_corpus
+from chinchilla_jax.experiment.config import DataConfig
+from chinchilla_jax.experiment.records import RunDirectory
+from chinchilla_jax.training.loop import train
+from tests.training.helpers import small_run
+
+text, cache, folder = map(Path, sys.argv[1:])
+data = DataConfig(builder="local_text", path=str(text), validation_fraction=0.2)
+run = small_run(steps=4000, training={
+    "wandb": "tests", "data_parallel": 1, "steps_per_dispatch": 20, "checkpoint_seconds": 0.3,
+    "log_every": 10})
+train(run, open_corpus(data, cache), RunDirectory(folder))
+"""
+
+
+@pytest.mark.slow
+def test_wandb_of_a_run_that_is_killed_is_its_metrics(tmp_path, offline):
+    from tests.conftest import write_sentences
+
+    write_sentences_to = tmp_path / "text"
+    write_sentences_to.mkdir()
+    write_sentences(write_sentences_to)
+    directory = RunDirectory(tmp_path / "run")
+    command = [sys.executable, "-c", RUN, write_sentences_to, tmp_path / "cache", directory.path]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    for _ in range(2):
+        process = subprocess.Popen(command, env=environment)
+        logged = len(directory.metrics())
+        while process.poll() is None:
+            time.sleep(0.02)
+            saved = list(directory.path.glob("checkpoints/*/*"))
+            if saved and len(directory.metrics()) > logged + 5:
+                process.send_signal(signal.SIGKILL)
+                break
+        assert process.wait() == -signal.SIGKILL
+    subprocess.run(command, env=environment, check=True)
+    identity, steps, summary = _of_wandb(directory.path)
+    metrics = directory.metrics()
+    assert identity == (directory.path / "wandb_id").read_text()
+    assert [int(row["_step"]) for row in steps] == [row["step"] for row in metrics]
+    assert [row["loss"] for row in steps] == [row["loss"] for row in metrics]
+    assert float(summary["result/loss"]) == directory.result()["loss"]
+
+
+@pytest.mark.parametrize("name,asked", [("tensorboard", True), ("wandb", "ours")])
+def test_a_package_that_lacks_is_told_before_anything_else(name, asked, monkeypatch):
+    monkeypatch.setattr(sinks.importlib.util, "find_spec", lambda package: None)
+    sinks.check(small_run())
+    with pytest.raises(UserError, match=rf"execution\.{name} = .*chinchilla_jax\[{name}\]"):
+        sinks.check(small_run(training={name: asked}))
+
+
+def test_a_project_that_wandb_refuses(tmp_path):
+    with pytest.raises(UserError, match=r"execution.wandb = 'a/b'.*name of a project"):
+        Execution(wandb="a/b")
+    (tmp_path / "wandb_id").write_text("no id")
+    with pytest.raises(UserError, match=r"wandb_id: 'no id'.*remove this file"):
+        sinks._identity(tmp_path / "wandb_id")
+
+
+def test_without_a_key_it_is_said_what_helps(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="no wandb: pip install chinchilla_jax[wandb]")
+    wandb.teardown()
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with (
+        contextlib.chdir(tmp_path),
+        Path(os.devnull).open() as nothing,
+        monkeypatch.context() as patched,
+        pytest.raises(UserError, match="WANDB_MODE=offline") as told,
+    ):
+        patched.setattr(sys, "stdin", nothing)
+        sinks.opened(small_run(training={"wandb": "ours"}), RunDirectory(tmp_path))
+    assert "\n" not in str(told.value)

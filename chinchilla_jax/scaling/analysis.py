@@ -89,7 +89,8 @@ def analyse(
     lower = envelope(curves) if curves else None
     lower_laws = None
     if lower is not None and settings.draws:
-        lower_laws = envelope_draws(lower, curves, min(settings.draws, 1000), stream(3))
+        count, trunk_C = min(settings.draws, 1000), runs.trunks_of([c.run_id for c in curves])
+        lower_laws = envelope_draws(lower, curves, count, stream(3), trunk_C)
 
     def varied() -> tuple[Surfaces, Influences, tuple[Convention, ...]]:
         family = surfaces(each, settings, stream(8))

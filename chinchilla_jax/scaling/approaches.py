@@ -71,7 +71,7 @@ def basis(runs: Runs, settings: Settings, cost: FlopsModel | None = None) -> Fit
     cost = cost or FlopsModel.of(runs.params, runs.tokens, runs.flops)
     found = profiles(runs.group_R, runs.budget_G, runs.params, runs.tokens, runs.loss)
     near = without_outlying(found)
-    noise = noise_model(near, runs.cell_R(), runs.loss, runs.flops)
+    noise = noise_model(near, runs.cell_R(), runs.loss, runs.flops, runs.trunk_R())
     objective = Objective(settings.objective, settings.delta)
     weights_R = run_weights(
         noise, found, runs.flops, objective.loss == "squared", runs.columns.get("weight")
@@ -124,6 +124,6 @@ def approaches(
 
     with beside(fitted) as others:
         if surface is not None and settings.draws:
-            draws = surface_draws(surface, settings.draws, streams(0))
+            draws = surface_draws(surface, settings.draws, streams(0), trunk_R=runs.trunk_R())
         fits = others()
     return Approaches(**vars(rests), surface_draws=draws, **fits)

@@ -82,6 +82,19 @@ class Ranges:
 
 
 @dataclass(frozen=True)
+class Trunks:
+    """Runs that share trunks, so that they scatter together and cost less than they are worth."""
+
+    trunks: int  # that have branches among these runs
+    branches: int
+    flops: float | None  # spent, each trunk once; None where the table does not tell
+    flops_apart: float  # of the same runs without trunks
+
+    def __post_init__(self) -> None:
+        _within("table.trunks", 0.0, _MOST, **vars(self) | {"flops": self.flops or 0.0})
+
+
+@dataclass(frozen=True)
 class RunTable:
     """The table of runs as it was read."""
 
@@ -100,6 +113,7 @@ class RunTable:
     columns: tuple[Column, ...]  # what each column of the file was taken for
     condition: dict[str, str]  # values by which these runs were picked out of a larger table
     flops_model: FlopsModel  # flops = kappa params^exponent tokens; 6 and 1 when C = 6ND holds
+    trunks: Trunks | None = None  # where some runs are branches
 
 
 @dataclass(frozen=True)
@@ -261,6 +275,10 @@ class LossNoise:
     freedom: int
     trend: float  # of ln of the standard deviation in ln FLOPs, at `flops` of which it is log_loss
     flops: float | None
+    shared: float | None = None  # of its variance, by branches of one trunk
+
+    def __post_init__(self) -> None:
+        _within("noise", 0.0, 1.0, shared=self.shared or 0.0)
 
 
 @dataclass(frozen=True)

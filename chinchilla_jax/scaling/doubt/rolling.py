@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from chinchilla_jax.scaling.arrays import Bools, Floats, silent
+from chinchilla_jax.scaling.arrays import Bools, Floats, Ints, silent
+from chinchilla_jax.scaling.fitting.chance import resampled
 from chinchilla_jax.scaling.fitting.forms import FORMS
 from chinchilla_jax.scaling.fitting.surface import (
     Surface,
@@ -190,9 +191,14 @@ def _beyond(
 
 
 def mixture_draws(
-    mixture: Mixture, fits: dict[str, SurfaceFit], draws: int, rng: np.random.Generator
+    mixture: Mixture,
+    fits: dict[str, SurfaceFit],
+    draws: int,
+    rng: np.random.Generator,
+    trunk_R: Ints | None = None,
 ) -> Floats:
-    """[draws, 6]: surfaces of resampled runs; every member has as many as its weight says."""
+    """[draws, 6]: surfaces of resampled runs, or trunks of runs; every member has as many as its
+    weight says."""
     kept = [m for m in mixture.members if m.weight >= _LEAST_WEIGHT]
     share = np.array([m.weight for m in kept])
     counts = np.round(np.diff(np.cumsum([0.0, *share]) / share.sum() * draws, prepend=0.0)[1:])
@@ -201,7 +207,8 @@ def mixture_draws(
         fit, used = fits[member.form], np.flatnonzero(member.keep_R)
         if count == 0:
             continue
-        drawn = rng.multinomial(len(used), np.full(len(used), 1 / len(used)), size=count)
+        trunk_U = None if trunk_R is None else trunk_R[used]
+        drawn = resampled(trunk_U, len(used), count, rng)
         weights = np.zeros((count, len(member.keep_R)))
         weights[:, used] = drawn * fit.weights_R[used]
         found = refit(fit, weights, quick=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.arrays import Floats, Ints
 from chinchilla_jax.scaling.fitting import one_step
+from chinchilla_jax.scaling.fitting.chance import resampled
 from chinchilla_jax.scaling.fitting.surface import (
     Refits,
     Surface,
@@ -47,7 +48,11 @@ class SurfaceDraws(Refits):
 
 
 def surface_draws(
-    fit: SurfaceFit, draws: int, rng: np.random.Generator, like: SurfaceDraws | None = None
+    fit: SurfaceFit,
+    draws: int,
+    rng: np.random.Generator,
+    like: SurfaceDraws | None = None,
+    trunk_R: Ints | None = None,
 ) -> SurfaceDraws:
     """Refits `draws` resamples of the fit's runs (weights multiply how often a run was drawn).
 
@@ -57,9 +62,10 @@ def surface_draws(
 
     Args:
       like: draws of the same runs counted otherwise, whose audit holds here too.
+      trunk_R: of runs that are branches, which are resampled together.
     """
     used = np.flatnonzero(fit.weights_R > 0)
-    chance = np.full(len(used), 1.0 / len(used))
+    trunk_U = None if trunk_R is None else trunk_R[used]
     freedom = max(1, len(used) - fit.parameters)
     squares_U = fit.residual_R[used] ** 2
     parts: list[Refits] = []
@@ -68,7 +74,7 @@ def surface_draws(
     refitted: Callable[[Floats], Refits] = functools.partial(refit, fit)
     step = max(1, _WEIGHTS // len(fit.weights_R))
     for begin in range(0, draws, step):
-        count = rng.multinomial(len(used), chance, size=min(step, draws - begin))
+        count = resampled(trunk_U, len(used), min(step, draws - begin), rng)
         weights = np.zeros((len(count), len(fit.weights_R)))
         weights[:, used] = count * fit.weights_R[used]
         if begin == 0:

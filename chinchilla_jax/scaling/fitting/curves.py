@@ -58,13 +58,14 @@ class Polynomial:
     scale: float
     coefficients_F: Floats
     factor_FxF: Floats
+    frame_SxF: Floats  # the directions of the runs' noise that these numbers are along
 
     @classmethod
     def of(cls, degree: int, log_params_S: Floats, loss_S: Floats) -> "Polynomial":
         basis_SxF, centre, scale = _powers(degree, log_params_S)
         inverse = np.linalg.pinv(basis_SxF)
-        _, factor = np.linalg.qr((inverse * loss_S).T)
-        return cls(centre, scale, inverse @ loss_S, factor.T)
+        frame, factor = np.linalg.qr((inverse * loss_S).T)
+        return cls(centre, scale, inverse @ loss_S, factor.T, frame)
 
     def minima(self, noise_BxF: Floats | None = None) -> Minima:
         """The lowest point, or those of B draws of noise in the coefficients."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from chinchilla_jax.scaling.arrays import Bools, Floats
+from chinchilla_jax.scaling.arrays import Bools, Floats, Ints
 from chinchilla_jax.scaling.fitting.isoflop import PowerLaws, power_laws
 from chinchilla_jax.scaling.table.curves import Curve
 
@@ -119,9 +119,17 @@ def _used(params_F: Floats, progress_F: Floats) -> Bools:
 
 
 def envelope_draws(
-    found: Envelope, curves: list[Curve], draws: int, rng: np.random.Generator
+    found: Envelope,
+    curves: list[Curve],
+    draws: int,
+    rng: np.random.Generator,
+    trunk_C: Ints | None = None,
 ) -> PowerLaws:
-    """Exponents under resampling of whole curves, the unit that is independent."""
+    """Exponents under resampling of whole curves, the unit that is independent, or of trunks."""
+    trunk_C = (
+        np.arange(len(curves)) if trunk_C is None else np.unique(trunk_C, return_inverse=True)[1]
+    )
+    trunks = int(trunk_C.max()) + 1
     log_flops = np.log(found.flops_F)
     log_params_C = np.log([curve.params for curve in curves])
     log_tokens_CxF = np.array(
@@ -135,8 +143,9 @@ def envelope_draws(
     point = np.arange(len(log_flops))
     parts = []
     for _ in range(draws):
-        drawn = np.zeros(len(curves), bool)
-        drawn[rng.integers(len(curves), size=len(curves))] = True
+        drawn_T = np.zeros(trunks, bool)
+        drawn_T[rng.integers(trunks, size=trunks)] = True
+        drawn = drawn_T[trunk_C]
         usable = drawn[order_CxF[:_RANKS]] & exists_CxF[:_RANKS]
         if np.any(more & ~usable.any(axis=0)):
             usable = drawn[order_CxF] & exists_CxF

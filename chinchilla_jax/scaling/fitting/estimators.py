@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from chinchilla_jax.scaling.arrays import Bools, Floats
+from chinchilla_jax.scaling.fitting.chance import Chance
 from chinchilla_jax.scaling.fitting.curves import (
     Minima,
     Polynomial,
@@ -92,7 +93,7 @@ class Curves(Protocol):
     def minima(self) -> list[Minima]:
         """The minimum of every budget."""
 
-    def drawn(self, noise_G: Floats, scale_B: Floats, rng: np.random.Generator) -> list[Minima]:
+    def drawn(self, noise_G: Floats, scale_B: Floats, chance: Chance) -> list[Minima]:
         """B minima of every budget under noise in ln loss of size noise_G scale_B."""
 
     def errors(self, noise_G: Floats) -> list[tuple[float, float]]:
@@ -128,11 +129,10 @@ class Polynomials:
     def minima(self) -> list[Minima]:
         return [one.minima() for one in self.each]
 
-    def drawn(self, noise_G: Floats, scale_B: Floats, rng: np.random.Generator) -> list[Minima]:
-        shape = (len(scale_B), self.degree + 1)
+    def drawn(self, noise_G: Floats, scale_B: Floats, chance: Chance) -> list[Minima]:
         return [
-            one.minima(size * scale_B[:, None] * rng.standard_normal(shape))
-            for one, size in zip(self.each, noise_G, strict=True)
+            one.minima(size * scale_B[:, None] * chance.along(p.row_S, one.frame_SxF))
+            for one, p, size in zip(self.each, self.found, noise_G, strict=True)
         ]
 
     def errors(self, noise_G: Floats) -> list[tuple[float, float]]:
@@ -160,12 +160,10 @@ class Akimas:
     def minima(self) -> list[Minima]:
         return [akima_minima(p.log_params_S, p.loss_S[None]) for p in self.found]
 
-    def drawn(self, noise_G: Floats, scale_B: Floats, rng: np.random.Generator) -> list[Minima]:
+    def drawn(self, noise_G: Floats, scale_B: Floats, chance: Chance) -> list[Minima]:
         drawn = []
         for p, size in zip(self.found, noise_G, strict=True):
-            factor = np.exp(
-                size * scale_B[:, None] * rng.standard_normal((len(scale_B), len(p.loss_S)))
-            )
+            factor = np.exp(size * scale_B[:, None] * chance.along(p.row_S))
             x = p.log_params_S - p.log_params_S.mean()
             smooth_S = np.asarray(np.polyval(np.polyfit(x, p.loss_S, 2), x), float)
             observed, base = (akima_minima(p.log_params_S, y[None]) for y in (p.loss_S, smooth_S))

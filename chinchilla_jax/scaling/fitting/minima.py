@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.fitting.bias import Bias, expected_bias
+from chinchilla_jax.scaling.fitting.chance import Chance
 from chinchilla_jax.scaling.fitting.curves import Minima
 from chinchilla_jax.scaling.fitting.estimators import LEAST_SIZES, Curves, Estimator, Trial
 from chinchilla_jax.scaling.fitting.isoflop import PowerLaws, Profile, power_laws
@@ -109,7 +110,8 @@ def minima_draws(
         rows, at = slice(begin, end), _enough(voter.estimator, found)
         if begin == end or not at:
             continue
-        drawn = voter.curves.drawn(noise.log_loss_G[at], scale[rows], rng)
+        chance = Chance.of(rng, int(end - begin), noise.trunk_R, noise.shared)
+        drawn = voter.curves.drawn(noise.log_loss_G[at], scale[rows], chance)
         for g, lowest in zip(at, drawn, strict=True):
             if g in used:
                 k = used.index(g)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.arrays import Floats, Ints
+from chinchilla_jax.scaling.fitting.chance import independent, shared_variance
 from chinchilla_jax.scaling.fitting.isoflop import Profile
 
 
@@ -27,6 +28,9 @@ class Noise:
     trend: float = 0.0
     middle: float = 1.0  # FLOPs at which the line has the value `log_loss`
     range: tuple[float, float] = (1.0, 1.0)  # FLOPs
+    # Of runs that are branches: their trunks, and what they share of the variance.
+    trunk_R: Ints | None = None
+    shared: float = 0.0
 
     def at(self, flops: Floats | float) -> Floats:
         """Standard deviation at any FLOPs."""
@@ -47,12 +51,43 @@ _LEAST_BUDGETS = 3  # FLOPs a factor of two apart that have replicates
 
 
 def noise_model(
-    found: Sequence[Profile], cell_R: npt.NDArray[np.int64], loss_R: Floats, flops_R: Floats
+    found: Sequence[Profile],
+    cell_R: npt.NDArray[np.int64],
+    loss_R: Floats,
+    flops_R: Floats,
+    trunk_R: Ints | None = None,
 ) -> Noise:
     """From replicated cells where they give 3 degrees of freedom, else from curve residuals.
 
     Those are of each budget's parabola, which holds what a parabola misses of the true profile.
+    Branches of one trunk (`trunk_R`) scatter together, and tell of the noise as one run or a little
+    more.
     """
+    noise = _noise_of_runs(found, cell_R, loss_R, flops_R)
+    if trunk_R is None:
+        return noise
+    shared = shared_variance(np.zeros(len(trunk_R)), trunk_R, 0.0)
+    if noise.source == "seeds":
+        count_C = np.bincount(cell_R)
+        mean_C = np.bincount(cell_R, np.log(loss_R)) / np.maximum(count_C, 1)
+        left_R = 1 - 1 / count_C[cell_R]  # of a run's variance around the mean of its cell
+        many_R = count_C[cell_R] > 1
+        with np.errstate(invalid="ignore", divide="ignore"):
+            z_R = (np.log(loss_R) - mean_C[cell_R]) / (noise.at(flops_R) * np.sqrt(left_R))
+        trunks = np.unique(trunk_R[many_R]).size
+        replicates = trunks * noise.freedom / max(int(many_R.sum()), 1)
+        shared = shared_variance(z_R[many_R], trunk_R[many_R], replicates)
+    return _of_trunks(noise, trunk_R, shared)
+
+
+def _of_trunks(noise: Noise, trunk_R: Ints, shared: float) -> Noise:
+    freedom = max(1, round(independent(noise.freedom, trunk_R, shared))) if noise.freedom else 0
+    return replace(noise, freedom=freedom, trunk_R=trunk_R, shared=shared)
+
+
+def _noise_of_runs(
+    found: Sequence[Profile], cell_R: npt.NDArray[np.int64], loss_R: Floats, flops_R: Floats
+) -> Noise:
     log_loss = np.log(loss_R)
     cells = np.bincount(cell_R)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -126,7 +161,12 @@ def with_surface(
     size = float(np.sqrt(np.mean(residual_R[rows] ** 2) / left))
     if not size > noise.log_loss:
         return noise
-    return Noise(size, freedom, "surface residuals", np.full(len(found), size))
+    larger = Noise(size, freedom, "surface residuals", np.full(len(found), size))
+    if noise.trunk_R is None:
+        return larger
+    trunks = np.unique(noise.trunk_R).size
+    shared = shared_variance(residual_R, noise.trunk_R, max(trunks - parameters, 0))
+    return _of_trunks(larger, noise.trunk_R, shared)
 
 
 def run_weights(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.fitting.chance import Chance
 from chinchilla_jax.scaling.fitting.curves import Minima, at_sizes, faults, left_out
 from chinchilla_jax.scaling.fitting.isoflop import Profile
 
@@ -85,6 +86,15 @@ class Valley:
         found[flat] = np.nan
         return np.asarray(found / scale)
 
+    def frame_SxF(self, theta: Floats) -> Floats:
+        """The directions of the runs' noise that the draws of `solved` are along."""
+        basis = self.basis(theta)
+        scaled = basis / np.sqrt(np.sum(basis**2, axis=0))
+        normal = scaled.T @ scaled
+        if abs(np.linalg.det(normal)) < 1e-13:
+            normal = np.eye(3)
+        return np.asarray(np.linalg.solve(np.linalg.cholesky(normal), scaled.T).T)
+
     def minima(self, theta_Bx2: Floats, noise_BxF: Floats | None = None) -> Minima:
         """In closed form: alpha a exp(-alpha u) = slope beta b exp(beta v) along the budget."""
         level, line, square = self.solved(theta_Bx2, noise_BxF).T
@@ -121,18 +131,23 @@ class Valleys:
     def minima(self) -> list[Minima]:
         return [budget.minima(self.theta[None]) for budget in self.budgets]
 
-    def drawn(self, noise_G: Floats, scale_B: Floats, rng: np.random.Generator) -> list[Minima]:
-        """Under noise in the losses. That moves exponents and coefficients independently."""
-        noise = rng.standard_normal((len(scale_B), 2)) @ self._theta_factor(noise_G).T
+    def drawn(self, noise_G: Floats, scale_B: Floats, chance: Chance) -> list[Minima]:
+        """Under noise in the losses. That of independent runs moves exponents and coefficients
+        independently."""
+        frame, factor = self._theta_factor(noise_G)
+        noise = chance.along(np.concatenate([p.row_S for p in self.found]), frame) @ factor.T
         theta = np.clip(self.theta + scale_B[:, None] * noise, *_BOUNDS)
         return [
-            budget.minima(theta, size * scale_B[:, None] * rng.standard_normal((len(scale_B), 3)))
-            for budget, size in zip(self.budgets, noise_G, strict=True)
+            budget.minima(
+                theta,
+                size * scale_B[:, None] * chance.along(p.row_S, budget.frame_SxF(self.theta)),
+            )
+            for budget, p, size in zip(self.budgets, self.found, noise_G, strict=True)
         ]
 
     def errors(self, noise_G: Floats) -> list[tuple[float, float]]:
         """Standard errors of ln params and ln loss at every minimum, to first order."""
-        step, factor = 1e-4, self._theta_factor(noise_G)
+        step, (_, factor) = 1e-4, self._theta_factor(noise_G)
         theta = self.theta + step * np.concatenate([np.zeros((4, 2)), factor.T])
         found = []
         for budget, size in zip(self.budgets, noise_G, strict=True):
@@ -148,10 +163,11 @@ class Valleys:
     def left_out(self, near_G: Sequence[Floats]) -> Floats:
         return at_sizes(self.found, self.left_out_GxS, near_G)
 
-    def _theta_factor(self, noise_G: Floats) -> Floats:
+    def _theta_factor(self, noise_G: Floats) -> tuple[Floats, Floats]:
+        """Two directions of the runs' noise [R, 2], and what noise along them does to theta."""
         sizes = [len(budget.u_S) for budget in self.budgets]
-        _, root = np.linalg.qr((self.pull_2xR * np.repeat(noise_G, sizes)).T)
-        return root.T
+        frame, root = np.linalg.qr((self.pull_2xR * np.repeat(noise_G, sizes)).T)
+        return frame, root.T
 
     def curve(self, g: int, log_params: Floats) -> Floats:
         """Loss of a budget at further sizes, for figures."""

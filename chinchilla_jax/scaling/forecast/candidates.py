@@ -39,7 +39,7 @@ def candidates(
         each.runs, each.fit, each.flops_model, each.profiles, each.head, each.forms
     )
     ranking = holdout.scores(held)
-    parts = _parts(each, settings)
+    parts, trunk_R = _parts(each, settings), each.runs.trunk_R()
     runs = (each.flops_model, float(each.runs.flops.max()))
     found = [of_minima(each.head, float(each.noise.at(runs[1])), *runs)]
     found += [of_surface(name, fit, None, *runs) for name, fit in parts.items()]
@@ -55,7 +55,9 @@ def candidates(
             draws = each.surface_draws
         elif name in parts and settings.draws and (every or source.forecaster == chosen):
             count = min(settings.draws, _COUPLED_DRAWS) if name in COUPLED else settings.draws
-            draws = surface_draws(parts[name], count, rng)
+            kept_R = SELECTIONS[name](each.runs) if name in SELECTIONS else slice(None)
+            of_trunks = None if trunk_R is None else trunk_R[kept_R]
+            draws = surface_draws(parts[name], count, rng, trunk_R=of_trunks)
         if draws is not None:
             source = of_surface(name, parts[name], draws, *runs)
         sources.append(source)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from chinchilla_jax.scaling.arrays import Bools, Floats
+from chinchilla_jax.scaling.arrays import Bools, Floats, Ints
 from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.fitting.surface import Surface, SurfaceFit, fit_surface, refit
 from chinchilla_jax.scaling.laws.draws import refits
@@ -93,6 +93,7 @@ class TaskRows:
     accuracy_R: Floats
     own_loss: bool
     chance: float = 0.0
+    trunk_R: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.accuracy_R)
@@ -100,7 +101,9 @@ class TaskRows:
     def select(self, keep_R: Bools) -> TaskRows:
         """The rows of `keep_R`."""
         names = ("params_R", "tokens_R", "flops_R", "loss_R", "accuracy_R")
-        return replace(self, **{name: getattr(self, name)[keep_R] for name in names})
+        trunk_R = None if self.trunk_R is None else self.trunk_R[keep_R]
+        kept = {name: getattr(self, name)[keep_R] for name in names}
+        return replace(self, trunk_R=trunk_R, **kept)
 
     @property
     def link(self) -> Law:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from chinchilla_jax.scaling.arrays import Bools, Floats
+from chinchilla_jax.scaling.arrays import Bools, Floats, Ints
+from chinchilla_jax.scaling.fitting.chance import resampled
 from chinchilla_jax.scaling.fitting.intervals import Interval, interval
 from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.laws.fit import (
@@ -57,15 +58,17 @@ def law_draws(
     weights: Floats | None,
     draws: int,
     rng: np.random.Generator,
+    trunk_R: Ints | None = None,
 ) -> LawDraws:
-    """Refits `law` to `draws` resamples of its runs.
+    """Refits `law` to `draws` resamples of its runs, or of trunks with all their runs.
 
     Args:
       columns, loss, objective, weights: as they were given to `fit`, which gave `fitted`.
     """
     weights_R = np.ones(len(loss)) if weights is None else np.asarray(weights, float)
     used = np.flatnonzero(weights_R > 0)
-    counts = rng.multinomial(len(used), np.full(len(used), 1 / len(used)), size=draws)
+    trunk_U = None if trunk_R is None else trunk_R[used]
+    counts = resampled(trunk_U, len(used), draws, rng)
     weights_BxR = np.zeros((draws, len(loss)))
     weights_BxR[:, used] = counts * weights_R[used]
     problem, z_BxP = refits(law, columns, loss, fitted, objective, weights_BxR)

@@ -76,7 +76,10 @@ def fit_laws(
         drawn = None
         if draws:
             rng = np.random.default_rng([seed, number])
-            drawn = law_draws(*data, fitted, objective, weights_R, min(draws, DRAWS), rng)
+            trunk_R = rows.table.trunk_R()
+            of_trunks = None if trunk_R is None else trunk_R[rows.kept_R]
+            count = min(draws, DRAWS)
+            drawn = law_draws(*data, fitted, objective, weights_R, count, rng, of_trunks)
             fitted = with_intervals(fitted, drawn)
         found.append(with_choices(law, fitted, drawn))
     return tuple(found)
@@ -159,7 +162,7 @@ def law_weights(runs: Runs, objective: Objective) -> Floats:
     )
     flops_G = runs.budget_G[runs.group_R[grouped][first]]
     found = profiles(profile_R, flops_G, runs.params, runs.tokens, runs.loss)
-    noise = noise_model(found, runs.cell_R(), runs.loss, runs.flops)
+    noise = noise_model(found, runs.cell_R(), runs.loss, runs.flops, runs.trunk_R())
     squared = objective.loss == "squared"
     return run_weights(noise, found, runs.flops, squared, runs.columns.get("weight"))
 

@@ -23,6 +23,7 @@ from chinchilla_jax.scaling.fits import (
     FrontierLaws,
     IsoFlop,
     Parametric,
+    Trunks,
 )
 from chinchilla_jax.scaling.fitting.bias import Bias
 from chinchilla_jax.scaling.fitting.estimators import ALL_SIZES, METHODS, TITLES
@@ -188,8 +189,22 @@ def exponents(fits: Fits) -> Table:
         "Intervals are 95 %, by percentile bootstrap. The bias is what the method would get wrong, "
         "without noise, if the fitted surface were the truth."
     )
+    if fits.table.trunks is not None:
+        note += f" {_trunks_told(fits.table.trunks, iso.noise.shared)}"
     head = ("approach", "a, N* ~ C^a", "b, D* ~ C^b", "expected bias", "remark")
     return Table("Exponents of the frontier", head, rows, note)
+
+
+def _trunks_told(found: Trunks, shared: float | None) -> str:
+    spent = ""
+    if found.flops is not None:
+        share = percent(found.flops / found.flops_apart, 0).lstrip("+")
+        spent = f" They cost {numbers.flops(found.flops)} FLOPs, {share} of the same runs apart."
+    of_noise = "" if shared is None else f", {percent(shared, 0).lstrip('+')} of its variance"
+    return (
+        f"{found.branches} runs are branches of {found.trunks} trunks: those of one trunk share "
+        f"its noise{of_noise}, so that trunks are resampled, and not runs.{spent}"
+    )
 
 
 def _chosen(iso: IsoFlop) -> str:

@@ -165,6 +165,7 @@ def isoflop(each: Approaches, bias: Mapping[str, Bias | None]) -> IsoFlop:
             noise.freedom,
             noise.trend,
             noise.middle if noise.trend else None,
+            noise.shared if noise.trunk_R is not None else None,
         ),
         interval=head.interval,
     )

@@ -20,6 +20,7 @@ from chinchilla_jax.scaling.fits import (
     Forecast,
     Task,
 )
+from chinchilla_jax.scaling.fitting.chance import resampled
 from chinchilla_jax.scaling.fitting.intervals import Interval, interval
 from chinchilla_jax.scaling.laws.downstream import FORMS, AccuracyLaw, Predictor, TaskRows
 from chinchilla_jax.scaling.settings import Settings
@@ -98,7 +99,7 @@ def _task(
     told_R = np.isfinite(loss_R) & np.isfinite(found.accuracy_R) & (loss_R > 0)
     rows = TaskRows(
         runs.params, runs.tokens, runs.flops, loss_R, found.accuracy_R,
-        found.loss is not None, found.chance,
+        found.loss is not None, found.chance, runs.trunk_R(),
     ).select(told_R)  # fmt: skip
     names = [name for name, told in zip(runs.run_id_R, told_R, strict=True) if told]
     chosen, reason = _chosen(rows, settings, rng)
@@ -161,7 +162,7 @@ def _chosen(
         why += f" against {other:.3f}" if other is not None else ""
     drawn = None
     if draws := min(settings.draws, _DRAWS):
-        count_BxR = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=draws)
+        count_BxR = resampled(rows.trunk_R, len(rows), draws, rng)
         drawn = laws[0].redrawn(count_BxR.astype(float))
     return _Chosen(rows, tuple(laws), held, drawn), why
 

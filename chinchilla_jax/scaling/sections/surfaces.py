@@ -34,7 +34,8 @@ def surfaces(each: Approaches, settings: Settings, rng: np.random.Generator) -> 
         return Surfaces(forms)
     drawn = None
     if settings.draws:
-        rows = mixture_draws(mixture, fits, min(settings.draws, _DRAWS), rng)
+        draws = min(settings.draws, _DRAWS)
+        rows = mixture_draws(mixture, fits, draws, rng, each.runs.trunk_R())
         drawn = DrawTable(PARAMETERS, rows)
     return Surfaces(forms, _source(mixture), drawn)
 

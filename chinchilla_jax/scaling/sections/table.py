@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from chinchilla_jax.scaling.fits import Ranges, RunTable
+from chinchilla_jax.scaling.fits import Ranges, RunTable, Trunks
 from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.runs import Runs
 
@@ -35,6 +35,24 @@ def run_table(tried: Runs, runs: Runs, given: Runs, cost: FlopsModel) -> RunTabl
         columns=tuple(runs.kinds.values()),
         condition=dict(runs.picked),
         flops_model=cost,
+        trunks=_trunks(given),
+    )
+
+
+def _trunks(runs: Runs) -> Trunks | None:
+    trunk_R = runs.trunk_R()
+    if trunk_R is None:
+        return None
+    size_T = np.bincount(trunk_R)
+    several_T = size_T > 1
+    spent = runs.columns.get("marginal_flops")
+    if spent is not None and not np.isfinite(spent).all():
+        spent = None
+    return Trunks(
+        trunks=int(several_T.sum()),
+        branches=int((size_T[several_T] - 1).sum()),
+        flops=None if spent is None else float(spent.sum()),
+        flops_apart=float(runs.flops.sum()),
     )
 
 

@@ -91,10 +91,11 @@ def _convention(
             objective = Objective(settings.objective, settings.delta)
             fit = fit_surface(*columns, None, objective, settings.tied, count=8)
             count = min(settings.draws, _DRAWS)
-            drawn = surface_draws(fit, count, rng, chosen.surface_draws) if count else None
+            like, trunk_R = chosen.surface_draws, runs.trunk_R()
+            drawn = surface_draws(fit, count, rng, like, trunk_R) if count else None
         found = profiles(runs.group_R, runs.budget_G, runs.params, runs.tokens, runs.loss)
         found = without_outlying(found)
-        noise = noise_model(found, runs.cell_R(), runs.loss, runs.flops)
+        noise = noise_model(found, runs.cell_R(), runs.loss, runs.flops, runs.trunk_R())
         minima = {method: fit_minima(Estimator(method), found, noise, 0, rng) for method in METHODS}
     laws = {method: each.laws for method, each in minima.items()}
     a = b = spread = None

@@ -1,6 +1,6 @@
 """The runs of a table, as every later room takes them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -86,6 +86,22 @@ class Runs:
     def condition_labels(self, name: str) -> Labels:
         """The column `name` as it tells conditions apart."""
         return condition_labels(self.kinds[name], self.labels[name], self.tokens)
+
+    def trunk_R(self) -> Codes | None:
+        """The number of each run's trunk, its own where it has none; None where no run has one."""
+        parent_R = self.labels.get("parent_run")
+        if parent_R is None or not any(parent_R):
+            return None
+        names = [parent or own for parent, own in zip(parent_R, self.run_id_R, strict=True)]
+        return codes(np.array(names))
+
+    def trunks_of(self, run_ids: Sequence[str]) -> Codes | None:
+        """`trunk_R` of the runs of these ids."""
+        trunk_R = self.trunk_R()
+        if trunk_R is None:
+            return None
+        place = {run_id: i for i, run_id in enumerate(self.run_id_R)}
+        return trunk_R[[place[run_id] for run_id in run_ids]]
 
     def cell_R(self) -> Codes:
         """Index of the cell: the same condition, params and tokens."""

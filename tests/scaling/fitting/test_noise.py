@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
+from chinchilla_jax.scaling.fitting.chance import Chance
 from chinchilla_jax.scaling.fitting.estimators import Estimator, curves
 from chinchilla_jax.scaling.fitting.isoflop import Profile, profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
@@ -51,7 +52,10 @@ def test_errors_are_the_scatter_of_draws_and_of_tables(method):
 
     fitted = curves(method, table())
     first_order = np.array(fitted.errors(size))[:, 0]
-    drawn = [lowest.log_params_B.std() for lowest in fitted.drawn(size, np.ones(4000), rng)]
+    drawn = [
+        lowest.log_params_B.std()
+        for lowest in fitted.drawn(size, np.ones(4000), Chance.of(rng, 4000))
+    ]
     again = np.std([[m.log_params_B[0] for m in curves(method, table()).minima()]
                     for _ in range(300)], axis=0)  # fmt: skip
     np.testing.assert_allclose(drawn, first_order, rtol=0.15)

@@ -8,6 +8,7 @@ What a notebook needs, without JAX (`chinchilla_jax.scaling.notebook` has the de
     result.draw("isoflop").savefig("isoflop.png")
     cj.register("report/fits.json", 1e13, "forecasts/one.json", "configs/one.py")
     cj.verify("forecasts/one.json", "runs/one")  # when these runs are over
+    cj.next_runs("runs.csv", 2e21)               # what to train next for so many FLOPs
 """
 
 import os
@@ -29,6 +30,7 @@ if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_
 
 if TYPE_CHECKING:
     from chinchilla_jax.experiment.errors import UserError as UserError
+    from chinchilla_jax.scaling.design.next_runs import next_runs as next_runs
     from chinchilla_jax.scaling.notebook import compare as compare
     from chinchilla_jax.scaling.notebook import fit as fit
     from chinchilla_jax.scaling.notebook import league as league
@@ -43,14 +45,15 @@ _LAZY = {
     "compare": "chinchilla_jax.scaling.notebook",
     "fit": "chinchilla_jax.scaling.notebook",
     "league": "chinchilla_jax.scaling.notebook",
+    "next_runs": "chinchilla_jax.scaling.design.next_runs",
     "published": "chinchilla_jax.scaling.notebook",
     "read": "chinchilla_jax.scaling.notebook",
     "register": "chinchilla_jax.scaling.register.register",
     "verify": "chinchilla_jax.scaling.register.verify",
 }
 __all__ = [
-    "UserError", "__version__", "compare", "fit", "league", "published", "read", "register",
-    "verify",
+    "UserError", "__version__", "compare", "fit", "league", "next_runs", "published", "read",
+    "register", "verify",
 ]  # fmt: skip
 
 

@@ -9,9 +9,9 @@ With --devices and --hardware it also shows, for each cell that is run: the mesh
 tensor) that communicates least and fits, sequences of a device in one pass (x passes a step), its
 bytes, two bounds of a step and the hours to expect. Nothing is allocated and no device is needed.
 
---next shows which runs, of at most --flops together, would narrow the forecast of N* and L* at
---target most, by the runs there are (a sweep's folder or any table), and the interval to expect;
---write_config writes them as a configuration that extends the same work folder.
+--next shows which runs, of --flops together, narrow the forecast of N* and L* at --target most, and
+the interval to expect, by the runs there are; --write_config extends their work folder by them.
+--enough=1.5 shows the smallest grid that is expected to tell N* there within this factor.
 """
 
 from absl import flags
@@ -35,6 +35,21 @@ _RUNS = flags.DEFINE_string("runs", "", "Of --next: a sweep's folder or a table 
 _AIM = program.define_aim()
 _WHERE = flags.DEFINE_list("where", [], "Only runs with these values: optimizer=adamw,bits=4.")
 _WRITE_CONFIG = flags.DEFINE_string("write_config", "", "Of --next: where to write its runs.")
+_ENOUGH = flags.DEFINE_float("enough", None, "The smallest grid that tells N* within this factor.")
+_LAW = flags.DEFINE_string("law", "", "Of --enough: a published law, in the place of --runs.")
+_NOISE = flags.DEFINE_float(
+    "noise", None, "Of --enough: of ln loss, instead of the runs' own.", 0.0
+)
+
+
+def _enough() -> str:
+    """What is said of the smallest grid."""
+    from chinchilla_jax.scaling.design.enough import enough_for
+    from chinchilla_jax.scaling.report import design
+
+    experiment = program.experiment_from_flags(_CONFIG.value) if _CONFIG.value else None
+    asked = _RUNS.value, experiment, _LAW.value, _NOISE.value
+    return design.smallest(enough_for(_ENOUGH.value or 0.0, _AIM()[1], *asked))
 
 
 def _next() -> str:
@@ -51,8 +66,8 @@ def _next() -> str:
 
 
 def main(_: list[str]) -> None:
-    if _NEXT.value:
-        print(_next())
+    if _NEXT.value or _ENOUGH.value is not None:
+        print(_next() if _NEXT.value else _enough())
         return
     if (_DEVICES.value is None) != (_HARDWARE.value is None):
         raise UserError("--devices and --hardware: give both or neither")

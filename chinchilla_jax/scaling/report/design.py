@@ -1,13 +1,15 @@
-"""What `plan --next` says: the runs to make, and what they are expected to do to the forecast."""
+"""What `plan` says of designs: the runs to make next, and the smallest grid that is enough."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 from chinchilla_jax.experiment import source, storage, tables
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import between, count, flops, loss, percent, ratio
+from chinchilla_jax.scaling.design.enough import Enough
 from chinchilla_jax.scaling.design.next_runs import NextRuns, Shrunk
 from chinchilla_jax.scaling.report.summary import FORMS
 
@@ -61,6 +63,33 @@ def _effect(name: str, one: Shrunk, write: Callable[[float | None], str]) -> tup
         between(one.expected, write) or OPEN,
         f"{100 * one.ratio:.0f} %",
     )  # fmt: skip
+
+
+def smallest(found: Enough) -> str:
+    """The grids that were tried, and the one that is enough."""
+    rows = [
+        (
+            ", ".join(map(flops, one.budgets)), str(one.sizes), str(one.seeds), str(one.runs),
+            flops(one.flops), *(_factor(wide) for wide in (one.width, one.loss_width)),
+        )
+        for one in found.tried
+    ]  # fmt: skip
+    head = ("budgets", "sizes each", "seeds", "runs", "FLOPs", "N*", "L*")
+    said = "no grid of this ladder is expected to; add budgets or sizes, or ask for less"
+    if found.found is not None:
+        one = found.found
+        said = f"{one.runs} runs, {flops(one.flops)} FLOPs: the last row"
+    return "\n".join([
+        *([tables.table(head, rows)] if rows else []),
+        f"N* at {flops(found.target)} FLOPs within a factor {found.asked:g} from end to end of its "
+        f"95 % interval: {said}.",
+        f"N*, L*: upper end over lower, medians of made-up grids; a run scatters by "
+        f"{percent(found.noise).lstrip('+')} of loss.",
+    ])  # fmt: skip
+
+
+def _factor(wide: float | None) -> str:
+    return "open" if wide is None or not math.isfinite(wide) else f"{wide:.3g}"
 
 
 def written(found: NextRuns, file: str) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import chinchilla_jax as cj
 from chinchilla_jax.experiment import grid as planner
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.loading import load_experiment
@@ -131,6 +132,10 @@ def test_realised_intervals_are_as_wide_as_expected():
             wide = np.log(other.before[1] / other.before[0])
             ratios.append(wide / np.log(one.expected[1] / one.expected[0]))
     assert 0.6 < np.median(ratios) < 1.4, ratios
+
+
+def test_a_notebook_has_it():
+    assert cj.next_runs is next_runs and "next_runs" in cj.__all__
 
 
 def test_budgets_go_on_in_their_steps():

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import logging
 import math
 import os
@@ -215,6 +216,31 @@ def define_goal() -> Callable[..., "Goal | None"]:
         return Goal(until.value, most, target)
 
     return goal
+
+
+def define_status() -> Callable[[Path, str | None], bool]:
+    """The flags of a look at a sweep; what is returned shows it, false where nobody asked."""
+    asked = flags.DEFINE_bool("status", False, "Only show how far each cell is.")
+    watch = flags.DEFINE_bool("watch", False, "With --status: again and again, until all is over.")
+    as_json = flags.DEFINE_bool("json", False, "With --status: as JSON, a line a look.")
+
+    def shown(workdir: Path, config: str | None) -> bool:
+        if not asked.value:
+            if watch.value or as_json.value:
+                raise UserError("--watch and --json are of --status; give that too")
+            return False
+        from chinchilla_jax.experiment import status
+        from chinchilla_jax.experiment import watch as watching
+
+        if watch.value:
+            watching.show(workdir, sys.stdout, as_json.value)
+        elif as_json.value:
+            print(json.dumps(watching.facts(workdir, status.rows(workdir)), allow_nan=False))
+        else:
+            print(status.text(workdir, experiment_from_flags(config) if config else None))
+        return True
+
+    return shown
 
 
 def experiment_from_flags(path: str | None) -> Experiment:

@@ -18,7 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from chinchilla_jax import program
-from chinchilla_jax.experiment import status, storage
+from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.records import cells_of
 from chinchilla_jax.training import distributed, halving, job_array, supervise, sweep
@@ -38,7 +38,7 @@ _HALVING = flags.DEFINE_float(
     "halving", 0.0, "Search for the best shape: of each budget 1/HALVING go on to the next.", 0.0
 )
 _GOAL = program.define_goal()
-_STATUS = flags.DEFINE_bool("status", False, "Only show how far each cell is.")
+_STATUS = program.define_status()
 _WORKER = flags.DEFINE_bool("worker", False, "Be one of the processes that a sweep starts.")
 _PIN = flags.DEFINE_list("pin", [], "CPU cores of this worker.")
 
@@ -50,9 +50,7 @@ def main(_: list[str]) -> None:
 
         work(workdir, [int(core) for core in _PIN.value])
         return
-    if _STATUS.value:
-        asked = program.experiment_from_flags(_CONFIG.value) if _CONFIG.value else None
-        print(status.text(workdir, asked))
+    if _STATUS(workdir, _CONFIG.value):
         return
     several = _JOIN()
     if goal := _GOAL(several, _CELLS.value, _HALVING.value):

@@ -23,13 +23,13 @@ from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.experiment.tables import results
 
 _LOOK_SECONDS = 1.0  # between two looks
-_UNDER_WAY = ("running", "stalled?", "silent")
+UNDER_WAY = ("running", "stalled?", "silent")
 
 
 def text(workdir: Path, asked: Experiment | None = None) -> str:
     """The table of all cells, a line for each that is under way, and one for another plan."""
     found = rows(workdir)
-    under_way = [row for row in found if row["status"] in _UNDER_WAY]
+    under_way = [row for row in found if row["status"] in UNDER_WAY]
     lines = [f"{row['run_id']}: {row['status']}: {row['reason']}" for row in under_way]
     if asked is not None:
         lines += _other_plan(workdir, asked)
@@ -60,7 +60,7 @@ def rows(workdir: Path, sleep: Callable[[float], None] = time.sleep) -> list[dic
     first = {name: run_directory(workdir, name).last_heartbeat() for name in open_rows}
     waiting = {name: beat for name, beat in first.items() if beat is not None}
     for name, beat in waiting.items():
-        _judge(open_rows[name], beat, changed=False)
+        judge(open_rows[name], beat, changed=False)
     begun = time.monotonic()
     while waiting and time.monotonic() - begun < 2 * HEARTBEAT_SECONDS:
         sleep(_LOOK_SECONDS)
@@ -68,11 +68,12 @@ def rows(workdir: Path, sleep: Callable[[float], None] = time.sleep) -> list[dic
             now = run_directory(workdir, name).last_heartbeat()
             if now != beat:
                 del waiting[name]
-                _judge(open_rows[name], now or beat, changed=True)
+                judge(open_rows[name], now or beat, changed=True)
     return found
 
 
-def _judge(row: dict[str, Any], beat: dict[str, Any], changed: bool) -> None:
+def judge(row: dict[str, Any], beat: dict[str, Any], changed: bool) -> None:
+    """Writes into the row of an open run what its last sign of life says; `changed`: lately."""
     usual = beat["usual_seconds"]
     silent = duration(beat["seconds_since_step"])
     step = "before its first step" if beat["step"] is None else f"at step {beat['step']}"

@@ -1,0 +1,145 @@
+"""A sweep that is watched: rate, time left, stalls and curves; in place, as lines, as JSON."""
+
+import io
+import json
+import re
+
+import pytest
+
+from chinchilla_jax.experiment import records, watch
+from chinchilla_jax.experiment.config import Experiment, LadderConfig
+from chinchilla_jax.experiment.grid import plan
+from chinchilla_jax.experiment.records import run_directory
+from tests.command import call
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Three cells: one goes on, one stalls, one has not begun; and how the first goes on."""
+    experiment = Experiment(name="t", budgets=(1e11,), ladder=LadderConfig(widths=(8, 16, 24)))
+    cells = plan(experiment)
+    records.write_plan(tmp_path, experiment, cells, {})
+    runs = [cell.run for cell in cells if cell.status == "planned"]
+    assert len(runs) == 3
+
+    def beat(number, step, count, stalled=False):
+        run = runs[number]
+        directory = run_directory(tmp_path, run.run_id)
+        directory.heartbeat(
+            {"owner": f"host{number} 1", "step": step, "doing": "training", "stalled": stalled,
+             "seconds_since_step": 90.0, "usual_seconds": 0.5, "count": count, "loss": 2.0}
+        )  # fmt: skip
+        logged = {row["step"] for row in directory.metrics()}
+        directory.metrics_writer().append(
+            [{"step": s, "loss": 8.0 / s**0.5, "tokens_per_second": 100.0, "tokens": s}
+             for s in range(1, step + 1) if s not in logged]
+        )  # fmt: skip
+
+    beat(0, 16, 1)
+    beat(1, 4, 1, stalled=True)
+    return tmp_path, runs, beat
+
+
+def test_what_is_known_of_a_sweep(sweep):
+    workdir, runs, _ = sweep
+    found = watch.facts(workdir, watch.Watch(workdir).rows())
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    first, second, third = found["runs"]
+    assert [run["status"] for run in found["runs"]] == ["running", "stalled?", "missing"]
+    assert (first["step"], first["steps"], first["loss"]) == (16, runs[0].steps, 2.0)
+    assert first["seconds_left"] == pytest.approx(runs[0].tokens * (1 - 16 / runs[0].steps) / 100)
+    assert first["curve"][0] == [1, 8.0] and first["curve"][-1] == [16, 2.0]
+    assert second["seconds_left"] is None and "90 s, usually 0.5 s" in second["reason"]
+    assert third["curve"] == [] and third["step"] is None
+    assert (found["cells"], found["over"]) == (3, 0)
+    rows = watch.Watch(workdir).rows()
+    cost = [row["flops"] for row in rows]
+    spent = cost[0] * 16 / runs[0].steps + cost[1] * 4 / runs[1].steps
+    assert found["flops"] == pytest.approx(spent) and found["flops_total"] == sum(cost)
+    rate = 100 * cost[0] / runs[0].tokens  # of the one that runs
+    assert found["flops_per_second"] == pytest.approx(rate)
+    assert found["seconds_left"] == pytest.approx((sum(cost) - spent) / rate)
+
+
+def test_a_run_without_a_sign_of_life_is_silent_after_two_beats(sweep):
+    workdir, _, beat = sweep
+    now = [0.0]
+    watched = watch.Watch(workdir, lambda: now[0])
+
+    def first():
+        return watched.rows()[0]["status"]
+
+    assert first() == "running"
+    now[0] = 2 * records.HEARTBEAT_SECONDS - 1
+    assert first() == "running"
+    now[0] += 2
+    assert first() == "silent"
+    beat(0, 17, 2)
+    assert first() == "running"
+
+
+def _over(workdir, runs):
+    for run in runs:
+        run_directory(workdir, run.run_id).finish(run, "done", "", {"loss": 2.0})
+        run_directory(workdir, run.run_id).end_heartbeat()
+
+
+def test_a_terminal_is_drawn_over_and_a_log_gets_what_changed(sweep):
+    workdir, runs, beat = sweep
+
+    def goes_on(_):
+        if run_directory(workdir, runs[0].run_id).metrics()[-1]["step"] < 20:
+            beat(0, 20, 2)
+        else:
+            _over(workdir, runs)
+
+    terminal, log = Terminal(), io.StringIO()
+    watch.show(workdir, terminal, False, goes_on)
+    drawn = terminal.getvalue()
+    back = [int(lines) for lines in re.findall(r"\x1b\[(\d+)F", drawn)]
+    parts = re.split(r"\x1b\[\d+F", drawn)
+    assert len(parts) == 3 and back == [part.count("\n") for part in parts[:-1]]
+    assert "16 of" in parts[0] and "20 of" in parts[1] and "3 of 3 cells over" in parts[2]
+    assert re.search(r"running +16 of \d+ +2.0000 +100 .* █[▁-█]*▁", parts[0])
+    for run in runs:
+        (run_directory(workdir, run.run_id).path / "result.json").unlink()
+    beat(0, 16, 3)
+    beat(1, 4, 3, stalled=True)
+    watch.show(workdir, log, False, lambda _: _over(workdir, runs))
+    lines = log.getvalue().splitlines()
+    assert "\x1b" not in log.getvalue() and lines[-1].startswith("3 of 3 cells over; 3 done")
+    assert sum(line.startswith(f"{runs[1].run_id}: stalled?") for line in lines) == 1
+
+
+def test_json_is_a_line_a_look(sweep):
+    workdir, runs, _ = sweep
+    out = io.StringIO()
+    watch.show(workdir, out, True, lambda _: _over(workdir, runs))
+    looks = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [look["over"] for look in looks] == [0, 3]
+    assert looks[1]["seconds_left"] is None and looks[1]["flops"] == looks[1]["flops_total"]
+
+
+def test_a_curve_in_a_line():
+    assert watch.spark([]) == "" and watch.spark([3.0, 3.0]) == "▁▁"
+    assert watch.spark([8.0, 4.0, 2.0, 1.0]) == "█▆▃▁"
+    assert watch.spark([8.0, 1.0], "_.-=+*%#") == "#_"
+
+
+def test_the_program(sweep):
+    workdir, runs, _ = sweep
+    _over(workdir, runs)
+    done = call("sweep", f"--workdir={workdir}", "--status", "--json")
+    assert json.loads(done.stdout)["over"] == 3, done.stderr
+    done = call("sweep", f"--workdir={workdir}", "--status", "--watch")
+    assert done.returncode == 0 and done.stdout.startswith("3 of 3 cells over")
+    for flag in ("--watch", "--json"):
+        done = call("sweep", f"--workdir={workdir}", flag)
+        assert done.returncode == 2 and "are of --status" in done.stderr

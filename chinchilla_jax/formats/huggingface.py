@@ -182,6 +182,8 @@ def save(place: Path, tensors: Mapping[str, np.ndarray]) -> None:
 def opened(place: Path) -> Any:
     """The safetensors file at `place`, for reading."""
     package = _safetensors()
+    if storage.is_remote(place):
+        raise UserError(f"{place}: weights are read from local files; copy the folder here first")
     try:
         return package.safe_open(str(place), framework="np")
     except FileNotFoundError:

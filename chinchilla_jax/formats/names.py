@@ -96,8 +96,12 @@ def places(model: ModelConfig, scheme: str = HUGGING_FACE) -> dict[str, Place]:
 
     Args:
       scheme: of names, HUGGING_FACE or GGUF.
+    Raises:
+      KeyError: a parameter that the tables above do not know.
     """
     of_model = {p.name for p in parameters(model)}
+    if unknown := of_model - {parameter(path).name for path in (*OUTSIDE, *OF_LAYERS)}:
+        raise KeyError(*unknown)
     found = {}
     stems = [("", "", OUTSIDE)] + [
         (f"layers_{layer}/", LAYER[scheme].format(layer=layer), OF_LAYERS)

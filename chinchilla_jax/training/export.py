@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chinchilla_jax.data.store import open_corpus
-from chinchilla_jax.experiment import exported
+from chinchilla_jax.experiment import exported, storage
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
@@ -24,6 +24,7 @@ from chinchilla_jax.training.evaluation import evaluate
 from chinchilla_jax.training.sources import Source
 from chinchilla_jax.training.step import TrainState
 from chinchilla_jax.training.transfers import fetch
+from chinchilla_jax.training.worker import prepare_jax
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def export(
     huggingface.check_installed()
     if for_llama_cpp:
         gguf.package()
+    prepare_jax(cache_folder())
     trained = weights.load(source)
     arrays = numpy_arrays(weights.as_multiplied(trained))
     text = _held_out(trained, of, windows) if windows else None
@@ -132,8 +134,12 @@ def described(source: Source, dtype: str) -> Exported:
 
 def _refuse_another(target: Path, of: Exported) -> None:
     """Raises UserError at once where the target is the folder of something else."""
-    if (there := exported.section_of(target)) is None:
+    if not storage.exists(target):
         return
+    if not target.is_dir() or (there := exported.section_of(target)) is None:
+        raise UserError(
+            f"{target}: is there already, and is no exported model; give another folder"
+        )
     ours = to_json(of)
     for name in sorted({*ours, *there}):
         if ours.get(name) != there.get(name):

@@ -10,7 +10,7 @@ from chinchilla_jax.experiment import exported
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.parameters import parameters, stored
-from chinchilla_jax.formats import huggingface
+from chinchilla_jax.formats import huggingface, names
 from tests.formats import qwen3
 from tests.formats.models import EXPERTS, SHAPE, drawn, tree
 from tests.models import reference
@@ -41,6 +41,12 @@ def test_names_and_shapes_are_those_of_the_class(tmp_path, model, own):
     assert found == {f"{name}.weight": shape for name, shape in (expected | OUTSIDE).items()}
     of_model = sum(stored(p, of.model) for p in parameters(of.model))
     assert of_model == sum(np.prod(shape) for shape in found.values())
+
+
+def test_a_parameter_without_a_name_is_told(monkeypatch):
+    monkeypatch.delitem(names.OF_LAYERS, "attention/query_norm")
+    with pytest.raises(KeyError, match="query_norm"):
+        drawn()
 
 
 @pytest.mark.parametrize("dtype,rounding", [("float32", 1e-6), ("bfloat16", 0.2)])

@@ -25,6 +25,10 @@ from chinchilla_jax.experiment.mup import Scaling
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.formats import huggingface, vocabulary
 from chinchilla_jax.models.decoder import Decoder
+from chinchilla_jax.techniques import Techniques
+from chinchilla_jax.techniques.experts import Experts
+from chinchilla_jax.techniques.quantisation import Quantisation
+from chinchilla_jax.techniques.sparsity import Sparsity
 from chinchilla_jax.training import weights
 from chinchilla_jax.training.loop import train
 from tests.command import call
@@ -34,6 +38,7 @@ from tests.training.helpers import small_run
 
 pytestmark = pytest.mark.slow
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
+ROUTED = {"ff_size": 0, "experts": 4, "expert_picks": 1, "expert_size": 64}
 SHAPES = {
     "grouped": {},
     "one_head": {"heads": 1, "kv_heads": 1, "head_size": 24},
@@ -191,3 +196,28 @@ def test_lm_eval_finds_the_bits_per_byte_that_we_do(torch, tmp_path, tokenizer, 
     tokens = np.random.default_rng(4).integers(0, vocab_size, (4, 16))
     expected = np.asarray(jax.jit(decoder.apply)({"params": used}, tokens))
     assert np.abs(logits(torch, opened(out), tokens) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("name,on,model", [
+    ("sparse", {"sparsity": Sparsity(level=0.75)}, {}),
+    ("of four bits", {"quantisation": Quantisation(bits=4)}, {}),
+    ("experts", {"experts": Experts(routed=4, balance="loss")}, ROUTED),
+])  # fmt: skip
+def test_what_techniques_have_made_is_opened(torch, text_corpus, tmp_path, name, on, model):
+    run = small_run(steps=20, model={"kv_heads": 2} | model, training={"data_parallel": 1})
+    run = dataclasses.replace(run, techniques=Techniques(**on))
+    directory = RunDirectory(tmp_path / "runs" / "small")
+    train(run, text_corpus, directory)
+    done = call("export", f"--run={directory.path}", f"--to={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    trained = weights.read(directory.path)
+    decoder, used = weights.decoder_of(trained.run), weights.as_multiplied(trained)
+    tokens = np.random.default_rng(4).integers(0, 256, (4, 16))
+    expected = np.asarray(jax.jit(decoder.apply)({"params": used}, tokens))
+    opened_there = opened(tmp_path / "out")
+    assert np.abs(logits(torch, opened_there, tokens) - expected).max() < 1e-5
+    up = opened_there.state_dict().get("model.layers.0.mlp.up_proj.weight")
+    if name == "sparse":
+        assert (up == 0).float().mean() == pytest.approx(0.75, abs=0.01)
+    if name == "of four bits":
+        assert max(len(row.unique()) for row in up) <= 16

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 
 import jax
 import ml_dtypes
@@ -145,3 +146,24 @@ def test_no_run_is_one_line(tmp_path):
     done = call("export", f"--run={tmp_path / 'no'}", f"--to={tmp_path / 'out'}")
     assert done.returncode == 2 and "there is no run" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("there,told", [
+    (lambda place: place.write_text("x"), "is no exported model"),
+    (lambda place: place.mkdir(), "is no exported model"),
+])  # fmt: skip
+def test_what_else_is_there_is_left_alone(finished, tmp_path, there, told):
+    there(tmp_path / "out")
+    done = call("export", f"--run={finished[0]}", f"--to={tmp_path / 'out'}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and told in done.stderr
+
+
+@pytest.mark.parametrize("package", ["safetensors", "gguf"])
+def test_a_package_that_is_not_installed_is_one_line(finished, tmp_path, monkeypatch, package):
+    for name in [*sys.modules, package]:
+        if name.partition(".")[0] == package:
+            monkeypatch.setitem(sys.modules, name, None)
+    done = call("export", f"--run={finished[0]}", f"--to={tmp_path / 'out'}", "--gguf")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{package} is not installed" in done.stderr and "chinchilla_jax[export]" in done.stderr
+    assert not list(tmp_path.iterdir())

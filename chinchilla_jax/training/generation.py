@@ -128,6 +128,8 @@ class Generator:
         self._scalars = tuple(map(self._placed, values(sampling, vocabulary)))
         options = devices.compiler_options(mesh.size, run.model.width)
         self.begin = jax.jit(self._begin, static_argnames="slots", compiler_options=options)
+        # Products with a row or a few are not worth sharing among threads.
+        options = devices.compiler_options(mesh.size, width=0)
         self.advance = jax.jit(self._advance, donate_argnums=2, compiler_options=options)
 
     def stream(

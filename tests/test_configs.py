@@ -182,3 +182,36 @@ def test_data_quality_has_every_setting_beside_the_whole_text_at_its_size_tokens
             assert whole.data == run.data  # held out alike
     repeats = [run.tokens / 32768 for run_id, run in run_of.items() if "repeated" in run_id]
     assert 2.5 < min(repeats) < 3 and 14 < max(repeats) < 14.5
+
+
+def test_kaplan_explained_corrects_one_thing_at_a_time():
+    """The same sizes and, but for whole steps, tokens in all four sets of runs."""
+    sets = {}
+    for cell in planned("kaplan_explained"):
+        run = cell.run
+        sets.setdefault(run.panel, {})[run.budget, run.model.width] = run
+    assert list(sets) == ["", "as_kaplan", "warm_up", "decay"]
+    plain, kaplan, warm_up, decay = sets.values()
+    assert plain.keys() == kaplan.keys() == warm_up.keys() == decay.keys()
+    for place, run in kaplan.items():
+        others = (warm_up[place], decay[place])
+        for other in (*others, plain[place]):
+            assert other.tokens == pytest.approx(run.tokens, rel=0.02)
+        assert {(r.batch_size, r.optimizer.learning_rate) for r in (run, *others)} == {(16, 6e-3)}
+        assert run.optimizer.warmup_fraction == min(1e5 / run.tokens, 0.9)
+        assert [r.optimizer.schedule for r in (run, *others)] == ["wsd", "wsd", "linear"]
+        assert run.optimizer.cooldown_fraction == others[0].optimizer.cooldown_fraction == 0
+        assert {r.optimizer.warmup_fraction for r in others} == {0.2}
+    assert len({run.batch_size for run in plain.values()}) > 4
+
+
+def test_tuning_varies_rate_and_batch_apart_in_every_cell():
+    cells = {}
+    for cell in planned("tuning"):
+        run = cell.run
+        key = run.budget, run.model.width
+        cells.setdefault(key, set()).add((run.batch_size, run.lr_multiplier))
+    assert len(cells) == 12
+    for found in cells.values():
+        batches, rates = ({pair[i] for pair in found} for i in (0, 1))
+        assert len(batches) >= 2 and len(rates) == 4 and len(found) == len(batches) * len(rates)

@@ -25,8 +25,11 @@ def best_rate(params, tokens, batch):
     )  # fmt: skip
 
 
-def tuning_table(noise=0.0, seed=0, rates=(0.35, 0.7, 1.4, 2.8), batches=(0.3, 1.0, 4.0)):
-    """Four sizes, three budgets, rates and batches around what a recipe of the same form says."""
+def tuning_table(noise=0.0, seed=0, rates=(0.35, 0.7, 1.4, 2.8), batches=(0.3, 1.0, 4.0), odd=1.0):
+    """Four sizes, three budgets, rates and batches around what a recipe of the same form says.
+
+    The largest size has `odd` times the best batch of the others.
+    """
     generator = np.random.default_rng(seed)
     rows = []
     for n in (6e3, 1.4e4, 3.3e4, 5.5e4):
@@ -38,7 +41,8 @@ def tuning_table(noise=0.0, seed=0, rates=(0.35, 0.7, 1.4, 2.8), batches=(0.3, 1
                 for multiplier in rates:
                     rate = multiplier * 6e-3 * (batch / 512) ** 0.5
                     loss = 1.0 + (n / 1e5) ** -0.4 + (d / 1e6) ** -0.4
-                    off = np.log(rate / best_rate(n, d, batch)), np.log(batch / best_batch(d))
+                    best = best_batch(d) * (odd if n == 5.5e4 else 1)
+                    off = np.log(rate / best_rate(n, d, batch)), np.log(batch / best)
                     loss *= np.exp(
                         TRUE["rate_curvature"] * off[0] ** 2 + TRUE["batch_curvature"] * off[1] ** 2
                         + noise * generator.standard_normal()

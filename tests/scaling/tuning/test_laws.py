@@ -10,7 +10,7 @@ from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.fits import read, write
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
-from chinchilla_jax.scaling.tuning.laws import fit_tuning
+from chinchilla_jax.scaling.tuning.laws import _hull, fit_tuning
 
 from .known import TRUE, best_batch, best_rate, tuning_table
 
@@ -140,3 +140,35 @@ def test_sizes_and_lengths_that_grow_together_are_told():
     found = fit_tuning(BOTH, read_runs(rows), 0, 0)
     assert "params" not in by_setting(found)["learning_rate"].exponents
     assert any("do not tell what params do" in text for text in found.warnings)
+
+
+def test_a_size_that_follows_another_law_has_its_own_best_and_shows_when_it_is_held_out():
+    """Its best rate is that at its own best batch."""
+    found = fit_tuning(BOTH, read_runs(tuning_table(odd=3.0)), 0, 0)
+    for cell in found.cells[-3:]:
+        batch = 3 * best_batch(cell.tokens)
+        assert cell.best["batch"] == pytest.approx(batch, rel=0.25) != cell.law["batch"]
+        rate = best_rate(cell.params, cell.tokens, cell.best["batch"])
+        assert cell.best["learning_rate"] == pytest.approx(rate, rel=0.1)
+    held = {one.largest: one for one in found.held_out}["params"]
+    assert held.cells == 3 and held.error["batch"] == pytest.approx(np.log(3), rel=0.1)
+    cost = TRUE["batch_curvature"] * np.log(3) ** 2
+    assert held.lost == pytest.approx(np.expm1(cost), rel=0.25)
+
+
+def test_intervals_reach_to_the_outer_ends_of_both_bootstraps():
+    near, far = np.linspace(1, 2, 200)[:, None], np.linspace(0, 1.5, 200)[:, None]
+    (low, high) = _hull((near, far), lambda phi: {"x": phi[:, 0]})["x"]
+    assert low < 0.1 and high > 1.9
+    assert _hull((near, far * np.nan), lambda phi: {"x": phi[:, 0]})["x"] is None
+
+
+def test_in_mup_published_rates_are_compared_with_that_of_hidden_matrices():
+    """Of width 256 over base width 64 they get a quarter: Step Law's, far above, is farther off."""
+    lost = {}
+    for width in (64, 256):
+        more = {"optimizer_parametrization": "mup", "optimizer_base_width": 64, "width": width}
+        found = fit_tuning(BOTH, read_runs([row | more for row in tuning_table()]), 0, 0)
+        lost[width] = {one.law: one.lost for one in found.published}
+    assert lost[256]["steplaw"] > 1.2 * lost[64]["steplaw"]
+    assert lost[256]["bergsma"] == pytest.approx(lost[64]["bergsma"])  # a batch alone

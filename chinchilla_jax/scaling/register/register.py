@@ -158,7 +158,7 @@ def _registration(
             flops_convention=fits.table.flops_convention,
             largest=rests.largest,
             minima=_MINIMA,
-            noise=float(rests.fit.noise),
+            noise=_noise(fits, rests),
         ),
         flops=budget,
         decades=math.log10(budget / rests.largest),
@@ -234,6 +234,17 @@ def runs_digest(rows: Sequence[Mapping[str, Any]]) -> str:
             if row["status"] in ("done", "diverged")
         )
     )
+
+
+def _noise(fits: Fits, rests: Source) -> float:
+    """Standard deviation of ln loss between runs of the new budget that differ in chance alone.
+
+    Where seeds tell it, that of the largest budget there is: the residuals of a surface hold what
+    it misses besides, and the noise of small budgets.
+    """
+    minima = fits.sources.minima
+    by_seeds = minima is not None and fits.isoflop.noise.from_ == "seeds"
+    return float(minima.noise if by_seeds and minima is not None else rests.fit.noise)
 
 
 def _slope(rests: Source, budget: float) -> float:

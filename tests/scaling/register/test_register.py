@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 
 from chinchilla_jax.experiment import grid as grids
@@ -22,7 +23,7 @@ from chinchilla_jax.scaling.register import registration
 from chinchilla_jax.scaling.register.register import register
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
-from tests.scaling.register.known import TEXT, grid_in, plan_in, quickstart, train
+from tests.scaling.register.known import TEXT, grid_in, plan_in, quickstart, report, train
 from tests.scaling.sweeps import true_loss
 
 
@@ -270,3 +271,18 @@ def test_seeds_and_settings_of_the_grid(tmp_path):
     assert known.experiment.vary == {"recipe.lr_multiplier": (1.0, 2.0)}
     assert {run.seed for run in known.runs} == {3}
     assert {run.setting for run in known.runs} == {"lr1", "lr2"}
+
+
+def test_the_noise_is_that_of_seeds_at_the_largest_budget(tmp_path):
+    """Of a surface too, whose residuals hold the noise of small budgets and what it misses."""
+    cells = plan_in(tmp_path, quickstart(vary={"seed": (0, 1)}))
+    random = np.random.default_rng(0)
+    sizes = dict(zip(quickstart().budgets, (0.03, 0.02, 0.01, 0.005), strict=True))
+
+    def loss(cell):
+        noise = sizes[cell.run.budget] * random.standard_normal()
+        return true_loss(cell.params, cell.tokens) * np.exp(noise)
+
+    train(tmp_path, cells, loss)
+    made = register(report(tmp_path), 1e13, tmp_path / "f.json", form="surface")
+    assert made.basis.form == "surface" and 0.003 < made.basis.noise < 0.009

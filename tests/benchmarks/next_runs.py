@@ -1,0 +1,245 @@
+"""What chosen runs save against a fixed grid, and how they compare with V- and D-optimal designs.
+
+    python -m tests.benchmarks.next_runs [--repeats=10] [--shares=.5,1] [--surface=quickstart]
+    python -m tests.benchmarks.next_runs --tables=../shared/data/llama3_isoflop.csv
+
+Simulated: a grid of six sizes at four budgets on a known surface with noise. Replayed: the runs of
+a published table up to a tenth of its largest budget are the grid, and the candidates too; each is
+revealed when it is chosen. Every design begins with the two cheapest budgets of the grid, knows no
+more than its own runs say and spends a share of the grid's FLOPs in rounds, each half of what is
+left, the cheaper runs first: `chosen` is `scaling/design`; `V-optimal` takes the linearised
+variance of ln loss at the best size of the target and its neighbours per FLOP^0.4, as vopt.py of
+PlanarG/active-sl does (arXiv 2604.22753); `D-optimal` the information on the parameters per FLOP.
+All have the same candidates, noise and fits.
+
+Shown, at ten times the largest budget of the grid, as medians over repeats: the width in ln of the
+95 % intervals of N* and L* that a report states, and that of chance alone (the bootstrap of the
+surface); and the error of the surface's N* and L*, its rms and the median of its size. Of a table
+the truth is its minimum at the largest budget.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+from chinchilla_jax.scaling.arrays import Floats, Ints, silent
+from chinchilla_jax.scaling.design import candidates
+from chinchilla_jax.scaling.design.candidates import Pool
+from chinchilla_jax.scaling.design.choose import Design, cheapest_of, choose
+from chinchilla_jax.scaling.design.ensemble import targets_of
+from chinchilla_jax.scaling.design.known import Known, known_of
+from chinchilla_jax.scaling.fitting.isoflop import profiles
+from chinchilla_jax.scaling.fitting.surface import Surface
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.cost import SIX_ND
+from chinchilla_jax.scaling.table.read import read_runs
+from chinchilla_jax.scaling.table.runs import Runs
+
+_REPEATS = flags.DEFINE_integer("repeats", 10, "Grids made up.")
+_SHARES = flags.DEFINE_list("shares", ["0.5"], "Of the grid's FLOPs, which designs spend.")
+_NOISE = flags.DEFINE_float("noise", 0.01, "Standard deviation of ln loss.")
+_SURFACE = flags.DEFINE_list("surface", ["quickstart"], "Whose losses are made up.")
+_DESIGNS = flags.DEFINE_list("designs", ["chosen", "V-optimal", "D-optimal"], "Which.")
+_ROUNDS = flags.DEFINE_integer("rounds", 4, "After the beginning.")
+_SPREAD = flags.DEFINE_float("spread", 4.0, "Factor from the best size to the ends of a budget.")
+_TABLES = flags.DEFINE_list("tables", [], "Tables to replay instead.")
+
+SURFACES = {
+    # 41 dense runs of byte models.
+    "quickstart": Surface(0.975, 0.359 * 1e5**0.437, 0.455 * 1e6**0.439, 0.437, 0.439),
+    # Close to it up to 3e12 FLOPs, with both terms under a power.
+    "coupled": Surface(0.6, 45.0, 66.0, 0.50, 0.50, 0.66),
+    "hoffmann": Surface(1.69, 406.4, 410.7, 0.34, 0.28),
+}
+BUDGETS = {"hoffmann": (1e18, 3e18, 1e19, 3e19)}
+QUICK = Settings(bootstrap=300)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A grid, the runs that a design begins with, and the truth at the target."""
+
+    name: str
+    grid: Runs
+    begun: Runs
+    target: float
+    truth: Floats  # ln N*, ln L*
+    surface: Surface | None
+    random: np.random.Generator
+
+    def pool(self, known: Known) -> Pool:
+        if self.surface is not None:
+            budgets = tuple(self.grid.budget_G)
+            return candidates.of_table(known.each.runs, SIX_ND, max(budgets), budgets)
+        rest = ~np.isin(self.grid.row_R, known.each.runs.row_R)
+        runs = self.grid.select(rest)
+        none, one = np.zeros(len(runs), np.int64), np.ones(len(runs), np.int64)
+        budget = self.grid.budget_G[runs.group_R]
+        return Pool(runs.params, runs.tokens, runs.flops, budget, none, one)
+
+    def with_runs(self, runs: Runs, pool: Pool, count_C: Ints) -> Runs:
+        if self.surface is not None:
+            which = np.repeat(np.arange(len(pool)), count_C)
+            params, tokens = pool.params_C[which], pool.tokens_C[which]
+            noise = np.exp(_NOISE.value * self.random.standard_normal(len(which)))
+            loss = self.surface.loss(params, tokens) * noise
+            columns = ((runs.params, params), (runs.tokens, tokens), (runs.loss, loss))
+            return made_up(*(np.append(old, new) for old, new in columns))
+        rest = self.grid.row_R[~np.isin(self.grid.row_R, runs.row_R)]
+        return self.grid.select(np.isin(self.grid.row_R, [*runs.row_R, *rest[count_C > 0]]))
+
+
+def made_up(params: Floats, tokens: Floats, loss: Floats) -> Runs:
+    flops = SIX_ND.flops(params, tokens)
+    budget = [float(f"{c:.6g}") for c in flops]
+    columns = {"params": params, "tokens": tokens, "flops": flops, "budget": budget, "loss": loss}
+    return read_runs(columns)
+
+
+def simulated(name: str, repeat: int) -> Case:
+    surface, budgets = SURFACES[name], BUDGETS.get(name, (1e11, 3e11, 1e12, 3e12))
+    random = np.random.default_rng(repeat)
+    budget = np.repeat(budgets, 6)
+    offset = np.tile(np.linspace(-1, 1, 6) * np.log(_SPREAD.value), len(budgets))
+    params = surface.optimum(budget, SIX_ND)[0] * np.exp(offset)
+    tokens = SIX_ND.tokens(budget, params)
+    loss = surface.loss(params, tokens) * np.exp(_NOISE.value * random.standard_normal(len(params)))
+    target = 10 * max(budgets)
+    grid, begun = made_up(params, tokens, loss), made_up(params[:12], tokens[:12], loss[:12])
+    return Case(name, grid, begun, target, at(surface, target), surface, random)
+
+
+def replayed(path: str) -> Case:
+    table = read_runs(path).best()
+    target = float(table.budget_G.max())
+    found = profiles(table.group_R, table.budget_G, table.params, table.tokens, table.loss)
+    last = found[-1]
+    z = last.log_params_S - last.log_params_S.mean()
+    curve = np.polyfit(z, np.log(last.loss_S), 2)
+    best = -curve[1] / (2 * curve[0])
+    truth = np.array([best + last.log_params_S.mean(), np.polyval(curve, best)])
+    small = table.budget_G[table.group_R] <= target / 10 * 1.05
+    grid = table.select(small & (table.group_R >= 0))
+    cheap = np.sort(np.unique(grid.budget_G[grid.group_R]))[:2]
+    begun = grid.select(np.isin(grid.budget_G[grid.group_R], cheap))
+    random = np.random.default_rng(0)
+    return Case(Path(path).stem, grid, begun, target, truth, None, random)
+
+
+def at(surface: Surface, target: float) -> Floats:
+    return targets_of(Surface(*(np.array([float(x)]) for x in surface.columns())), SIX_ND, target)[
+        0
+    ]
+
+
+def chosen(known: Known, pool: Pool, left: float) -> Design:
+    found = known.of(pool)
+    assert found is not None
+    return choose(found, pool.flops_C, pool.most_C, left)
+
+
+def linearised(by: str, known: Known, pool: Pool, left: float) -> Design:
+    """Greedy on the information of Chinchilla's form at its best fit, with a weak prior."""
+    runs, s = known.each.runs, known.surface
+    centre = np.log([runs.params, runs.tokens]).mean(axis=1)
+    sizes = np.log(s.A) - s.alpha * centre[0], np.log(s.B) - s.beta * centre[1]
+    theta = np.array([np.log(max(float(s.E), 1e-3)), *sizes, s.alpha, s.beta], float)
+
+    def log_loss(t: Floats, n: Floats, d: Floats) -> Floats:
+        a, b = np.exp(t[1] + t[3] * centre[0]), np.exp(t[2] + t[4] * centre[1])
+        return np.log(Surface(np.exp(t[0]), a, b, t[3], t[4]).loss(n, d))
+
+    def slopes(n: Floats, d: Floats) -> Floats:
+        steps = 1e-5 * np.eye(5)
+        pairs = [(log_loss(theta + x, n, d), log_loss(theta - x, n, d)) for x in steps]
+        return np.stack([(up - down) / 2e-5 for up, down in pairs], axis=-1)
+
+    cost = known.each.flops_model
+    n = float(np.ravel(s.optimum(known.target, cost)[0])[0]) * 2.0 ** np.arange(-2, 3)
+    wanted = slopes(n, cost.tokens(known.target, n))
+    each, noise = slopes(pool.params_C, pool.tokens_C), known.noise(pool.flops_C)
+    here = slopes(runs.params, runs.tokens) / known.noise(runs.flops)[:, None]
+    covariance = np.linalg.inv(here.T @ here + np.eye(5) / 4)
+    count = np.zeros(len(pool), np.int64)
+    power = 0.4 if by == "V-optimal" else 1.0
+    while count.sum() < 100:
+        told = np.einsum("ci,ij,cj->c", each, covariance, each)
+        gain = np.log1p(told / noise**2)
+        if by == "V-optimal":
+            gain = ((wanted @ covariance @ each.T) ** 2).sum(axis=0) / (told + noise**2)
+        open_ = (pool.flops_C <= left * (1 + 1e-9)) & (count < pool.most_C)
+        if not open_.any():
+            break
+        c = int(np.argmax(np.where(open_, gain / pool.flops_C**power, -1.0)))
+        x = covariance @ each[c]
+        covariance -= np.outer(x, x) / (told[c] + noise[c] ** 2)
+        count[c] += 1
+        left -= pool.flops_C[c]
+    found = known.of(pool)
+    assert found is not None
+    return Design(count, found)
+
+
+def designed(case: Case, by: str, share: float) -> Runs:
+    runs, whole = case.begun, float(case.grid.flops.sum())
+    choose_by = chosen if by == "chosen" else functools.partial(linearised, by)
+    for last in [*[False] * (_ROUNDS.value - 1), True]:
+        known = known_of(runs, QUICK, case.target)
+        pool = case.pool(known)
+        if case.surface is not None:
+            pool = candidates.near(pool, known.surface)
+        design = choose_by(known, pool, share * whole - float(runs.flops.sum()))
+        if not len(design):
+            break
+        knowledge = known.of(pool)
+        assert knowledge is not None
+        if not last:
+            design = cheapest_of(design, knowledge, pool.flops_C, 0.5)
+        runs = case.with_runs(runs, pool, design.count_C)
+    return runs
+
+
+@silent()
+def result(case: Case, runs: Runs) -> Floats:
+    """Widths as stated, of chance, of N* and L*; errors; share spent; runs."""
+    known = known_of(runs, QUICK, case.target)
+    stated = [np.log(e[1] / e[0]) if e else np.inf for _, e in known.forecast().values()]
+    drawn = targets_of(known.draws, known.each.flops_model, case.target)
+    chance = np.diff(np.nanquantile(drawn, [0.025, 0.975], axis=0), axis=0)[0]
+    error = at(known.surface, case.target) - case.truth
+    spent = float(runs.flops.sum() / case.grid.flops.sum())
+    return np.array([*stated, *chance, *error, spent, len(runs)])
+
+
+def cases() -> Iterator[tuple[str, list[Case]]]:
+    for path in _TABLES.value:
+        yield path, [replayed(path)]
+    for name in [] if _TABLES.value else _SURFACE.value:
+        yield name, [simulated(name, repeat) for repeat in range(_REPEATS.value)]
+
+
+def main(_: list[str]) -> None:
+    for name, every in cases():
+        print(f"{name}: target {every[0].target:.3g}, {len(every)} repeats")
+        print("design           stated N*     L*  chance N*     L*  rms N*      L*  "
+              "median N*      L*  spent  runs")  # fmt: skip
+        shares = map(float, _SHARES.value)
+        jobs = [("grid", 1.0), *itertools.product(_DESIGNS.value, shares)]
+        for by, share in jobs:
+            rows = np.array(
+                [result(c, c.grid if by == "grid" else designed(c, by, share)) for c in every]
+            )
+            w, e = np.median(rows, axis=0), rows[:, 4:6]
+            rms, middle = np.sqrt(np.mean(e**2, axis=0)), np.median(np.abs(e), axis=0)
+            print(f"{by:10s} {share:4.2f} {w[0]:11.3f} {w[1]:6.4f} {w[2]:10.3f} {w[3]:6.4f} "
+                  f"{rms[0]:7.3f} {rms[1]:7.4f} {middle[0]:10.3f} {middle[1]:7.4f} "
+                  f"{w[6]:6.2f} {w[7]:5.0f}", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -17,6 +17,7 @@ from chinchilla_jax.scaling.report.plots.choice import choice, drawers
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.laws.known import TRUTH
+from tests.scaling.report.marks import assert_points_are_listed
 
 LAW = LAWS["sparsity"]
 BEST = (0.425, 0.484, 0.537, 0.601, 0.729)
@@ -97,6 +98,7 @@ def test_it_is_drawn_beside_the_runs(compared, tmp_path):
     assert len(dots) == 100 and set(np.round(dots[:, 1], 3)) == {0, 0.5, 0.75, 0.875}
     page = comparison.write(tmp_path, found, arrays, runs).read_text()
     assert 'id="choice"' in page and (tmp_path / "choice.png").exists()
+    assert_points_are_listed(tmp_path, "choice")
     assert "Best by the length of training" in page
     (kept,) = json.loads((tmp_path / "fits.json").read_text())["laws"]
     assert [chosen["length"] for chosen in kept["fit"]["choices"]] == list(LENGTHS)

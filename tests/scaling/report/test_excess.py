@@ -13,6 +13,7 @@ from chinchilla_jax.scaling.report.plots.excess import drawers
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.techniques.quantisation import Quantisation, columns_after
+from tests.scaling.report.marks import assert_points_are_listed
 
 LAW = LAWS["post_training"]
 TRUE = {"C_T": 16.0, "gamma_D": 0.5, "gamma_N": 0.3, "gamma_post": 0.6}
@@ -76,6 +77,7 @@ def test_it_is_drawn_against_tokens_per_parameter(compared, tmp_path):
         assert np.std(np.log(points[:, 1] / on_line)) == pytest.approx(0.05, rel=0.5)
     page = comparison.write(tmp_path, found, arrays, runs).read_text()
     assert 'id="excess"' in page and (tmp_path / "excess.png").exists()
+    assert_points_are_listed(tmp_path, "excess")
 
 
 def test_a_rise_that_is_noise_is_left_out_and_a_table_without_any_is_one_line(compared):

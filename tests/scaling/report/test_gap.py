@@ -16,6 +16,7 @@ from chinchilla_jax.scaling.table.conditions import where
 from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.techniques import without
 from chinchilla_jax.techniques.teachers import student_loss, supervised_loss
+from tests.scaling.report.marks import assert_points_are_listed
 
 LAW = LAWS["students"]
 OFF = without("students")
@@ -92,6 +93,7 @@ def test_students_are_drawn_against_their_teachers(compared, tmp_path):
     assert len(unknown.axes[0].lines) == len(ax.lines) - 1
     page = comparison.write(tmp_path, found, arrays, runs).read_text()
     assert 'id="gap"' in page and (tmp_path / "gap.png").exists()
+    assert_points_are_listed(tmp_path, "gap")
     assert drawers([], runs) == {}
 
 

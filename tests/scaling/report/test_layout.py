@@ -13,6 +13,7 @@ from chinchilla_jax.scaling.report.plots import style
 from chinchilla_jax.scaling.report.plots.layout import drawers, layout
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.report.marks import assert_points_are_listed
 
 TRUE = {"E": 1.5, "A": 12.0, "B": 1.2, "G": 300.0, "Z": 3000.0,
         "alpha": 0.35, "beta": 0.6, "gamma": 0.35, "zeta": 0.4}  # fmt: skip
@@ -85,6 +86,7 @@ def test_the_page_shows_it_where_the_law_was_fitted(compared, tmp_path):
     found, arrays, runs = compared
     page = comparison.write(tmp_path / "by", found, arrays, runs).read_text()
     assert 'id="layout"' in page and (tmp_path / "by" / "layout.png").exists()
+    assert_points_are_listed(tmp_path / "by", "layout")
     runs = read_runs(table(tmp_path / "plain.csv", conditions=False))
     for laws, shown in (([LAW], True), ([], False)):
         fits, each = analyse(runs, Settings(bootstrap=20), laws)

@@ -15,6 +15,7 @@ from chinchilla_jax.scaling.report.plots import league as plot
 from chinchilla_jax.scaling.report.plots import style
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.report.marks import assert_points_are_listed
 from tests.scaling.ruler.laws import CASES, Case, panel_of
 
 
@@ -95,6 +96,7 @@ def test_the_page_escapes_and_has_two_figures_of_it(made):
     assert "&lt;b&gt;longer" in page and "<b>longer" not in page
     for name in ("forest", "points", "frontiers"):
         assert f'id="{name}"' in page
+        assert_points_are_listed(made[2].parent, name)
     assert "League table" in page and "Trends" in page
 
 

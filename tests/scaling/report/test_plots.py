@@ -16,6 +16,7 @@ from chinchilla_jax.scaling.report.plots import FIGURES, style
 from chinchilla_jax.scaling.report.plots.style import budget_colours, edge_labels, log_axis, panels
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.report.marks import named_points
 from tests.scaling.sweeps import write_sweep
 
 
@@ -35,6 +36,13 @@ def test_every_figure_of_a_sweep(name, analysed):
     assert ElementTree.fromstring(text).tag.endswith("svg")
     assert all(ax.get_xlabel() for ax in figure.axes if ax.lines and ax.get_xticks().size)
     assert len(text) < 400_000 and len(image) < 400_000
+    named = {kind: {*numbers} for kind, numbers in named_points(text)}
+    if name in ("isoflop", "surface", "curves", "residuals", "misfit"):
+        runs = [n for kind, numbers in named_points(text) if kind == "run" for n in numbers]
+        panels_of = {"residuals": 2, "misfit": 2}.get(name, 1)
+        assert sorted(runs) == sorted([*arrays.runs.index_R.tolist()] * panels_of)
+    if name in ("isoflop", "frontier", "surface"):
+        assert named["optimum"] == {*range(len(fits.isoflop.budgets))}
 
 
 def _marks(ax, marker):

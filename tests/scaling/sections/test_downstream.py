@@ -19,6 +19,7 @@ from chinchilla_jax.scaling.sections.downstream import downstream
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.odd import LAYOUTS
+from tests.scaling.report.marks import assert_points_are_listed
 
 SIZES, RATIOS = np.meshgrid(np.geomspace(1e8, 4e9, 7), [10.0, 20.0, 60.0, 200.0])
 FLOPS = (6 * SIZES**2 * RATIOS).ravel()
@@ -164,6 +165,7 @@ def test_all_of_it_is_written_and_shown(evaluated, tmp_path):
     text = page.read_text()
     assert "Accuracy on tasks" in text and 'id="accuracy"' in text
     assert (tmp_path / "accuracy.png").exists()
+    assert_points_are_listed(tmp_path, "accuracy")
     shown = report.terminal(fits, page)
     assert "two steps" in shown and "held-out rms" in shown
     assert re.search(r"\d of \d measured accuracies lie inside their 95 % interval", shown)

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+import time
 
 import pytest
 
@@ -15,15 +16,18 @@ from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.experiment.trunks import linked, optimizer_of
 from chinchilla_jax.training.loop import Interrupted, train
 from chinchilla_jax.training.sweep import chosen, select
+from tests.conftest import write_sentences
 from tests.experiment.test_trunks import experiment, planned
+from tests.training import test_sweep
 from tests.training.helpers import small_run, with_training
 from tests.training.test_loop import curve, numbers, train_with_interruptions
+from tests.training.test_sweep import await_steps, finish, kill_all, start
 
 RECIPE = RecipeConfig(schedule="wsd", cooldown_fraction=0.25, decay_timescale=0.0)
 LENGTHS = {"short": 12, "middle": 20, "long": 32}
 MESHES = (
-    {"data_parallel": 2, "fsdp": 2, "steps_per_dispatch": 3},
-    {"data_parallel": 1, "fsdp": 1},
+    {"data_parallel": 1, "steps_per_dispatch": 3},
+    {"data_parallel": 2, "fsdp": 2},
 )
 
 
@@ -36,7 +40,9 @@ def runs(**training):
     )
     grid = []
     for name, steps in LENGTHS.items():
-        run = small_run(steps=steps, training={**MESHES[0], **training}, **recipe)
+        run = small_run(
+            steps=steps, model={"depth": 1}, training={**MESHES[0], **training}, **recipe
+        )
         run = dataclasses.replace(run, run_id=name, optimizer=optimizer)
         grid.append(Planned(run, variant, ""))
     return {planned.run.run_id: planned.run for planned in linked(grid)}
@@ -76,12 +82,31 @@ def without_trunk(row):
     return {key: value for key, value in numbers(row).items() if key not in names}
 
 
-@pytest.mark.parametrize("cut", [(), (5, 10, 17)], ids=["whole", "interrupted"])
+class Killed(BaseException):
+    """Nothing is saved, as by kill -9."""
+
+
+def train_killed(run, corpus, directory, steps):
+    """Killed at each of `steps`: it goes on from the checkpoint before, or from its trunk's."""
+    for step in steps:
+
+        def kill(done, loss, step=step):
+            if done >= step:
+                raise Killed
+
+        with pytest.raises(Killed):
+            train(run, corpus, directory, on_progress=kill)
+    return train(run, corpus, directory)
+
+
+@pytest.mark.parametrize("cut", ["", "interrupted", "killed"])
 def test_a_branch_is_to_the_bit_the_run_trained_from_its_start(cut, whole, text_corpus, tmp_path):
+    train_cut = train_killed if cut == "killed" else train_with_interruptions
     for name in ("long", "short", "middle"):
         run, directory = runs()[name], RunDirectory(tmp_path / name)
-        steps = [step for step in cut if run.first_step < step < run.steps - 3]
-        row = train_with_interruptions(run, text_corpus, directory, steps)
+        steps = [step for step in (5, 10, 17) if cut and run.first_step < step < run.steps - 2]
+        assert bool(steps) == bool(cut) or name == "short"
+        row = train_cut(run, text_corpus, directory, steps)
         row_alone, directory_alone = whole[name]
         assert row["status"] == "done" and row["loss"] == row_alone["loss"]
         assert without_trunk(row) == without_trunk(row_alone)
@@ -164,3 +189,32 @@ def test_a_branch_that_is_chosen_brings_its_trunk(tmp_path):
     rejected = next(cell for cell in cells if cell.status == "rejected")
     with pytest.raises(UserError, match=f"cell {rejected.index}: "):
         select(cells, str(rejected.index), "smallest")
+
+
+@pytest.mark.slow
+def test_a_sweep_of_branches_killed_again_and_again_changes_no_digit(tmp_path):
+    """kill -9 of the sweep and its workers, at trunks and at branches."""
+    (tmp_path / "text").mkdir()
+    write_sentences(tmp_path / "text")
+    text = test_sweep.CONFIG.format(path=str(tmp_path / "text"))
+    recipe = 'sequence_length=16, schedule="wsd", cooldown_fraction=0.25, decay_timescale=0.0'
+    text = text.replace("sequence_length=16", recipe).replace(
+        "min_steps=1", "min_steps=1, branches=True"
+    )
+    (tmp_path / "config.py").write_text(text)
+    config = f"--config={tmp_path / 'config.py'}"
+    status, out, err = finish(start(tmp_path, tmp_path / "whole", config))
+    assert status == 0 and "4 done" in out, err
+    killed = tmp_path / "killed"
+    for number in range(12):
+        process = start(tmp_path, killed, config)
+        await_steps(process, killed)
+        time.sleep(0.2 * number)
+        kill_all(killed, process)
+    status, _, err = finish(start(tmp_path, killed, config))
+    assert status == 0, err
+    assert test_sweep.results(killed) == test_sweep.results(tmp_path / "whole")
+    marginal = [float(row["marginal_flops"]) for row in test_sweep.results(killed)]
+    assert sum(marginal) < 0.9 * sum(float(r["flops"]) for r in test_sweep.results(killed))
+    for trunk in killed.glob("runs/1e10-*/checkpoints"):
+        assert all(int(p.name) > 1000 for p in trunk.iterdir())

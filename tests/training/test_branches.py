@@ -12,9 +12,11 @@ from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeCon
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.needs import Planned
-from chinchilla_jax.experiment.records import RunDirectory
-from chinchilla_jax.experiment.trunks import linked, optimizer_of
+from chinchilla_jax.experiment.records import RunDirectory, run_directory
+from chinchilla_jax.experiment.trunks import linked, marginal_flops, optimizer_of
+from chinchilla_jax.training import threads, worker
 from chinchilla_jax.training.loop import Interrupted, train
+from chinchilla_jax.training.progress import Watch
 from chinchilla_jax.training.sweep import chosen, select
 from tests.conftest import write_sentences
 from tests.experiment.test_trunks import experiment, planned
@@ -218,3 +220,51 @@ def test_a_sweep_of_branches_killed_again_and_again_changes_no_digit(tmp_path):
     assert sum(marginal) < 0.9 * sum(float(r["flops"]) for r in test_sweep.results(killed))
     for trunk in killed.glob("runs/1e10-*/checkpoints"):
         assert all(int(p.name) > 1000 for p in trunk.iterdir())
+
+
+def standing(tmp_path, status):
+    """What becomes of a branch whose trunk has this status, or none."""
+    branch = next(cell.run for cell in planned() if cell.run.parent)
+    trunk = next(cell.run for cell in planned() if cell.run.run_id == branch.parent.run)
+    if status:
+        directory = run_directory(tmp_path, trunk.run_id)
+        directory.start(trunk)
+        directory.finish(trunk, status, "", {"loss": None})
+    return worker._standing(branch, tmp_path)
+
+
+def test_a_branch_waits_until_its_trunk_is_over_and_tries_where_that_diverged(tmp_path):
+    """For its branch point may be from before."""
+    assert standing(tmp_path, "") == ("waits", "")
+    for status in ("diverged", "done"):
+        assert standing(tmp_path, status) == ("ended", "")
+
+
+def test_a_branch_goes_on_with_the_threads_of_its_trunk(tmp_path):
+    branch = next(cell.run for cell in planned() if cell.run.parent)
+    trunk = next(cell.run for cell in planned() if cell.run.run_id == branch.parent.run)
+    directory = run_directory(tmp_path, branch.run_id)
+    assert threads.of_cell(branch, directory) == 1
+    run_directory(tmp_path, trunk.run_id).start(with_training(trunk, threads=2))
+    assert threads.of_cell(branch, directory) == threads.alone(branch, directory) == 2
+
+
+def test_progress_counts_a_trunk_once(tmp_path):
+    cells = planned()
+    watch, spent = Watch(tmp_path, cells), sum(marginal_flops(cell.run) for cell in cells)
+    assert watch.look().flops_total == spent < sum(cell.flops for cell in cells)
+    for cell in cells:
+        directory = run_directory(tmp_path, cell.run.run_id)
+        directory.start(cell.run)
+        if cell.run.parent:  # a branch that has logged its first step has spent nearly nothing
+            first = cell.run.first_step + 1
+            flops = cell.flops * first // cell.run.steps
+            directory.metrics_writer().append([{"step": first, "flops": flops, "loss": 1.0}])
+            continue
+        directory.finish(cell.run, "done", "", {"loss": 2.0})
+    trunks = sum(cell.flops for cell in cells if not cell.run.parent)
+    assert watch.look().flops == pytest.approx(trunks, rel=0.01)
+    for cell in cells:
+        if cell.run.parent:
+            run_directory(tmp_path, cell.run.run_id).finish(cell.run, "done", "", {"loss": 2.0})
+    assert watch.look().flops == spent

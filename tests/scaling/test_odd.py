@@ -89,7 +89,7 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.ids += [value for name, value in attrs if name == "id"]
-        if tag != "meta":
+        if tag not in ("meta", "link"):  # what has no end
             self.open.append(tag)
 
     def handle_endtag(self, tag):

@@ -21,6 +21,7 @@ from chinchilla_jax.experiment import contents, storage
 from chinchilla_jax.experiment.numbers import count, duration, fixed, flops
 from chinchilla_jax.experiment.records import HEARTBEAT_SECONDS, run_directory
 from chinchilla_jax.experiment.results import collect
+from chinchilla_jax.experiment.rows import MARGINAL
 from chinchilla_jax.experiment.status import UNDER_WAY, judge
 from chinchilla_jax.experiment.tables import table
 
@@ -62,12 +63,13 @@ def facts(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the module's docstring shows, of the rows of a sweep."""
     planned = [row for row in rows if row["status"] != "rejected"]
     runs = [_facts_of(workdir, row) for row in planned]
-    total = float(sum(row["flops"] or 0.0 for row in planned))
+    total = float(sum(row.get(MARGINAL, row["flops"]) or 0.0 for row in planned))
     spent, rate = 0.0, 0.0
     for row, run in zip(planned, runs, strict=True):
         cost = row["flops"] or 0.0
         share = 1.0 if row["status"] in _OVER else (run["step"] or 0) / row["steps"]
-        spent += cost * share
+        of_trunk = cost - (row.get(MARGINAL, cost) or 0.0)
+        spent += max(cost * share - of_trunk, 0.0)
         if run["status"] == "running" and run["tokens_per_second"]:
             rate += run["tokens_per_second"] * cost / row["tokens"]
     return {

@@ -143,3 +143,14 @@ def test_the_program(sweep):
     for flag in ("--watch", "--json"):
         done = call("sweep", f"--workdir={workdir}", flag)
         assert done.returncode == 2 and "are of --status" in done.stderr
+
+
+def test_a_branch_has_spent_what_its_trunk_has_not(tmp_path):
+    row = {
+        "run_id": "b", "status": "missing", "reason": "", "steps": 100, "flops": 1000,
+        "tokens": 100, "loss": None, "tokens_per_second": None, "marginal_flops": 250,
+    }  # fmt: skip
+    found = watch.facts(tmp_path, [row])
+    assert (found["flops"], found["flops_total"]) == (0.0, 250.0)
+    found = watch.facts(tmp_path, [row | {"status": "done"}])
+    assert (found["flops"], found["flops_total"]) == (250.0, 250.0)

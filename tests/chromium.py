@@ -46,6 +46,8 @@ class Chromium:
             high = os.dup(inward), os.dup(outward)
             os.dup2(os.dup(high[0]), 3)
             os.dup2(high[1], 4)
+            for file in (3, 4):
+                os.set_inheritable(file, True)  # also where one was there already
 
         self._process = subprocess.Popen(
             command,

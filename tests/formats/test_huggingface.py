@@ -39,6 +39,9 @@ def test_names_and_shapes_are_those_of_the_class(tmp_path, model, own):
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         assert file.metadata() == {"format": "pt"}
     assert found == {f"{name}.weight": shape for name, shape in (expected | OUTSIDE).items()}
+    told = json.loads((tmp_path / "config.json").read_text())
+    assert told["tie_word_embeddings"] is told["attention_bias"] is False
+    assert told.get("norm_topk_prob") is (False if model else None)
     of_model = sum(stored(p, of.model) for p in parameters(of.model))
     assert of_model == sum(np.prod(shape) for shape in found.values())
 
@@ -49,9 +52,10 @@ def test_a_parameter_without_a_name_is_told(monkeypatch):
         drawn()
 
 
+@pytest.mark.parametrize("model", [{}, EXPERTS])
 @pytest.mark.parametrize("dtype,rounding", [("float32", 1e-6), ("bfloat16", 0.2)])
-def test_the_class_computes_what_ours_does(tmp_path, dtype, rounding):
-    of, arrays = drawn(dtype)
+def test_the_class_computes_what_ours_does(tmp_path, dtype, rounding, model):
+    of, arrays = drawn(dtype, **model)
     huggingface.write(tmp_path, of, arrays)
     tokens = np.random.default_rng(1).integers(0, 256, 7)
     ours = reference.logits(tree(arrays), tokens, of.model, of.base_width)

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from chinchilla_jax.data.tokenizers import (
+    Piece,
     bytes_tokenizer,
     sentencepiece_tokenizer,
     train_sentencepiece,
@@ -58,6 +59,14 @@ def test_ids_are_those_of_our_encoder(tmp_path, kind, request):
         ours = tokenizer.encode([text.encode()]).tolist()
         assert [*encoded(file, text), 0] == ours, text
     assert (tmp_path / "tokenizer.model").exists() == (kind == "sentencepiece")
+
+
+def test_no_text_merges_into_what_spells_a_byte():
+    pieces = [Piece("<0x41>", 0.0, True), Piece("<0x", -1.0, False), Piece("41>", -2.0, False)]
+    letters = [Piece(letter, -9.0 - i, False) for i, letter in enumerate("<0x41>")]
+    found = vocabulary.merges([*pieces, *letters])
+    assert ["0", "x"] not in found and ["<0x", "41>"] not in found
+    assert vocabulary.merges([*pieces[1:], Piece("<0x41>", -3.0, False)]) == [["<0x", "41>"]]
 
 
 def test_nul_begins_ends_and_pads(tmp_path):

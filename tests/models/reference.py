@@ -65,6 +65,18 @@ def feed_forward(p, x, config: ModelConfig):
     return gelu @ p["down"]
 
 
+def experts(p, x_SxD, config: ModelConfig):
+    """Each token through those that its router picks, times their probabilities."""
+    y = np.zeros_like(x_SxD)
+    for token, x in enumerate(x_SxD):
+        share = np.exp(x @ p["router"])
+        share /= share.sum()
+        for e in sorted(range(config.experts), key=lambda e: -share[e])[: config.expert_picks]:
+            of_one = {name: p[f"expert_{name}"][e] for name in ("gate", "up", "down")}
+            y[token] += share[e] * feed_forward(of_one, x, config)
+    return y
+
+
 def logits(params, tokens_S, config: ModelConfig, base_width: int):
     """[S, V] for one sequence, under muP; parameters of the unrolled model."""
     p = tree_to_numpy(params)
@@ -74,7 +86,8 @@ def logits(params, tokens_S, config: ModelConfig, base_width: int):
         layer = p[f"layers_{i}"]
         x = x + attention(layer["attention"], rms_norm(x, layer["attention_norm"]["scale"]), config)
         y = rms_norm(x, layer["feed_forward_norm"]["scale"])
-        x = x + feed_forward(layer["feed_forward"], y, config)
+        x = x + (feed_forward(layer["feed_forward"], y, config) if config.ff_size else 0)
+        x = x + (experts(layer["experts"], y, config) if config.experts else 0)
     x = rms_norm(x, p["final_norm"]["scale"])
     if tied:
         return x @ p["embedding"].T * base_width / config.width

@@ -95,12 +95,13 @@ class Place:
         process.out = out
         return process
 
-    def pids(self):
-        """Processes that work here, workers too."""
+    def pids(self, word=""):
+        """Processes that work here, workers too; of those whose command has a word."""
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdecimal() and str(self.folder) in (entry / "cmdline").read_text():
+                command = (entry / "cmdline").read_text() if entry.name.isdecimal() else ""
+                if str(self.folder) in command and word in command:
                     state = (entry / "stat").read_text().rpartition(") ")[2][0]
                     found += [int(entry.name)] * (state != "Z")
         return found
@@ -113,7 +114,8 @@ class Place:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         elif how == "stopped":  # a worker that does not answer
-            for pid in workers[:1]:
+            # Not one that is being made, for which the sweep waits in the kernel.
+            for pid in self.pids("--worker\0")[:1]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
             process.send_signal(signal.SIGINT)
@@ -123,7 +125,10 @@ class Place:
             process.send_signal(
                 {"INT": signal.SIGINT, "TERM": signal.SIGTERM, "KILL": signal.SIGKILL}[how]
             )
-        process.wait(120)
+        try:
+            process.wait(120)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.pids()} go on after {how}: {self.log[-3:]}") from None
         self.says_one_line(process)
         end = time.monotonic() + 10
         while self.pids() and time.monotonic() < end:

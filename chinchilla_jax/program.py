@@ -221,23 +221,26 @@ def define_goal() -> Callable[..., "Goal | None"]:
 def define_status() -> Callable[[Path, str | None], bool]:
     """The flags of a look at a sweep; what is returned shows it, false where nobody asked."""
     asked = flags.DEFINE_bool("status", False, "Only show how far each cell is.")
-    watch = flags.DEFINE_bool("watch", False, "With --status: again and again, until all is over.")
+    often = flags.DEFINE_bool("watch", False, "With --status: again and again, until all is over.")
     as_json = flags.DEFINE_bool("json", False, "With --status: as JSON, a line a look.")
 
     def shown(workdir: Path, config: str | None) -> bool:
         if not asked.value:
-            if watch.value or as_json.value:
+            if often.value or as_json.value:
                 raise UserError("--watch and --json are of --status; give that too")
             return False
-        from chinchilla_jax.experiment import status
-        from chinchilla_jax.experiment import watch as watching
+        from chinchilla_jax.experiment import status, watch
 
-        if watch.value:
-            watching.show(workdir, sys.stdout, as_json.value)
+        experiment = experiment_from_flags(config) if config else None
+        if experiment is not None and (often.value or as_json.value):
+            for line in status.other_plan(workdir, experiment):
+                print(line, file=sys.stderr)
+        if often.value:
+            watch.show(workdir, sys.stdout, as_json.value)
         elif as_json.value:
-            print(json.dumps(watching.facts(workdir, status.rows(workdir)), allow_nan=False))
+            print(json.dumps(watch.facts(workdir, status.rows(workdir)), allow_nan=False))
         else:
-            print(status.text(workdir, experiment_from_flags(config) if config else None))
+            print(status.text(workdir, experiment))
         return True
 
     return shown

@@ -32,11 +32,11 @@ def text(workdir: Path, asked: Experiment | None = None) -> str:
     under_way = [row for row in found if row["status"] in UNDER_WAY]
     lines = [f"{row['run_id']}: {row['status']}: {row['reason']}" for row in under_way]
     if asked is not None:
-        lines += _other_plan(workdir, asked)
+        lines += other_plan(workdir, asked)
     return "\n".join([results(found), *lines])
 
 
-def _other_plan(workdir: Path, experiment: Experiment) -> list[str]:
+def other_plan(workdir: Path, experiment: Experiment) -> list[str]:
     """A line where the folder's plan is not that of `experiment`."""
     planned, asked = (
         {leaf.path: to_json(leaf.value) for leaf in leaves(source) if not leaf.label}

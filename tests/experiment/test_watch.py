@@ -140,6 +140,15 @@ def test_the_program(sweep):
     assert json.loads(done.stdout)["over"] == 3, done.stderr
     done = call("sweep", f"--workdir={workdir}", "--status", "--watch")
     assert done.returncode == 0 and done.stdout.startswith("3 of 3 cells over")
+    config = workdir / "other.py"
+    config.write_text(
+        "from chinchilla_jax.experiment.config import Experiment, LadderConfig\n\n\n"
+        "def get_config():\n"
+        "    return Experiment(name='t', budgets=(2e11,), ladder=LadderConfig(widths=(8, 16)))\n"
+    )
+    done = call("sweep", f"--workdir={workdir}", "--status", "--json", f"--config={config}")
+    assert json.loads(done.stdout)["over"] == 3
+    assert done.stderr.count("\n") == 1 and "the plan of another experiment" in done.stderr
     for flag in ("--watch", "--json"):
         done = call("sweep", f"--workdir={workdir}", flag)
         assert done.returncode == 2 and "are of --status" in done.stderr

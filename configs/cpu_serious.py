@@ -1,8 +1,8 @@
-"""The quickstart's curves, two budgets further: 1e11 to 3e13 FLOPs, 36 runs.
+"""Iso-FLOP curves a decade beyond the quickstart's: 1e11 to 3e13 FLOPs, 36 runs.
 
     ./launch/local.sh --config=configs/cpu_serious.py
 
-Ten times the quickstart's FLOPs. For the noise between seeds add `--config.vary.seed=0,1,2`.
+Fourteen times the quickstart's FLOPs. For the noise between seeds add `--config.vary.seed=0,1,2`.
 
 On two cores it took 45 minutes (2026-11-21) and found, by parabola, N* ~ C^0.467 (.443 to .487):
 

@@ -26,7 +26,7 @@ from chinchilla_jax.experiment.recipe import nearest_shape
 from chinchilla_jax.scaling.laws.published import law_named
 
 BUDGET = 1e13
-AGREED = (1e11, 30e3)  # FLOPs and parameters: the quickstart's smallest budget and its minimum
+AGREED = (1e11, 30e3)  # FLOPs and parameters: a budget of the quickstart and its minimum
 RIVALS = ("kaplan_frontier", "hoffmann_1")
 
 

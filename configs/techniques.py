@@ -6,7 +6,7 @@ A grid of dense runs, two seeds each, is the ruler; seven settings are run on si
 the seeds, the text and the steps of the dense runs there, and are measured by it. Dense runs are
 also measured in fewer bits after training, which costs no run, sparse and distilled ones in four.
 The teacher is the dense run of 48x3 at 3e12 FLOPs of the same seed. 112 runs and 1.02e14 FLOPs,
-four quickstarts and the overhead of the techniques.
+five quickstarts and the overhead of the techniques.
 
 Expected from a prototype: non-zero weights worth more than dense ones, a teacher worth most where
 text is short, four bits the best of the widths in bytes, nothing better than dense in training

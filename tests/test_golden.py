@@ -62,11 +62,11 @@ def test_a_rate_that_is_one_percent_off_shows_in_the_line_of_its_run():
         resolved(ROOT / "configs/quickstart.py", [("recipe.base_lr", "0.00606")]),
     )
     old, new = (
-        next(line for line in changed.splitlines() if line.startswith(f"{sign}1e11-8x2-s0"))
+        next(line for line in changed.splitlines() if line.startswith(f"{sign}3e11-16x2-s0"))
         for sign in "-+"
     )
     assert "  0.006  " in old and "  0.00606  " in new
-    assert old.split("  ")[:4] == ["-1e11-8x2-s0", "5832", "2893312", "8 x 64 x 5651"]
+    assert old.split("  ")[:4] == ["-3e11-16x2-s0", "14224", "3551232", "8 x 64 x 6936"]
 
 
 if __name__ == "__main__":

@@ -125,6 +125,9 @@ class LadderConfig:
     min_steps: int = 100  # shorter runs want another learning rate
     # Whether the runs of a size share a trunk, from which each cools down (`trunks.py`).
     branches: bool = field(default=False, metadata=UNLESS_DEFAULT)
+    # FLOPs: a budget has one more seed for each of these that it does not exceed. Seeds pay where
+    # they cost little: an exponent hangs on its smallest budget as much as on its largest.
+    replicates_up_to: tuple[float, ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
     def __post_init__(self) -> None:
         where = "ladder"
@@ -140,6 +143,14 @@ class LadderConfig:
         for shape in self.shapes:
             rule = "a ladder has dense shapes; techniques.experts.routed gives them experts"
             require(not shape.experts, f"{where}.shapes: experts", shape.experts, rule)
+        for flops in self.replicates_up_to:
+            positive(where, replicates_up_to=flops)
+        require(
+            not (self.branches and self.replicates_up_to),
+            f"{where}.replicates_up_to",
+            self.replicates_up_to,
+            "the branches of a trunk have its seed; give seeds to trunks by vary",
+        )
         for number in self.sizes_per_budget:
             require(
                 number >= 0,

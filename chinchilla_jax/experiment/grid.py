@@ -25,6 +25,7 @@ from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.needs import Planned, settled
+from chinchilla_jax.experiment.panel import Setting
 from chinchilla_jax.experiment.points import Point
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.experiment.vary import Variant
@@ -54,7 +55,8 @@ def plan(
 ) -> list[Cell]:
     """All cells: budgets x sizes x variants, of which each has its own shapes, batch and steps.
 
-    A setting of the panel has cells at its budgets and widths only. Points follow the grid, or are
+    A setting of the panel has cells at its budgets and widths only. Further seeds of a budget
+    follow: what they run is compiled by then. Points follow the grid, or are
     the cells of it that it would not run.
     A run that another cell makes already, where a value that varies changes nothing, is rejected.
 
@@ -65,11 +67,11 @@ def plan(
     Raises:
       UserError: a ladder that cannot be built, or no cell left to run.
     """
-    variants = vary.variants(experiment)
+    variants, replicates = vary.variants(experiment), _replicates(experiment)
     planned = _planned_shapes(variants[0].experiment)
     panel.check_widths(experiment.panel, [shape.width for shape in planned])
-    found: list[tuple[tuple[int, int, int], Planned]] = []
-    for third, variant in enumerate(variants):
+    found: list[tuple[tuple[bool, int, int, int], Planned]] = []
+    for third, variant in enumerate([*variants, *replicates]):
         fitted_recipe.check(variant.experiment)
         rungs, source = _rungs(variant), variant.experiment
         judged = {
@@ -83,10 +85,13 @@ def plan(
         if source.ladder.branches:
             judged = _on_trunks(source, judged, train_tokens)
         found += [
-            ((number, place, third), Planned(_run(variant, size), source, size.reason))
+            (
+                (third >= len(variants), number, place, third),
+                Planned(_run(variant, size), source, size.reason),
+            )
             for (number, place), size in judged.items()
         ]
-    found.sort(key=lambda item: item[0])  # budget, size, variant
+    found.sort(key=lambda item: item[0])  # budget, size, variant; replicates after all others
     every = _with_points(experiment, [planned for _, planned in found], train_tokens)
     different = _without_twins(_named(every))
     runs = trunks.linked(settled(different, experiment.techniques))
@@ -109,6 +114,20 @@ def plan(
         )
     _tell_outside(experiment, cells)
     return cells
+
+
+def _replicates(experiment: Experiment) -> list[Variant[Experiment]]:
+    """Further seeds of `ladder.replicates_up_to`, at its budgets; none where seeds vary anyway."""
+    found: list[Variant[Experiment]] = []
+    if "seed" in experiment.vary:
+        return found
+    for extra, most in enumerate(sorted(experiment.ladder.replicates_up_to, reverse=True), start=1):
+        budgets = tuple(budget for budget in experiment.budgets if budget <= most)
+        if budgets:
+            seed = experiment.seed + extra
+            setting = Setting(values={"seed": seed}, budgets=budgets)
+            found += [replace(v, setting=setting) for v in vary.at_seed(experiment, seed)]
+    return found
 
 
 def _tell_outside(experiment: Experiment, cells: Sequence[Cell]) -> None:

@@ -1,5 +1,7 @@
 """The grid keeps its promises: exact FLOPs, whole steps, reasons for what is left out."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,6 +81,32 @@ def test_axes_multiply_and_ids_are_unique():
     assert [c.index for c in cells] == list(range(len(cells)))
     rates = {(c.run.lr_multiplier): c.run.optimizer.learning_rate for c in cells[:6]}
     assert rates[2.0] == pytest.approx(4 * rates[0.5])
+
+
+def test_small_budgets_have_further_seeds_after_all_other_cells():
+    source = experiment(budgets=(1e11, 3e11, 1e12))
+    many = replace(source, ladder=replace(source.ladder, replicates_up_to=(1e11, 3e11)))
+    plain, cells = ([c for c in grid.plan(e) if c.status == "planned"] for e in (source, many))
+    assert [c.run for c in cells[: len(plain)]] == [c.run for c in plain]
+    further = [c.run for c in cells[len(plain) :]]
+    assert {(r.budget, r.seed) for r in further} == {(1e11, 1), (1e11, 2), (3e11, 1)}
+    assert further[0].run_id == plain[0].run.run_id.replace("-s0", "-s1")
+    of_seed = {replace(r, seed=0, run_id=r.run_id[:-1] + "0") for r in further}
+    assert of_seed == {c.run for c in plain if c.run.budget < 1e12}
+
+
+def test_further_seeds_leave_alone_what_a_person_asks_for():
+    """Seeds that vary are all; a budget beyond has one; trunks have seeds of their own."""
+    source = experiment(budgets=(1e11, 1e13))
+    ladder = replace(source.ladder, replicates_up_to=(3e11,))
+    varied = replace(source, ladder=ladder, vary={"seed": (0, 1)})
+    assert [c.run for c in grid.plan(varied)] == [
+        c.run for c in grid.plan(replace(varied, ladder=source.ladder))
+    ]
+    beyond = replace(source, ladder=ladder, budgets=(1e13,))
+    assert {c.run.seed for c in grid.plan(beyond)} == {0}
+    with pytest.raises(UserError, match=r"replicates_up_to.*seeds to trunks"):
+        replace(ladder, branches=True)
 
 
 def test_shapes_that_share_width_and_depth_have_ids_of_their_own():

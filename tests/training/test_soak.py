@@ -33,7 +33,7 @@ DISK = 192 << 20  # bytes: room for two checkpoints of each run, and little else
 SEEDS = os.environ.get("SOAK_SEED", "").split(",")
 GROWN = "--config.vary.seed=0,1"  # twice the cells
 
-# The quickstart's 24 cells, their sizes and batches, with a fortieth of its tokens.
+# The quickstart's cells, their sizes and batches, with a fortieth of its tokens.
 CONFIG = """
 from dataclasses import replace
 from chinchilla_jax.experiment.config import *
@@ -47,7 +47,9 @@ def get_config():
         ladder=replace(
             whole.ladder,
             tokens_per_param=20 / part,
-            min_tokens_per_param=0.3 / part,
+            min_tokens_per_param=0.7 / part,
+            max_tokens_per_param=400 / part,
+            replicates_up_to=tuple(flops / part for flops in whole.ladder.replicates_up_to),
             min_steps=1,
         ),
         recipe=RecipeConfig(batch_data_tokens=2e6 / part),

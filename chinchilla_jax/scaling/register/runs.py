@@ -244,8 +244,8 @@ def shapes_near(experiment: Experiment, params: float) -> list[ModelConfig]:
 
 
 def only(ladder: LadderConfig, shapes: Sequence[ModelConfig]) -> LadderConfig:
-    """The ladder with these shapes alone, each at every budget."""
+    """The ladder with these shapes alone, each at every budget and no further seed of any."""
+    every = replace(ladder, sizes_per_budget=(0,), replicates_up_to=())
     if ladder.widths:
-        widths = tuple(shape.width for shape in shapes)
-        return replace(ladder, widths=widths, sizes_per_budget=(0,))
-    return replace(ladder, table="", shapes=tuple(shapes), sizes_per_budget=(0,))
+        return replace(every, widths=tuple(shape.width for shape in shapes))
+    return replace(every, table="", shapes=tuple(shapes))

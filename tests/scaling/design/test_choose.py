@@ -79,12 +79,14 @@ def test_the_gain_is_what_the_next_run_takes_from_the_variances():
 
 
 def test_seeds_average_noise_and_not_misfit():
-    noisy, wrong = known(np.full(5, 0.01)), known(np.full(5, 1e-6), misfit=0.01)
+    noisy, wrong = known(np.full(5, 0.01)), known(np.full(5, 1e-6), misfit=0.05)
     ratios = []
     for found in (noisy, wrong):
         once = found.after(2)
         ratios.append(float(once.after(2).variance_T[1] / once.variance_T[1]))
     assert ratios[0] < 0.99 and ratios[1] == pytest.approx(1.0, abs=1e-6)
+    right = known(np.full(5, 1e-6))
+    assert wrong.after(2).variance_T[1] > 5 * right.after(2).variance_T[1]
 
 
 def test_a_design_is_near_the_best_of_all_that_can_be_paid():
@@ -106,6 +108,16 @@ def test_a_design_is_near_the_best_of_all_that_can_be_paid():
         if np.dot(counts, FLOPS) <= budget
     ]
     assert left(design.count_C) < 0.95 * min(every)  # both are below 0
+
+
+def test_cheap_runs_that_tell_little_do_not_eat_up_the_budget_of_a_dear_one():
+    """Per FLOP the first candidate tells more, three times over, and then nothing is left."""
+    covariance = np.array(
+        [[1.0, 0, 0.4, 0.65], [0, 1.0, 0.4, 0.65], [0.4, 0.4, 1, 0.52], [0.65, 0.65, 0.52, 1]]
+    )
+    found = Knowledge(covariance, np.full(2, 0.1))
+    design = choose(found, np.array([1.0, 10.0]), np.array([3, 3]), 10.0)
+    assert design.count_C.tolist() == [0, 1]
 
 
 def test_no_run_is_made_that_costs_too_much_or_tells_nothing():

@@ -17,12 +17,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling.arrays import Bools, Floats, Ints, silent
+from chinchilla_jax.scaling.arrays import Bools, Floats, silent
 from chinchilla_jax.scaling.fitting.intervals import Interval, interval
 from chinchilla_jax.scaling.table.runs import Runs
 from chinchilla_jax.scaling.tuning import BATCH, DECAY, RATE, SETTINGS
+from chinchilla_jax.scaling.tuning.model import (
+    LEAST,
+    SPREAD,
+    freedom,
+    model_of,
+    nearest,
+    refusal,
+)
 from chinchilla_jax.scaling.tuning.published import compared
-from chinchilla_jax.scaling.tuning.quadratic import Axis, Quadratic, near
+from chinchilla_jax.scaling.tuning.quadratic import Quadratic
 from chinchilla_jax.scaling.tuning.records import (
     HeldOutSettings,
     Lost,
@@ -34,11 +42,6 @@ from chinchilla_jax.scaling.tuning.rows import TunedRows, tuned_rows
 
 FACTORS = (1.25, 1.5, 2.0, 4.0)  # off the best value, of which the cost is told
 _DRAWS = 400
-_WIDEST, _NARROWEST = 0.10, 0.01  # share of the loss above the lowest of a cell, of rows fitted
-_SCATTER = 8.0  # rows are near within so many times the scatter of ln loss
-_ROWS = 8  # and not so near that fewer rows a cell are left
-_SPREAD = 1.3  # sizes or lengths that differ by less are one
-_LEAST = 3  # cells in which a setting varies, and rows beyond those that parameters take
 _UNITS = {RATE: "", DECAY: "share of the run"}
 _SYMBOL = {"params": "N", "tokens": "D", "batch": "B", "tokens_per_param": "(D/N)"}
 _LEFT = {RATE: "lr* = c", BATCH: "B* = d", DECAY: "B/(lr wd D) = t"}
@@ -55,13 +58,13 @@ def fit_tuning(asked: Sequence[str], runs: Runs, draws: int, seed: int) -> Tunin
       UserError: the table lacks their columns, or varies none of them inside cells.
     """
     rows = tuned_rows(runs)
-    refused = {name: reason for name in SETTINGS if (reason := _refusal(rows, name))}
+    refused = {name: reason for name in SETTINGS if (reason := refusal(rows, name))}
     varied = [name for name in SETTINGS if name not in refused]
     if not set(asked) & set(varied):
         raise UserError(f"{rows.source}: --laws={','.join(asked)}: {refused[asked[0]]}")
-    model, terms = _model(rows, varied)
-    fit = _Fit(rows, tuple(varied), terms, model, *_near(model, rows))
-    if not np.isfinite(fit.phi_P).all() or fit.freedom < _LEAST:
+    model, terms = model_of(rows, varied)
+    fit = _Fit(rows, tuple(varied), terms, model, *nearest(model, rows))
+    if not np.isfinite(fit.phi_P).all() or fit.freedom < LEAST:
         raise UserError(
             f"{rows.source}: --laws={','.join(asked)}: the {int((fit.weights_R > 0).sum())} runs "
             f"near the best of {fit.cells} cells do not determine "
@@ -96,99 +99,6 @@ def fit_tuning(asked: Sequence[str], runs: Runs, draws: int, seed: int) -> Tunin
     return replace(found, warnings=tuple(_warnings(found)))
 
 
-def _refusal(rows: TunedRows, name: str) -> str | None:
-    """Why a setting has no law of its own here."""
-    if name not in rows.setting:
-        lacks = {
-            DECAY: "no weight decay above 0 beside a rate and a batch in tokens",
-            RATE: "no column of learning rates", BATCH: "no column of batches",
-        }  # fmt: skip
-        return f"the table has {lacks[name]}"
-    varies = int(rows.varies(name).sum())
-    if varies < _LEAST:
-        return (
-            f"{name} varies in {varies or 'none'} of the cells of equal params and tokens, "
-            f"{_LEAST} are needed: train each size and length at several"
-        )
-    others = [rows.setting[o] for o in SETTINGS[: SETTINGS.index(name)] if o in rows.setting]
-    left = _within_cells(rows.setting[name], others, rows.cell_R)
-    if left < 0.05:
-        return f"{name} follows the other settings in every cell; vary it by itself too"
-    return None
-
-
-def _within_cells(value_R: Floats, others: Sequence[Floats], cell_R: Ints) -> float:
-    """Standard deviation inside cells of what the other settings do not explain."""
-    columns = []
-    for column in (value_R, *others):
-        mean = np.bincount(cell_R, column) / np.bincount(cell_R)
-        columns.append(column - mean[cell_R])
-    target, *known = columns
-    if known:
-        design = np.column_stack(known)
-        target = target - design @ np.linalg.lstsq(design, target, rcond=1e-9)[0]
-    return float(np.sqrt(np.mean(target**2)))
-
-
-def _model(rows: TunedRows, varied: Sequence[str]) -> tuple[Quadratic, dict[str, tuple[str, ...]]]:
-    """The quadratic, and by setting the names of its terms behind the constant."""
-    column = {
-        "params": np.log(rows.params_R),
-        "tokens": np.log(rows.tokens_R),
-        "tokens_per_param": np.log(rows.tokens_R / rows.params_R),
-        "batch": rows.setting.get(BATCH, np.zeros(len(rows))),
-    }
-    axes, terms = [], {}
-    for name in varied:
-        varies_R = rows.varies(name)[rows.cell_R]
-        wanted = {
-            BATCH: ("tokens",), RATE: ("params", "tokens"), DECAY: ("tokens_per_param",)
-        }[name]  # fmt: skip
-        kept = _separable(wanted, column, varies_R)
-        if name == RATE and BATCH in varied:
-            kept = (*kept, "batch")
-        terms[name] = kept
-        design = np.column_stack([np.ones(len(rows)), *(column[term] for term in kept)])
-        axes.append(Axis(name, rows.setting[name], design))
-    return Quadratic(tuple(axes), rows.cell_R, rows.log_loss_R), terms
-
-
-def _separable(names: Sequence[str], column: dict[str, Floats], used_R: Bools) -> tuple[str, ...]:
-    """Those whose effect the cells can tell from a constant and from those before them."""
-    kept: list[str] = []
-    for name in names:
-        design = np.column_stack([np.ones(used_R.sum()), *(column[k][used_R] for k in kept)])
-        value = column[name][used_R]
-        left = value - design @ np.linalg.lstsq(design, value, rcond=1e-9)[0]
-        if np.ptp(left) > np.log(_SPREAD):
-            kept.append(name)
-    return tuple(kept)
-
-
-def _near(model: Quadratic, rows: TunedRows) -> tuple[Floats, float, Floats, float]:
-    """Weights of the rows fitted, how near they are, phi, and the scatter of ln loss around it."""
-    lowest_C = np.full(int(rows.cell_R.max()) + 1, np.inf)
-    np.minimum.at(lowest_C, rows.cell_R, rows.log_loss_R)
-    excess_R = np.sort(np.expm1(rows.log_loss_R - lowest_C[rows.cell_R]))
-    enough = float(excess_R[min(len(rows), _ROWS * len(lowest_C)) - 1])
-    within = _WIDEST
-    while True:
-        weights_R = near(rows.log_loss_R, rows.cell_R, within).astype(float)
-        phi_P = model.fit(weights_R)
-        used = weights_R > 0
-        residual_R = model.residual_R(phi_P, used)
-        noise = float(np.sqrt(np.sum(residual_R**2) / max(1, _freedom(model, weights_R))))
-        nearer = max(_NARROWEST, enough, _SCATTER * noise)
-        if not np.isfinite(noise) or nearer > 0.8 * within:
-            return weights_R, within, phi_P, noise
-        within = nearer
-
-
-def _freedom(model: Quadratic, weights_R: Floats) -> int:
-    used = weights_R > 0
-    return int(used.sum()) - model.parameters - len(np.unique(model.cell_R[used]))
-
-
 @dataclass(frozen=True)
 class _Fit:
     """The quadratic fitted to the rows near the best of their cells."""
@@ -209,7 +119,7 @@ class _Fit:
     @property
     def freedom(self) -> int:
         """Rows beyond those that the parameters and the levels of cells take."""
-        return _freedom(self.model, self.weights_R)
+        return freedom(self.model, self.weights_R)
 
     def draws(self, count: int, rng: np.random.Generator) -> tuple[Floats, ...]:
         """phi of resamples of runs and of cells, [B, P] each."""
@@ -346,7 +256,7 @@ class _Fit:
         """Whether the cells of the largest size or length can be left out."""
         rest = ~self._largest(largest)
         kept = np.unique(self.rows.cell_R[rest & (self.weights_R > 0)])
-        return 2 * _LEAST <= len(kept) < self.cells
+        return 2 * LEAST <= len(kept) < self.cells
 
     def _largest(self, by: str) -> Bools:
         """[R]: the rows of the largest quarter of cells by params or tokens."""
@@ -427,9 +337,9 @@ def _policy(rows: TunedRows, varied: Sequence[str]) -> tuple[str, float | None]:
     if BATCH in varied or BATCH not in rows.setting:
         return "tuned" if BATCH in varied else "unknown", None
     log_batch, log_tokens = rows.setting[BATCH], np.log(rows.tokens_R)
-    if np.ptp(log_batch) < np.log(_SPREAD):
+    if np.ptp(log_batch) < np.log(SPREAD):
         return "fixed", None
-    if np.ptp(log_tokens) < np.log(_SPREAD):
+    if np.ptp(log_tokens) < np.log(SPREAD):
         return "followed", None
     return "followed", float(np.polyfit(log_tokens, log_batch, 1)[0])
 

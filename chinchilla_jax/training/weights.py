@@ -121,11 +121,14 @@ def finished(folder: Path) -> Source:
 
 def tokenizer(source: Source) -> Tokenizer:
     """Of the text of a run; raises UserError where it is not to be had."""
-    data = source.run.data
-    try:
-        return tokenizer_of(data, cache_folder(data.cache), source.record["meta"]["tokenizer"])
-    except UserError as error:
-        raise UserError(f"{source.other.run}: {error}") from None
+    data, known = source.run.data, source.record["meta"]["tokenizer"]
+    reason = ""
+    for cache in dict.fromkeys((cache_folder(data.cache), cache_folder())):
+        try:
+            return tokenizer_of(data, cache, known)
+        except UserError as error:
+            reason = str(error)
+    raise UserError(f"{source.other.run}: {reason}")
 
 
 def method(run: RunConfig, decoder: Decoder, forward: Any = None) -> Method:

@@ -4,13 +4,15 @@
     python -m chinchilla_jax.evaluate --runs=runs/branches --out=runs/branches/report
 
 One trunk per size and seed under a constant rate, from which each budget cools down
-(experiment/trunks.py): 126 runs for 63 % of what they would cost apart, .94 of the quickstart's FLOPs.
+(experiment/trunks.py): 126 runs for 63 % of what they would cost apart, .94 of the quickstart's
+FLOPs.
 
-Expect a = .501 (.477 to .529) from the minima, half as wide as the quickstart's .497 (.439 to .547);
-branches that end .6 +- .2 % below the quickstart's runs of the same size and budget (18 of them, mean
-of three seeds; at 1e12 they end level); and noise of .85 % of loss, of whose variance the branches of
-a trunk share 73 %. So seeds of trunks tell more than further budgets (tests/benchmarks/LOG.md,
-2026-11-28). The largest budget is a third of the quickstart's: a loss is forecast from further away.
+Expect a = .501 (.477 to .529) from the minima, half as wide as the quickstart's .497 (.439 to
+.547); branches that end .6 +- .2 % below the quickstart's runs of the same size and budget (18 of
+them, mean of three seeds; at 1e12 they end level); and noise of .85 % of loss, of whose variance
+the branches of a trunk share 73 %. So seeds of trunks tell more than further budgets
+(tests/benchmarks/LOG.md, 2026-11-28). The largest budget is a third of the quickstart's: a loss is
+forecast from further away.
 """
 
 from dataclasses import replace

@@ -90,10 +90,11 @@ def test_tokens_are_those_of_the_training_forward_with_the_cache_and_without(run
 
 def test_a_text_is_drawn_by_its_seed_and_depends_on_no_other():
     run, sampling = MODELS["grouped"], Sampling(temperature=0.9, top_k=100, top_p=0.95, seed=3)
-    found = texts(run, sampling, None)
-    assert all(
-        new[-1] == 0 or len(new) == 17 - len(p) for p, new in zip(PROMPTS, found, strict=True)
-    )
+    prompts = [PROMPTS[0], PROMPTS[1], PROMPTS[0]]
+    found = texts(run, sampling, None, prompts=prompts)
+    for prompt, new in zip(prompts, found, strict=True):
+        assert new[-1] == 0 or len(prompt) + len(new) == WINDOW + 1
+    assert found[0] != found[2]
     assert texts(run, sampling, None, cached=False, prompts=PROMPTS[:1]) == found[:1]
     assert texts(run, Sampling(seed=4), 8, cached=False, prompts=PROMPTS[:1]) != [found[0][:8]]
 

@@ -70,6 +70,24 @@ def test_noise_given_by_runs_moves_minima_as_noise_along_a_curves_own_directions
         assert each[0] == pytest.approx(each[1], rel=0.08)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_noise_of_given_runs_moves_a_minimum_to_where_their_losses_have_it(method):
+    budget, n, d, _ = table()
+    truth, random = TRUE.loss(n, d), np.random.default_rng(0)
+    noise = random.standard_normal((12, len(n)))
+    fitted = curves(method, found_of(budget, n, d, truth))
+    size = np.full(len(np.unique(budget)), 1e-4)
+    drawn = fitted.drawn(size, np.ones(12), Chance(random, 12, noise))
+    again = [
+        [m.log_params_B[0] for m in curves(method, found_of(budget, n, d, losses)).minima()]
+        for losses in truth * np.exp(1e-4 * noise)
+    ]
+    moved = np.array([lowest.log_params_B for lowest in drawn]).T
+    middle = [m.log_params_B[0] for m in fitted.minima()]
+    agreement = np.corrcoef((moved - middle).ravel(), (np.array(again) - middle).ravel())[0, 1]
+    assert agreement > 0.97
+
+
 @pytest.mark.parametrize("shared", [0.0, 0.5, 0.95])
 def test_what_branches_share_is_told_from_seeds_of_trunks(shared):
     budget, n, d, trunk = table(seeds=3)

@@ -9,11 +9,11 @@ FLOPs for a token do not (2 %). The first command trains all at 3.3e10 FLOPs, th
 1e11, a third of these at 3e11, and picks one, for a third of the FLOPs that all of them take at
 3e11. The second trains the rest of the grid, and the first then says what the search lost.
 
-Run once (2026-11-28, one seed, whose noise is about 1 %; half an hour on two busy cores): for .31 of
-the FLOPs it picked 64x1 (4 heads of 16, two of them of keys and values, feed-forward 112) with 1.921
-nats, 1.3 % above the lowest of the grid, 48x2 with 1.896; the other 31 of 32 end from 1.907 to 1.989.
-One or two wide layers are best here, as in `shape.py`; more seeds (`--config.vary.seed=0,1,2`) would
-tell the first ten apart.
+Run once (2026-11-28, one seed, whose noise is about 1 %; half an hour on two busy cores): for .31
+of the FLOPs it picked 64x1 (4 heads of 16, two of them of keys and values, feed-forward 112) with
+1.921 nats, 1.3 % above the lowest of the grid, 48x2 with 1.896; the other 31 of 32 end from 1.907
+to 1.989. One or two wide layers are best here, as in `shape.py`; more seeds
+(`--config.vary.seed=0,1,2`) would tell the first ten apart.
 """
 
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig

@@ -155,7 +155,7 @@ def _ladders(experiment: Experiment, budgets: Sequence[float]) -> Iterator[tuple
     for sizes in _SIZES:
         base = replace(
             experiment, budgets=tuple(budgets), vary={}, panel={}, points=(),
-            ladder=replace(experiment.ladder, sizes_per_budget=(sizes,)),
+            ladder=replace(experiment.ladder, sizes_per_budget=(sizes,), replicates_up_to=()),
         )  # fmt: skip
         cells = [cell for cell in grid.plan(base) if cell.status == "planned"]
         for count, seeds in itertools.product(range(_LEAST_BUDGETS, len(budgets) + 1), _SEEDS):

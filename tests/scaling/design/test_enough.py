@@ -1,5 +1,7 @@
 """The smallest grid that tells enough."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,12 @@ def test_the_chance_that_sorts_grids_out_is_the_scatter_of_fits():
         found.append(float(np.log(fit.surface.optimum(3e13, cost)[0])))
     expected = module._chance(LAW, cost, cells, noise, 3e13)
     assert 0.7 < np.std(found) / expected < 1.4
+
+
+def test_replicates_of_a_plan_are_not_counted_as_sizes():
+    ladder = dataclasses.replace(quickstart().ladder, replicates_up_to=(1e11,))
+    for one, _ in module._ladders(quickstart(ladder=ladder), quickstart().budgets):
+        assert one.runs == len(one.budgets) * one.sizes * one.seeds
 
 
 def test_mistakes_are_told(tmp_path):

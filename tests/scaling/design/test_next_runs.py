@@ -1,5 +1,7 @@
 """Which runs are next, of a work folder and of a table; what is said, and written."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.design import candidates
 from chinchilla_jax.scaling.design.candidates import budgets_to
 from chinchilla_jax.scaling.design.next_runs import next_runs
+from chinchilla_jax.scaling.register.runs import sweep_of
 from chinchilla_jax.scaling.report import design
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
@@ -49,6 +52,15 @@ def test_runs_that_are_chosen_keep_to_the_budget_and_narrow_the_forecast(folder)
     assert more.params.ratio * more.loss.ratio < found.params.ratio * found.loss.ratio < 0.9
     # Hold-out shows an error of the form, which larger budgets alone tell of.
     assert max(run.budget for run in more.runs) > 3e12
+
+
+def test_cells_of_a_budget_with_replicates_are_candidates_too(tmp_path):
+    ladder = dataclasses.replace(quickstart().ladder, replicates_up_to=(1e11,))
+    train(tmp_path, plan_in(tmp_path, quickstart(ladder=ladder)))
+    sweep = sweep_of(str(tmp_path), tmp_path)
+    pool = candidates.of_sweep(sweep, sweep.experiment, read_runs(tmp_path), 3e12, 1e5)
+    assert set(pool.budget_C) == {1e11, 3e11, 1e12, 3e12}
+    assert pool.made_C[pool.budget_C == 1e11].max() == 2
 
 
 def test_what_is_known_now_is_what_a_report_forecasts(folder):

@@ -112,7 +112,8 @@ def test_a_terminal_is_drawn_over_and_a_log_gets_what_changed(sweep):
         (run_directory(workdir, run.run_id).path / "result.json").unlink()
     beat(0, 16, 3)
     beat(1, 4, 3, stalled=True)
-    watch.show(workdir, log, False, lambda _: _over(workdir, runs))
+    looks = iter([lambda: None, lambda: _over(workdir, runs)])
+    watch.show(workdir, log, False, lambda _: next(looks)())
     lines = log.getvalue().splitlines()
     assert "\x1b" not in log.getvalue() and lines[-1].startswith("3 of 3 cells over; 3 done")
     assert sum(line.startswith(f"{runs[1].run_id}: stalled?") for line in lines) == 1

@@ -15,16 +15,11 @@ the branches of a trunk share 73 %. So seeds of trunks tell more than further bu
 forecast from further away.
 """
 
-from dataclasses import replace
-
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
-from configs.quickstart import get_config as quickstart
 
 
 def get_config() -> Experiment:
-    base = quickstart()
-    return replace(
-        base,
+    return Experiment(
         name="branches",
         budgets=(3e10, 5.5e10, 1e11, 1.7e11, 3e11, 5.5e11, 1e12),
         order="smallest",

@@ -22,6 +22,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.numbers import fixed, flops
 from chinchilla_jax.experiment.tables import table
+from chinchilla_jax.experiment.trunks import marginal_flops
 from chinchilla_jax.training import distributed
 
 _OVER = ("done", "diverged")
@@ -182,9 +183,9 @@ def text(rungs: Sequence[Rung], cells: Sequence[Cell], rows: Rows) -> str:
             (flops(rung.budget), str(len(rung.cells)), str(rung.kept), _name(rung, 0),
              fixed(rung.losses[0]), _name(rung, last), fixed(rung.losses[last]))
         )  # fmt: skip
-    spent = sum(cell.flops for rung in rungs for cell in rung.runs)
+    spent = sum(marginal_flops(cell.run) for rung in rungs for cell in rung.runs)
     grid = ladder(cells)[rungs[-1].budget]
-    full = sum(cell.flops for same in grid.values() for cell in same)
+    full = sum(marginal_flops(cell.run) for same in grid.values() for cell in same)
     model, loss = rungs[-1].cells[0][0].run.model, rungs[-1].losses[0]
     assert loss is not None
     said = [

@@ -86,11 +86,12 @@ def turn(checkout: Path, keep: Path | None) -> Turn:
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
-        laws = json.loads((report / "fits.json").read_text())["isoflop"]["chosen"]
-        low, high = laws["interval"]["a"]
-        runs, edges = at_edges(workdir / "results.csv")
         if keep:
             shutil.copytree(folder, keep, ignore=shutil.ignore_patterns("cache", "checkpoints"))
+        laws = json.loads((report / "fits.json").read_text())["isoflop"]
+        laws = laws.get("chosen", laws)  # as versions until 0.3.0 had it
+        low, high = laws["interval"]["a"]
+        runs, edges = at_edges(workdir / "results.csv")
     spent = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
     return Turn(seconds, spent, runs, laws["a"], (low, high), edges)
 

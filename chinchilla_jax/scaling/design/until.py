@@ -16,6 +16,7 @@ from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import count, flops
 from chinchilla_jax.experiment.records import has_plan, read_plan
+from chinchilla_jax.experiment.trunks import marginal_flops
 from chinchilla_jax.scaling.design.next_runs import NextRuns, TooLittle, next_runs
 from chinchilla_jax.scaling.settings import Settings
 
@@ -69,7 +70,8 @@ def until(
     while True:
         if status := train(experiment):
             return status
-        spent = sum(cell.flops for cell in read_plan(workdir)[1] if cell.status == "planned")
+        cells = read_plan(workdir)[1]
+        spent = sum(marginal_flops(cell.run) for cell in cells if cell.status == "planned")
         try:
             found = next_runs(workdir, goal.flops - spent, target, settings=settings, share=_SHARE)
         except TooLittle as little:

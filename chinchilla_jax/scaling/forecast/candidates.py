@@ -22,7 +22,10 @@ _COUPLED_DRAWS = 1000  # which take longer each, and are enough for an interval
 
 @dataclass(frozen=True)
 class Candidates:
-    """`sources` are what forecasts may rest on, the chosen one first; `why` it was chosen."""
+    """`sources` are what forecasts may rest on, the chosen one first, then as hold-out ranks them.
+
+    `why` it was chosen.
+    """
 
     held: tuple[HeldOut, ...]
     ranking: tuple[Score, ...]
@@ -61,7 +64,8 @@ def candidates(
         if draws is not None:
             source = of_surface(name, parts[name], draws, *runs)
         sources.append(source)
-    sources.sort(key=lambda source: source.forecaster != chosen)
+    order = {score.forecaster: place for place, score in enumerate(ranking)}
+    sources.sort(key=lambda s: (s.forecaster != chosen, order.get(s.forecaster, len(order))))
     checked = [
         source.checked_by(
             held_out_error(held, source.forecaster),

@@ -45,6 +45,9 @@ def main(_: list[str]) -> None:
     place = storage.path(_RUN.value)
     if bool(_PROMPT.value) == _MEASURE.value:
         raise UserError("give either --prompt=TEXT, the beginning of a text, or --measure")
+    texts = {"tokens", "temperature", "top_k", "top_p", "seed", "cache"}
+    takes: dict[str, set[str]] = {"": texts, "measure": set()}
+    program.refuse_flags_of_others("measure" * _MEASURE.value, takes)
     if _MEASURE.value:
         from chinchilla_jax.training.serving import measure
 

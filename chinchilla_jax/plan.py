@@ -17,7 +17,7 @@ the interval to expect, by the runs there are; --write_config extends their work
 from absl import flags
 
 from chinchilla_jax import program
-from chinchilla_jax.experiment import estimate, grid, hardware, storage, tables
+from chinchilla_jax.experiment import grid, hardware, storage, tables
 from chinchilla_jax.experiment.errors import UserError
 
 _CONFIG = program.define_config(required=False)
@@ -37,9 +37,13 @@ _WHERE = flags.DEFINE_list("where", [], "Only runs with these values: optimizer=
 _WRITE_CONFIG = flags.DEFINE_string("write_config", "", "Of --next: where to write its runs.")
 _ENOUGH = flags.DEFINE_float("enough", None, "The smallest grid that tells N* within this factor.")
 _LAW = flags.DEFINE_string("law", "", "Of --enough: a published law, in the place of --runs.")
-_NOISE = flags.DEFINE_float(
-    "noise", None, "Of --enough: of ln loss, instead of the runs' own.", 0.0
-)
+_NOISE = flags.DEFINE_float("noise", None, "Of --enough: of ln loss, not the runs' own.", 0.0)
+
+_TAKES = {  # by what is asked for
+    "": {"config", "devices", "hardware", "workdir"},
+    "next": {"runs", "flops", "target", "where", "write_config"},
+    "enough": {"runs", "target", "law", "noise", "config"},
+}
 
 
 def _enough() -> str:
@@ -66,7 +70,9 @@ def _next() -> str:
 
 
 def main(_: list[str]) -> None:
-    if _NEXT.value or _ENOUGH.value is not None:
+    mode = "next" * _NEXT.value + "enough" * (_ENOUGH.value is not None)
+    program.refuse_flags_of_others(mode, _TAKES)
+    if mode:
         print(_next() if _NEXT.value else _enough())
         return
     if (_DEVICES.value is None) != (_HARDWARE.value is None):
@@ -82,13 +88,7 @@ def main(_: list[str]) -> None:
         cells = grid.plan(experiment)
     print(tables.plan(cells))
     if machine:
-        estimates = {
-            cell.index: estimate.suggest(cell.run, devices, machine)
-            for cell in cells
-            if cell.status == "planned"
-        }
-        print(f"\n{tables.hardware_plan(cells, estimates)}")
-        print(estimate.footer(list(estimates.values()), devices, machine))
+        print(f"\n{tables.hardware_plan(cells, devices, machine)}")
     if _WORKDIR.value:
         print(f"plan: {storage.path(_WORKDIR.value) / 'plan.json'}")
     else:

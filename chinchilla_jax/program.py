@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -331,6 +331,23 @@ def _end_interrupted() -> None:
 def _fail(error: UserError) -> None:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(EXIT_USER_ERROR)
+
+
+def refuse_flags_of_others(mode: str, takes: Mapping[str, set[str]]) -> None:
+    """Raises UserError for a flag that was given and that the mode does not take.
+
+    Args:
+      mode: the flag that asks for it, as "next"; empty for what a program does without.
+      takes: of each mode the flags that differ between modes.
+    """
+    if mode not in takes:
+        asked = " and ".join(f"--{name}" for name in takes if name and name in mode)
+        raise UserError(f"{asked}: ask for one of them")
+    for name in sorted(set().union(*takes.values()) - takes[mode]):
+        if flags.FLAGS[name].present:
+            others = " or ".join(f"--{other}" for other in takes if name in takes[other] and other)
+            of = f"is of {others}" if others else f"is not of --{mode}"
+            raise UserError(f"--{name}: {of}")
 
 
 def positive_numbers(flag: str, texts: Sequence[str]) -> tuple[float, ...]:

@@ -7,9 +7,11 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from chinchilla_jax.experiment import estimate
 from chinchilla_jax.experiment.energy import totals
 from chinchilla_jax.experiment.estimate import Estimate
 from chinchilla_jax.experiment.grid import Cell
+from chinchilla_jax.experiment.hardware import Hardware
 from chinchilla_jax.experiment.numbers import (
     count,
     data_size,
@@ -39,8 +41,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
 
 
-def hardware_plan(cells: Sequence[Cell], estimates: Mapping[int, Estimate]) -> str:
-    """What each planned cell costs on an accelerator; `estimates` by the cell's index."""
+def hardware_plan(cells: Sequence[Cell], devices: int, hardware: Hardware) -> str:
+    """What each planned cell costs on so many devices of an accelerator, and what that rests on."""
+    estimates = {
+        cell.index: estimate.suggest(cell.run, devices, hardware)
+        for cell in cells
+        if cell.status == "planned"
+    }
+    costs = _costs(cells, estimates)
+    return f"{costs}\n{estimate.footer(list(estimates.values()), devices, hardware)}"
+
+
+def _costs(cells: Sequence[Cell], estimates: Mapping[int, Estimate]) -> str:
     header = (
         "cell", "shape", "params", "tokens", "FLOPs", "mesh", "batch/device", "state", "act.",
         "temp.", "arithmetic", "collectives", "hours", "fits",

@@ -55,9 +55,14 @@ def ladder(cells: Sequence[Cell]) -> dict[float, dict[RunConfig, tuple[Cell, ...
     """Planned cells by budget, smallest first, and candidate.
 
     Raises:
-      UserError: one budget; runs of a budget that differ in what no search can tell; a candidate
-        that lacks a run at a larger budget.
+      UserError: branches of trunks; one budget; runs of a budget that differ in what no search can
+        tell; a candidate that lacks a run at a larger budget.
     """
+    if any(cell.run.parent for cell in cells):
+        raise UserError(
+            "--halving: branches need their trunk, the longest run of a size, before all others; "
+            "set ladder.branches=False"
+        )
     found: dict[float, dict[RunConfig, tuple[Cell, ...]]] = {}
     for cell in sorted(cells, key=lambda cell: (cell.run.budget, cell.index)):
         if cell.status == "planned":
@@ -93,7 +98,7 @@ def search(cells: Sequence[Cell], rows: Rows, factor: float) -> list[Rung]:
     Raises:
       UserError: as `ladder`, a factor of at most 1, or all candidates of a rung diverged.
     """
-    if factor <= 1:
+    if not 1 < factor < math.inf:
         raise UserError(f"--halving={factor:g}: must be above 1; 3 lets a third of them pass")
     budgets = ladder(cells)
     left = list(next(iter(budgets.values())))
@@ -175,7 +180,9 @@ def is_over(rungs: Sequence[Rung], cells: Sequence[Cell]) -> bool:
 
 def text(rungs: Sequence[Rung], cells: Sequence[Cell], rows: Rows) -> str:
     """What was searched, what is picked, and, where the whole grid was trained, the regret."""
-    header = ("FLOPs", "candidates", "go on", "best", "loss", "last to go on", "loss")
+    seeds = len(rungs[0].cells[0])
+    loss_of = "loss" if seeds == 1 else f"mean of {seeds} seeds"
+    header = ("FLOPs", "candidates", "go on", "best", loss_of, "last to go on", loss_of)
     lines = []
     for rung in rungs:
         last = rung.kept - 1

@@ -8,6 +8,7 @@ from chinchilla_jax.experiment import grid
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
 from chinchilla_jax.experiment.counting import forward_flops
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.loading import load_experiment
 from chinchilla_jax.experiment.recipe import shape_for_width
 from chinchilla_jax.experiment.shapes import of_equal_cost
 from chinchilla_jax.training import halving
@@ -142,9 +143,22 @@ def test_a_candidate_without_a_run_at_a_budget_is_one_line():
         halving.ladder(lacking)
 
 
-def test_a_factor_that_lets_all_pass_is_one_line():
+@pytest.mark.parametrize("factor", [1.0, 0.5, math.nan, math.inf])
+def test_a_factor_that_lets_all_pass_is_one_line(factor):
     with pytest.raises(UserError, match="above 1"):
-        halving.search(planned(), {}, 1.0)
+        halving.search(planned(), {}, factor)
+
+
+def test_branches_are_not_searched():
+    experiment = load_experiment("configs/branches.py", [("vary.seed", "0")])
+    with pytest.raises(UserError, match=r"ladder\.branches=False"):
+        halving.ladder(grid.plan(experiment))
+
+
+def test_a_mean_over_seeds_is_called_one():
+    cells = planned(seeds=(0, 1))
+    rungs, rows = searched(cells)
+    assert "mean of 2 seeds" in halving.text(rungs, cells, rows)
 
 
 def test_only_the_runs_of_the_search_are_made_and_a_failed_one_ends_it(monkeypatch, tmp_path):

@@ -49,7 +49,7 @@ def get_config():
             tokens_per_param=20 / part,
             min_tokens_per_param=0.7 / part,
             max_tokens_per_param=400 / part,
-            replicates_up_to=tuple(flops / part for flops in whole.ladder.replicates_up_to),
+            replicates_up_to=(),  # which the grown grid, of other seeds, has not
             min_steps=1,
         ),
         recipe=RecipeConfig(batch_data_tokens=2e6 / part),
@@ -102,7 +102,11 @@ class Place:
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                command = (entry / "cmdline").read_text() if entry.name.isdecimal() else ""
+                command = (
+                    (entry / "cmdline").read_text(errors="replace")
+                    if entry.name.isdecimal()
+                    else ""
+                )
                 if str(self.folder) in command and word in command:
                     state = (entry / "stat").read_text().rpartition(") ")[2][0]
                     found += [int(entry.name)] * (state != "Z")

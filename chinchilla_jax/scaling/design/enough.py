@@ -98,7 +98,8 @@ def enough_for(
     else:
         known = known_of(read_runs(source), _DRAWS)
         surface, sweep = known.surface, sweep_of(str(source), storage.path(str(source)))
-        noise = noise or float(known.noise(np.array([known.source.largest]))[0])
+        if noise is None:
+            noise = float(known.noise(np.array([known.source.largest]))[0])
         experiment = experiment or (None if sweep is None else sweep.experiment)
     if experiment is None:
         raise UserError("--enough: give --config, whose ladder it is; nothing else tells one")
@@ -149,13 +150,15 @@ def enough(
 
 
 def _ladders(experiment: Experiment, budgets: Sequence[float]) -> Iterator[tuple[Ladder, Columns]]:
-    """Grids with their cells, the cheapest first."""
+    """Grids of separate runs with their cells, the cheapest first."""
     found: list[tuple[Ladder, Columns]] = []
     known = set()
     for sizes in _SIZES:
         base = replace(
             experiment, budgets=tuple(budgets), vary={}, panel={}, points=(),
-            ladder=replace(experiment.ladder, sizes_per_budget=(sizes,), replicates_up_to=()),
+            ladder=replace(
+                experiment.ladder, sizes_per_budget=(sizes,), replicates_up_to=(), branches=False
+            ),
         )  # fmt: skip
         cells = [cell for cell in grid.plan(base) if cell.status == "planned"]
         for count, seeds in itertools.product(range(_LEAST_BUDGETS, len(budgets) + 1), _SEEDS):

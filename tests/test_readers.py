@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chinchilla_jax.data import sources, store
@@ -313,6 +313,8 @@ def test_a_file_takes_the_memory_that_it_has_and_not_the_most_it_may_have(tmp_pa
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@example({"\n": None})  # a name with a line break
+@example({"a" * 5000: None})
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
                     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip
 def test_any_json_at_all(tmp_path, content):

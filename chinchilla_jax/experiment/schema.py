@@ -185,8 +185,9 @@ def _hints(cls: Hashable) -> dict[str, Any]:
 
 def unknown_field(where: str, name: str, names: Sequence[str]) -> UserError:
     """The error for a field that does not exist: its name, the nearest, and all there are."""
+    shown = name if name.isprintable() and len(name) <= 100 else f"{name[:100]!r}"
     return UserError(
-        f"{where}.{name}: no such field{nearest(name, names)} "
+        f"{where}.{shown}: no such field{nearest(name, names)} "
         f"(the fields are {', '.join(sorted(names))})"
     )
 

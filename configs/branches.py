@@ -1,18 +1,18 @@
-"""Small sizes as trunks with branches: seven budgets and three seeds for a quickstart's FLOPs.
+"""Small sizes as trunks with branches: seven budgets and three seeds.
 
     python -m chinchilla_jax.sweep --config=configs/branches.py --workdir=runs/branches
     python -m chinchilla_jax.evaluate --runs=runs/branches --out=runs/branches/report
 
 One trunk per size and seed under a constant rate, from which each budget cools down
-(experiment/trunks.py): 126 runs for 63 % of what they would cost apart, .94 of the quickstart's
-FLOPs.
+(experiment/trunks.py): 126 runs, 2.49e13 FLOPs, for 63 % of what they would cost apart.
 
-Expect a = .501 (.477 to .529) from the minima, half as wide as the quickstart's .497 (.439 to
-.547); branches that end .6 +- .2 % below the quickstart's runs of the same size and budget (18 of
-them, mean of three seeds; at 1e12 they end level); and noise of .85 % of loss, of whose variance
-the branches of a trunk share 73 %. So seeds of trunks tell more than further budgets
-(tests/benchmarks/LOG.md, 2026-11-28). The largest budget is a third of the quickstart's: a loss is
-forecast from further away.
+Run once (2026-11-28, heads of 12 and 16 at widths 24 to 48) beside 24 separate runs of these
+sizes at 1e11 to 3e12, 2.64e13 FLOPs, the quickstart of that day: a = .501 (.477 to .529) from the
+minima against .497 (.439 to .547), half as wide; branches end .6 +- .2 % below the separate runs
+of the same size and budget (18 of them, mean of three seeds; at 1e12 they end level); noise is
+.85 % of loss, of whose variance the branches of a trunk share 73 %. So seeds of trunks tell more
+than further budgets (tests/benchmarks/LOG.md, 2026-11-28). The largest budget is a third of
+theirs: a loss is forecast from further away.
 """
 
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig

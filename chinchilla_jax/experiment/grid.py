@@ -56,9 +56,9 @@ def plan(
     """All cells: budgets x sizes x variants, of which each has its own shapes, batch and steps.
 
     A setting of the panel has cells at its budgets and widths only. Further seeds of a budget
-    follow: what they run is compiled by then. Points follow the grid, or are
-    the cells of it that it would not run.
-    A run that another cell makes already, where a value that varies changes nothing, is rejected.
+    follow: what they run is compiled by then. Points follow the grid, or are the cells of it that
+    it would not run. A run that another cell makes already, where a value that varies changes
+    nothing, is rejected.
 
     Args:
       train_tokens: of the corpus, or of each, where they are known, else as many as bytes of

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from chinchilla_jax import program
+from chinchilla_jax import flag_values, program, shared_flags
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.laws import LAWS
@@ -55,7 +55,7 @@ _KINDS = flags.DEFINE_list(
     f"({', '.join(CHOICES)})."
 )  # fmt: skip
 _ROWS = flags.DEFINE_string("rows", None, "What a row is: runs (finished) or curves (their steps).")
-_SETTINGS = program.define_settings()
+_SETTINGS = shared_flags.define_settings()
 _OVERLAY = flags.DEFINE_list(
     "overlay", [], "Published laws to draw beside ours, as hoffmann,kaplan_frontier,llama3."
 )
@@ -69,7 +69,7 @@ def main(_: list[str]) -> None:
         **Request.laws_of(_LAWS.value),
         overlays=laws_to_show(_OVERLAY.value),
         by=_BY.value,
-        baseline=program.pairs("baseline", _BASELINE.value),
+        baseline=flag_values.pairs("baseline", _BASELINE.value),
         charge=_CHARGE.value,
         figures=_FIGURES.value,
     )
@@ -85,7 +85,8 @@ def _read(table: str | None, derived: bool) -> Runs:
     """The runs of a table, as the flags take its columns and pick of them."""
     if not table:
         raise UserError("--runs: is required; see --help")
-    columns, kinds, picked = (program.pairs(f.name, f.value) for f in (_COLUMNS, _KINDS, _WHERE))
+    given = (flag_values.pairs(flag.name, flag.value) for flag in (_COLUMNS, _KINDS, _WHERE))
+    columns, kinds, picked = given
     return where(read_runs(storage.path(table), columns, kinds, _ROWS.value, derived), picked)
 
 

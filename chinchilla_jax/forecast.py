@@ -15,7 +15,7 @@ the published laws.
 
 from absl import flags
 
-from chinchilla_jax import program
+from chinchilla_jax import flag_values, program, shared_flags
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.errors import UserError
@@ -24,7 +24,7 @@ from chinchilla_jax.scaling.forecast.frontier import Frontier, from_fits, named
 from chinchilla_jax.scaling.register.register import register
 from chinchilla_jax.scaling.report import answers, outcome
 
-_CONFIG = program.define_config(required=False)
+_CONFIG = shared_flags.define_config(required=False)
 _FITS = flags.DEFINE_string("fits", "", "fits.json of a report that evaluate wrote.")
 _WHERE = flags.DEFINE_list(
     "where", [], "Which condition, of a --fits that compares several: optimizer=adamw,bits=4."
@@ -55,20 +55,20 @@ def _frontier() -> Frontier:
     if bool(_FITS.value) == bool(_LAW.value):
         raise UserError("give either --fits=FILE or --law=NAME (--law=list shows the names)")
     if _LAW.value:
-        return named(_LAW.value, program.floats("fixed", _FIXED.value))
+        return named(_LAW.value, flag_values.floats("fixed", _FIXED.value))
     path = storage.path(_FITS.value)
-    picked = program.pairs("where", _WHERE.value)
+    picked = flag_values.pairs("where", _WHERE.value)
     fits = read(path / "fits.json" if path.is_dir() else path, picked)
     return from_fits(fits, _FORM.value)
 
 
 def _registered() -> str:
-    budgets = program.positive_numbers("flops", _ASKED[0].value)
+    budgets = flag_values.positive_numbers("flops", _ASKED[0].value)
     others = (*_ASKED[1:], _LAW, _INFERENCE, _FIXED)
     if not (_FITS.value and _REGISTER.value and len(budgets) == 1) or any(f.value for f in others):
         raise UserError("to register give --fits=FILE, one --flops and --register=FILE, no more")
     like = program.experiment_from_flags(_CONFIG.value) if _CONFIG.value else None
-    where, config = program.pairs("where", _WHERE.value), _WRITE_CONFIG.value or None
+    where, config = flag_values.pairs("where", _WHERE.value), _WRITE_CONFIG.value or None
     file, seeds, form = _REGISTER.value, _SEEDS.value, _FORM.value
     made = register(_FITS.value, *budgets, file, config, seeds, form, where, like)
     return outcome.registered(made, file, config)
@@ -82,15 +82,15 @@ def main(_: list[str]) -> None:
         print(_registered())
         return
     frontier = _frontier()
-    asked = {flag.name: program.positive_numbers(flag.name, flag.value) for flag in _ASKED}
+    asked = {flag.name: flag_values.positive_numbers(flag.name, flag.value) for flag in _ASKED}
     runs = asked["params"] and asked["tokens"]  # to predict: two may be of one size
     for name in ("flops", "loss") if runs else asked:
-        program.once(name, asked[name])
+        flag_values.once(name, asked[name])
     recipe, vocab = RecipeConfig(), frontier.vocab_size or 32000
     if _CONFIG.value:
         experiment = program.experiment_from_flags(_CONFIG.value)
         recipe, vocab = experiment.recipe, experiment.data.vocab_size
-    served = _INFERENCE.value and program.positive_number("inference_tokens", _INFERENCE.value)
+    served = _INFERENCE.value and flag_values.positive_number("inference_tokens", _INFERENCE.value)
     print(answers.text(frontier, asked, served or None, recipe, _VOCAB.value or vocab))
 
 

@@ -20,7 +20,7 @@ import sys
 
 from absl import flags
 
-from chinchilla_jax import program
+from chinchilla_jax import flag_values, program
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
 
@@ -47,7 +47,7 @@ def main(_: list[str]) -> None:
         raise UserError("give either --prompt=TEXT, the beginning of a text, or --measure")
     texts = {"tokens", "temperature", "top_k", "top_p", "seed", "cache"}
     takes: dict[str, set[str]] = {"": texts, "measure": set()}
-    program.refuse_flags_of_others("measure" * _MEASURE.value, takes)
+    flag_values.refuse_flags_of_others("measure" * _MEASURE.value, takes)
     if _MEASURE.value:
         from chinchilla_jax.training.serving import measure
 

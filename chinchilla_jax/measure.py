@@ -14,12 +14,12 @@ import sys
 
 from absl import flags
 
-from chinchilla_jax import program
+from chinchilla_jax import program, shared_flags
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.records import read_plan
 from chinchilla_jax.training import sweep, threads
 
-_CONFIG = program.define_config(required=False)
+_CONFIG = shared_flags.define_config(required=False)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the plan and the runs.", required=True)
 _CELLS = flags.DEFINE_string("cells", "", "Which cells, as sweep takes them. Default: all.")
 

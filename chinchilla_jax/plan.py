@@ -16,11 +16,11 @@ the interval to expect, by the runs there are; --write_config extends their work
 
 from absl import flags
 
-from chinchilla_jax import program
+from chinchilla_jax import flag_values, program, shared_flags
 from chinchilla_jax.experiment import grid, hardware, storage, tables
 from chinchilla_jax.experiment.errors import UserError
 
-_CONFIG = program.define_config(required=False)
+_CONFIG = shared_flags.define_config(required=False)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder in which to freeze the plan.")
 _DEVICES = flags.DEFINE_integer(
     "devices", None, "Devices that each cell may use; with --hardware.", lower_bound=1
@@ -32,7 +32,7 @@ _HARDWARE = flags.DEFINE_string(
 )
 _NEXT = flags.DEFINE_bool("next", False, "Which runs to make next; with --runs and --flops.")
 _RUNS = flags.DEFINE_string("runs", "", "Of --next: a sweep's folder or a table of runs.")
-_AIM = program.define_aim()
+_AIM = shared_flags.define_aim()
 _WHERE = flags.DEFINE_list("where", [], "Only runs with these values: optimizer=adamw,bits=4.")
 _WRITE_CONFIG = flags.DEFINE_string("write_config", "", "Of --next: where to write its runs.")
 _ENOUGH = flags.DEFINE_float("enough", None, "The smallest grid that tells N* within this factor.")
@@ -64,14 +64,14 @@ def _next() -> str:
     budget, target = _AIM()
     if not _RUNS.value or budget is None:
         raise UserError("--next: give --runs, a sweep's folder or a table, and --flops to spend")
-    found = next_runs(_RUNS.value, budget, target, program.pairs("where", _WHERE.value))
+    found = next_runs(_RUNS.value, budget, target, flag_values.pairs("where", _WHERE.value))
     said = design.chosen(found)
     return f"{said}\n{design.written(found, _WRITE_CONFIG.value)}" if _WRITE_CONFIG.value else said
 
 
 def main(_: list[str]) -> None:
     mode = "next" * _NEXT.value + "enough" * (_ENOUGH.value is not None)
-    program.refuse_flags_of_others(mode, _TAKES)
+    flag_values.refuse_flags_of_others(mode, _TAKES)
     if mode:
         print(_next() if _NEXT.value else _enough())
         return

@@ -17,14 +17,14 @@ from pathlib import Path
 
 from absl import flags
 
-from chinchilla_jax import program
+from chinchilla_jax import program, shared_flags
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.records import cells_of
 from chinchilla_jax.training import distributed, halving, job_array, supervise, sweep
 
-_JOIN, _DIVISION = program.define_processes(), program.define_division()
-_CONFIG = program.define_config(required=False)
+_JOIN, _DIVISION = shared_flags.define_processes(), shared_flags.define_division()
+_CONFIG = shared_flags.define_config(required=False)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the plan, the runs and the report.", required=True
 )
@@ -37,8 +37,8 @@ _CELLS = flags.DEFINE_string(
 _HALVING = flags.DEFINE_float(
     "halving", 0.0, "Search for the best shape: of each budget 1/HALVING go on to the next.", 0.0
 )
-_GOAL = program.define_goal()
-_STATUS = program.define_status()
+_GOAL = shared_flags.define_goal()
+_STATUS = shared_flags.define_status()
 _WORKER = flags.DEFINE_bool("worker", False, "Be one of the processes that a sweep starts.")
 _PIN = flags.DEFINE_list("pin", [], "CPU cores of this worker.")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from chinchilla_jax import program
+from chinchilla_jax import program, shared_flags
 from chinchilla_jax.experiment import needs, records, results, storage, tables
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
@@ -23,8 +23,8 @@ from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.training import distributed, threads
 from chinchilla_jax.training.sweep import opened_plan, select
 
-_JOIN = program.define_processes()
-_CONFIG = program.define_config(required=False)
+_JOIN = shared_flags.define_processes()
+_CONFIG = shared_flags.define_config(required=False)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 _CELL = flags.DEFINE_integer("cell", None, "Index of the cell in the plan.", lower_bound=0)
 _PROFILE = flags.DEFINE_string(

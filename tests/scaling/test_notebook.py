@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import chinchilla_jax as cj
-from chinchilla_jax import program
+from chinchilla_jax import flag_values
 from chinchilla_jax.scaling import notebook
 from chinchilla_jax.scaling.laws.further import laws_named
 from tests.scaling.known import TRUE, grid
@@ -160,8 +160,8 @@ def test_several_conditions_name_both_ways_to_choose():
         (lambda: cj.fit(TABLE, budgets=[1e20, 1e20]), "--budgets: 1e.20 is given twice"),
         (lambda: cj.compare(TABLE, by=["loss", "loss"]), "fitted|given twice"),
         (lambda: laws_named(["compute", "compute"]), "--laws: compute is given twice"),
-        (lambda: program.once("overlay", ["h", "l", "h"]), "--overlay: h is given twice"),
-        (lambda: program.once("flops", (1e22, 1e22)), "--flops: 1e.22 is given twice"),
+        (lambda: flag_values.once("overlay", ["h", "l", "h"]), "--overlay: h is given twice"),
+        (lambda: flag_values.once("flops", (1e22, 1e22)), "--flops: 1e.22 is given twice"),
     ],
 )
 def test_what_is_given_twice_is_one_line(call, says):

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from chinchilla_jax import program
+from chinchilla_jax import program, shared_flags
 from chinchilla_jax.experiment import exported, needs
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
@@ -122,7 +122,7 @@ def test_a_folder_that_was_changed_or_is_of_another_tokenizer_is_refused(text_co
 def test_where_runs_start_from_is_a_flag():
     config = "--config=configs/quickstart.py"
     with as_in_a_new_process(["plan"]):
-        flag = program.define_config()
+        flag = shared_flags.define_config()
         program._parse(["plan", config, "--init_from=out"])
         found = program.experiment_from_flags(flag.value)
     assert found.techniques.transfer.start == "./out"

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from chinchilla_jax import program
+from chinchilla_jax import flag_values
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.table import conditions
 from chinchilla_jax.scaling.table.cells import lowest
@@ -212,9 +212,9 @@ def test_names_and_values_with_a_comma_or_an_equals_sign_are_picked():
     assert "--where='\"opt=kind=a,b\"' picks one" in conditions.choice(runs)
     for value in names.values():
         (text,) = next(csv.reader([f'"opt=kind={value}"']))
-        picked = conditions.where(runs, program.pairs("where", [text]))
+        picked = conditions.where(runs, flag_values.pairs("where", [text]))
         assert picked.picked == {"opt=kind": value} and len(picked) == 15
-    kinds = program.pairs("kinds", ["opt=kind=seed"])
+    kinds = flag_values.pairs("kinds", ["opt=kind=seed"])
     assert read_runs(rows, kinds=kinds).kinds["opt=kind"].kind == "seed"
     renamed = [{"a,b" if k == "opt=kind" else k: v for k, v in row.items()} for row in rows]
     with pytest.raises(UserError, match="one with a comma in it is quoted: --by='\"a,b\"'"):

@@ -85,9 +85,8 @@ def _read(table: str | None, derived: bool) -> Runs:
     """The runs of a table, as the flags take its columns and pick of them."""
     if not table:
         raise UserError("--runs: is required; see --help")
-    given = (flag_values.pairs(flag.name, flag.value) for flag in (_COLUMNS, _KINDS, _WHERE))
-    columns, kinds, picked = given
-    return where(read_runs(storage.path(table), columns, kinds, _ROWS.value, derived), picked)
+    columns, kinds, only = (flag_values.pairs(f.name, f.value) for f in (_COLUMNS, _KINDS, _WHERE))
+    return where(read_runs(storage.path(table), columns, kinds, _ROWS.value, derived), only)
 
 
 def _folder() -> Path:

@@ -18,8 +18,9 @@ def within(where: str, low: float, high: float, **values: float | None) -> None:
 
 def surface_within(where: str, coefficients: _Some, exponents: _Some) -> None:
     """The same of a surface: its E, A and B, and its alpha and beta."""
-    within(where, 0.0, MOST, **dict(zip(("E", "A", "B"), coefficients, strict=True)))
-    within(where, *EXPONENTS, **dict(zip(("alpha", "beta"), exponents, strict=True)))
+    (E, A, B), (alpha, beta) = coefficients, exponents
+    within(where, 0.0, MOST, E=E, A=A, B=B)
+    within(where, *EXPONENTS, alpha=alpha, beta=beta)
 
 
 def loss_law_within(where: str, E: float, A: float, exponent: float) -> None:

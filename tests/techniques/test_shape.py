@@ -5,12 +5,18 @@ import math
 import pytest
 
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
-from chinchilla_jax.experiment.counting import count_params
+from chinchilla_jax.experiment.counting import (
+    attention_flops,
+    count_params,
+    forward_flops,
+    product_flops,
+)
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan, read_table
 from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.parameters import PARAMETERS
 from chinchilla_jax.experiment.recipe import shape_for_width
-from chinchilla_jax.techniques import Techniques
+from chinchilla_jax.techniques import Techniques, shape
 from chinchilla_jax.techniques.shape import MOST_APART, Shape, shaped
 
 WIDTHS = (32, 48, 64, 96, 128, 160)
@@ -124,3 +130,78 @@ def test_a_grid_over_shapes_has_the_same_sizes_in_each():
     for depth in (2.0, 0.5):
         for (budget, params), (same, other) in zip(by_depth[1.0], by_depth[depth], strict=True):
             assert budget == same and max(params / other, other / params) < MOST_APART
+
+
+# MobileNet (Howard et al. 2017, table 1): channels and strides of its 13 separable layers.
+SEPARABLE = (
+    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5,
+    (1024, 2), (1024, 1),
+)  # fmt: skip
+
+
+def mobilenet(multiplier, resolution=224):
+    """(Multiplications of pointwise convolutions, of depthwise ones, of the rest) of an image.
+
+    Pointwise ones are matrices that meet every place, and counted as ours are.
+    """
+    side, inputs = resolution // 2, round(32 * multiplier)
+    pointwise, depthwise, first = 0, 0, 9 * 3 * inputs * side**2
+    for channels, stride in SEPARABLE:
+        side, outputs = side // stride, round(channels * multiplier)
+        matrix = ModelConfig(
+            width=inputs, depth=1, heads=1, kv_heads=1, head_size=inputs, ff_size=outputs
+        )
+        depthwise += 9 * inputs * side**2
+        pointwise += product_flops(PARAMETERS["up"], matrix) // 2 * side**2
+        inputs = outputs
+    return pointwise, depthwise, first + 1000 * inputs
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "resolution", "millions"),
+    [
+        (1.0, 224, 569), (0.75, 224, 325), (0.5, 224, 149.5), (0.25, 224, 41),
+        (1.0, 192, 418), (1.0, 160, 290.7), (1.0, 128, 186),
+    ],
+)  # fmt: skip
+def test_mobilenets_cost_is_the_published_one(multiplier, resolution, millions):
+    """Tables 6 and 7 of the paper; .5 and 160 with a digit more, by its formula."""
+    counted = sum(mobilenet(multiplier, resolution)) / 1e6
+    assert counted == pytest.approx(millions, abs=0.06 if millions % 1 else 0.5)
+
+
+def test_of_mobilenet_the_pointwise_convolutions_are_nearly_all():
+    """Table 2 of the paper, in percent."""
+    pointwise, depthwise, rest = mobilenet(1.0)
+    total = pointwise + depthwise + rest
+    assert 100 * pointwise / total == pytest.approx(94.86, abs=0.005)
+    assert 100 * depthwise / total == pytest.approx(3.06, abs=0.005)
+
+
+def quadratic(cost):
+    """(a, b) of cost(m) = a m^2 + b m, from m = 1 and 1/2."""
+    whole, half = cost(1.0), cost(0.5)
+    a = 2 * whole - 4 * half
+    return a, whole - a
+
+
+def test_a_width_multiplier_costs_as_mobilenets_does():
+    """Matrices by its square, all else by itself, at every value: MobileNet's and our shapes."""
+    a, b = quadratic(lambda m: sum(mobilenet(m)))
+    assert a == mobilenet(1.0)[0] and b == sum(mobilenet(1.0)[1:])
+    planned = ModelConfig(width=64, depth=3, heads=4, kv_heads=2, head_size=16, ff_size=160)
+
+    def cost(multiplier):
+        wide = shape._of_width(round(64 * multiplier), planned, 1.0)
+        assert wide.depth == 3 and wide.ff_size == 160 * multiplier
+        return forward_flops(wide, 1, 128) / 128
+
+    a, b = quadratic(cost)
+    counted = count_params(planned)
+    assert a == 2 * (counted.attention + counted.feed_forward)
+    assert b == 2 * counted.readout + attention_flops(planned, 128)
+    for multiplier in (0.75, 1.5, 2.0, 2.5):
+        assert cost(multiplier) == a * multiplier**2 + b * multiplier
+        some = sum(mobilenet(multiplier))
+        pointwise, *others = mobilenet(1.0)
+        assert some == pytest.approx(pointwise * multiplier**2 + sum(others) * multiplier)

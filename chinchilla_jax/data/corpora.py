@@ -8,7 +8,6 @@ is an ordinary TFDS folder in array_record files, so that other tools can read i
 
 import contextlib
 import io
-import itertools
 import shutil
 import tempfile
 from collections import Counter
@@ -30,6 +29,9 @@ from chinchilla_jax.experiment.errors import UserError
 
 TRAIN = "train"  # the one split written here; `store` holds out validation by document hash
 _SHARD_DOCUMENTS = 1 << 16
+# Records that are compressed together: alone, short ones cost several times their text. A shard
+# with a long document has each by itself, so that no group holds more than some megabytes.
+_GROUP, _LONG = 64, sources.MAX_TEXT
 _BATCH_BYTES = 4 << 20  # of records read at once, about
 _FIRST_READ, _MOST_READ = 16, 4096  # records
 _READ_OPTIONS = "readahead_buffer_size:0"  # of records that are asked for by number
@@ -86,16 +88,23 @@ class TextBuilder(tfds.core.GeneratorBasedBuilder):
             filetype_suffix="array_record",
             template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
         )
-        lengths, size = [], 0
-        for number, shard in enumerate(_shards(self._generate_examples())):
-            path = template.sharded_filepath(shard_index=number, num_shards=None)
-            writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-            lengths.append(0)
-            for example in shard:
-                record = _record(example)
-                writer.write(record)
-                lengths[-1] += 1
-                size += len(record)
+        lengths: list[int] = []
+        size, writer, grouped = 0, None, True
+        for _, example in self._generate_examples():
+            long = len(example["text"]) > _LONG
+            if writer is None or lengths[-1] == _SHARD_DOCUMENTS or (long and grouped):
+                if writer is not None:
+                    writer.close()
+                grouped = not long
+                path = template.sharded_filepath(shard_index=len(lengths), num_shards=None)
+                group = f"group_size:{_GROUP if grouped else 1}"
+                writer = array_record_module.ArrayRecordWriter(str(path), group)
+                lengths.append(0)
+            record = _record(example)
+            writer.write(record)
+            lengths[-1] += 1
+            size += len(record)
+        if writer is not None:
             writer.close()
         return [
             tfds.core.SplitInfo(
@@ -303,12 +312,3 @@ def _some(documents: NamedDocuments) -> NamedDocuments:
             raise UserError(f"data.path: no document at all ({reasons or 'the files are empty'})")
 
     return checked
-
-
-def _shards(
-    examples: Iterator[tuple[int, dict[str, Any]]],
-) -> Iterator[Iterator[dict[str, Any]]]:
-    """The examples in runs of _SHARD_DOCUMENTS."""
-    for _, first in examples:
-        rest = itertools.islice(examples, _SHARD_DOCUMENTS - 1)
-        yield itertools.chain([first], (example for _, example in rest))

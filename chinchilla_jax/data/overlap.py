@@ -28,10 +28,13 @@ def shared_windows(
     """
     threshold = min(2**64 - 1, 2**64 * _SAMPLES // max(validation_tokens, 1))
     wanted = np.concatenate([np.empty(0, np.uint64), *_sampled(validation, threshold)])
+    wanted, count = np.unique(wanted, return_counts=True)
     found = np.zeros(len(wanted), bool)
-    for hashes in _sampled(train, threshold):
-        found |= np.isin(wanted, hashes)
-    return len(wanted), int(found.sum())
+    for hashes in _sampled(train, threshold) if len(wanted) else ():
+        place = np.searchsorted(wanted, hashes)
+        place[place == len(wanted)] = 0
+        found[place[wanted[place] == hashes]] = True
+    return int(count.sum()), int(count[found].sum())
 
 
 def _sampled(blocks: Iterable[np.ndarray], threshold: int) -> Iterator[np.ndarray]:

@@ -36,6 +36,26 @@ def test_it_streams_to_shards_and_reads_them_back_in_order(folder, tmp_path, tex
     assert [t.decode() for t in corpora.documents(builder, "text")] == texts
 
 
+def test_short_documents_are_compressed_together_and_long_ones_alone(tmp_path, monkeypatch):
+    """No group holds many long documents; what is long begins a shard."""
+    monkeypatch.setattr(corpora, "_LONG", 100)
+    options = []
+
+    class Writer(corpora.array_record_module.ArrayRecordWriter):
+        def __init__(self, path, option):
+            options.append(option)
+            super().__init__(path, option)
+
+    monkeypatch.setattr(corpora.array_record_module, "ArrayRecordWriter", Writer)
+    texts = [*[f"short {i}" for i in range(5)], "long " * 30, *[f"short {i}" for i in range(4)]]
+    (tmp_path / "texts.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in texts))
+    place = corpora.prepare(CONFIG, [tmp_path / "texts.jsonl"], tmp_path / "prepared")
+    builder = corpora.open_prepared(place, "text")
+    assert builder.info.splits["train"].shard_lengths == [5, 5]
+    assert options == ["group_size:64", "group_size:1"]
+    assert [t.decode() for t in corpora.documents(builder, "text")] == texts
+
+
 def test_documents_reach_the_disk_before_the_last_is_read(folder, tmp_path, monkeypatch):
     """Memory does not grow with the corpus: TFDS's own writer would hold everything."""
     monkeypatch.setattr(corpora, "_SHARD_DOCUMENTS", 5)

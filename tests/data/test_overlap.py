@@ -30,6 +30,14 @@ def test_it_counts_what_a_direct_search_counts(size, monkeypatch):
     assert found == (len(windows), shared)
 
 
+def test_a_passage_that_is_held_out_twice_counts_twice(monkeypatch):
+    rng = np.random.default_rng(2)
+    monkeypatch.setattr(overlap, "_SAMPLES", 1 << 20)
+    passage, other = rng.integers(0, 256, (2, overlap.WINDOW), dtype=np.uint8)
+    held_out = np.concatenate([passage, passage, other, passage])
+    assert overlap.shared_windows([passage], [held_out], len(held_out))[1] == 3
+
+
 def test_a_sample_estimates_the_share(monkeypatch):
     rng = np.random.default_rng(1)
     train = rng.integers(0, 50_000, 200_000, dtype=np.uint16)

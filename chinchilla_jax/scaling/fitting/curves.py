@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.arrays import Floats, Ints
 from chinchilla_jax.scaling.fitting.isoflop import Profile
 
 
@@ -137,7 +137,7 @@ def _powers(degree: int, log_params_S: Floats) -> tuple[Floats, float, float]:
 
 
 def akima_slopes(x_S: Floats, y_BxS: Floats) -> Floats:
-    """Derivatives at the knots; needs three.
+    """Derivatives at the knots, of which there are three or more; x may differ by problem, too.
 
     Akima (1970), J. ACM 17, with the weights of MATLAB's and SciPy's "makima", which halve the
     original's bias on iso-FLOP profiles and do not jump where slopes are equal.
@@ -152,26 +152,49 @@ def akima_slopes(x_S: Floats, y_BxS: Floats) -> Floats:
     return weight * m[:, 1:-2] + (1 - weight) * m[:, 2:-1]
 
 
-def akima(x_S: Floats, y_S: Floats, at: Floats) -> Floats:
-    """The interpolant itself, for figures."""
+def akima(x_S: Floats, y_S: Floats, at: Floats | float) -> Floats:
+    """The interpolant itself."""
     slope = akima_slopes(x_S, y_S[None])[0]
     i = np.clip(np.searchsorted(x_S, at, side="right") - 1, 0, len(x_S) - 2)
-    h = x_S[i + 1] - x_S[i]
-    t = (at - x_S[i]) / h
+    ends = np.stack([i, i + 1])
+    return _hermite(at, x_S[ends], y_S[ends], slope[ends])
+
+
+def _hermite(at: Floats | float, x: Floats, y: Floats, slope: Floats) -> Floats:
+    """The cubic between two points, first axis, that has these slopes there."""
+    h = x[1] - x[0]
+    t = (at - x[0]) / h
     return np.asarray(
-        (1 + 2 * t) * (1 - t) ** 2 * y_S[i]
-        + t * (1 - t) ** 2 * h * slope[i]
-        + t**2 * (3 - 2 * t) * y_S[i + 1]
-        + t**2 * (t - 1) * h * slope[i + 1]
+        (1 + 2 * t) * (1 - t) ** 2 * y[0]
+        + t * (1 - t) ** 2 * h * slope[0]
+        + t**2 * (3 - 2 * t) * y[1]
+        + t**2 * (t - 1) * h * slope[1]
     )
+
+
+def akima_left_out(x_S: Floats, y_S: Floats, index_K: Ints) -> Floats:
+    """[K]: at some of the points the interpolants that lack that point.
+
+    Three neighbours on either side are all that counts there.
+    """
+    inner_K = (index_K >= 3) & (index_K < len(x_S) - 3)
+    found_K = np.empty(len(index_K))
+    around = index_K[inner_K, None] + np.array([-3, -2, -1, 1, 2, 3])
+    x, y, at = x_S[around], y_S[around], x_S[index_K[inner_K]]
+    slope = akima_slopes(x, y)
+    found_K[inner_K] = _hermite(at, x[:, 2:4].T, y[:, 2:4].T, slope[:, 2:4].T)
+    for k in np.flatnonzero(~inner_K):
+        keep = np.arange(len(x_S)) != index_K[k]
+        found_K[k] = akima(x_S[keep], y_S[keep], x_S[index_K[k]])
+    return found_K
 
 
 def akima_minima(log_params_S: Floats, loss_BxS: Floats) -> Minima:
     """Lowest points of Akima interpolants of ln loss; replicated sizes are averaged first."""
-    x_S, where = np.unique(log_params_S, return_inverse=True)
-    mean_SxS = np.zeros((len(where), len(x_S)))
-    mean_SxS[np.arange(len(where)), where] = 1.0 / np.bincount(where)[where]
-    y = np.log(loss_BxS) @ mean_SxS
+    x_S, where, count = np.unique(log_params_S, return_inverse=True, return_counts=True)
+    y = np.log(loss_BxS)[:, np.argsort(where, kind="stable")]
+    if len(x_S) < len(where):
+        y = np.add.reduceat(y, np.cumsum(count) - count, axis=1) / count
     slope, h = akima_slopes(x_S, y), np.diff(x_S)
     secant = np.diff(y) / h
     # On every interval y = y0 + s0 u + c2 u^2 + c3 u^3: where the derivative is 0, bending upward.

@@ -23,6 +23,7 @@ from chinchilla_jax.scaling.fitting.curves import (
     Minima,
     Polynomial,
     akima,
+    akima_left_out,
     akima_minima,
     at_sizes,
     polynomial_left_out,
@@ -187,10 +188,9 @@ class Akimas:
         errors = []
         for p, near in zip(self.found, near_G, strict=True):
             size, loss = _log_means(p)
-            for x in near:
-                keep = size != x
-                errors.append(akima(size[keep], loss[keep], np.array([x]))[0] - loss[~keep][0])
-        return np.array(errors)
+            index = np.searchsorted(size, near)
+            errors.append(akima_left_out(size, loss, index) - loss[index])
+        return np.concatenate([np.empty(0), *errors])
 
     def curve(self, g: int, log_params: Floats) -> Floats:
         size, loss = _log_means(self.found[g])

@@ -13,7 +13,7 @@ Array suffixes: B draws, S runs of a budget, R runs of all budgets, F coefficien
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ _USUAL = np.log([0.35, 0.35])  # of published laws: .3 to .5, Kaplan's .08
 _SPREAD = 0.7  # of the logarithms: a factor of two
 _BOUNDS = np.log([0.02, 3.0])
 _GRID = np.log(np.geomspace(0.06, 1.5, 7))
+_MOST_GRID = 256  # runs of a budget
 _STEPS = 60
 _LEAST_NOISE = 1e-9  # of ln loss: below it the prior is nothing
 
@@ -48,6 +49,11 @@ class Valley:
         about = u - u.mean()
         slope = float(about @ v / (about @ about)) if about.any() else 1.0
         return cls(u, v, profile.loss_S, centre, slope, float(v.mean() - slope * u.mean()))
+
+    def thinned(self) -> Valley:
+        """At most _MOST_GRID runs, evenly taken."""
+        every = slice(None, None, -(-len(self.u_S) // _MOST_GRID))
+        return replace(self, u_S=self.u_S[every], v_S=self.v_S[every], loss_S=self.loss_S[every])
 
     def sides(self, theta: Floats) -> tuple[Floats, Floats]:
         """exp(-alpha u) - 1 and exp(beta v) - 1 [..., S] under ln exponents [..., 2]."""
@@ -188,7 +194,14 @@ def fit_valleys(found: Sequence[Profile]) -> Valleys:
         now = _Step.of(budgets, _USUAL)
         return _valleys(found, budgets, _USUAL, np.zeros((2, runs)), now)
     grid = np.stack(np.meshgrid(_GRID, _GRID, indexing="ij"), -1).reshape(-1, 2)
-    squares = np.sum([_squares(b, grid) for b in budgets], axis=0)
+    thin = [b.thinned() for b in budgets]  # the grid only tells where to begin
+    squares = np.sum(
+        [
+            _squares(few, grid) * (len(b.u_S) / len(few.u_S))
+            for b, few in zip(budgets, thin, strict=True)
+        ],
+        axis=0,
+    )
     variance = max(float(np.min(squares)) / freedom, _LEAST_NOISE**2)
     theta = grid[np.argmin(squares + variance * _prior(grid))].copy()
     damping, now = 1e-3, _Step.of(budgets, theta)

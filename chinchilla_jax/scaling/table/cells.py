@@ -57,7 +57,11 @@ def _windows(flops_R: Floats, tolerance: float, least: int) -> tuple[npt.NDArray
 def cell_index(*columns: Floats) -> npt.NDArray[np.int64]:
     """The same number for rows that are equal in every column; NaN equals NaN."""
     stacked = np.nan_to_num(np.stack(columns), nan=-1.0)
-    return np.asarray(np.unique(stacked, axis=1, return_inverse=True)[1].ravel(), np.int64)
+    order = np.lexsort(stacked[::-1])  # much faster than np.unique over an axis
+    other = np.any(np.diff(stacked[:, order]) != 0, axis=0)
+    number_R = np.empty(len(order), np.int64)
+    number_R[order] = np.concatenate([np.zeros(min(1, len(order)), bool), other]).cumsum()
+    return number_R
 
 
 def rounded_cells(params_R: Floats, tokens_R: Floats) -> npt.NDArray[np.int64]:

@@ -155,7 +155,9 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
             missing = is_empty(table.cells["loss"][i]) and not said
             aside[i] = ("missing", "no loss") if missing else ("diverged", f"loss is {loss:g}")
     for name in (*_FITTED, "weight"):
-        values = numbers(table, name, kept) if name in table.cells else np.zeros(len(ids))
+        if name not in table.cells:
+            continue
+        values = core[name] if name in core else numbers(table, name, kept)
         for i in kept:
             if math.isnan(values[i]):
                 aside.setdefault(i, ("missing", f"no {name}"))
@@ -169,7 +171,7 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
             f"{_left_out(aside, ids, table)}"
         )
     columns = {
-        name: numbers(table, name, kept)
+        name: core[name] if name in core else numbers(table, name, kept)
         for name, cells in table.cells.items()
         if name not in _TEXT and (name in _NUMBERS or is_numeric(cells))
     }
@@ -321,15 +323,12 @@ def _mixed(conventions: list[str]) -> tuple[str, ...]:
 
 def _must_be_positive(table: NamedTable, columns: Mapping[str, Floats], kept: list[int]) -> None:
     for name in _POSITIVE:
-        values = columns.get(name)
-        for i in kept if values is not None else ():
-            assert values is not None
-            if not math.isnan(values[i]) and not 0 < values[i] < math.inf:
-                raise UserError(
-                    f"{table.where(i, name)}: {values[i]:g}, a positive number is needed"
-                )
-            if not math.isnan(values[i]) and not 1 / _MOST <= values[i] <= _MOST:
-                raise UserError(
-                    f"{table.where(i, name)}: {values[i]:g}, and no run has a {name} outside "
-                    f"{1 / _MOST:g} to {_MOST:g}"
-                )
+        if name not in columns:
+            continue
+        values = columns[name][kept]
+        outside = ~np.isnan(values) & ~((values >= 1 / _MOST) & (values <= _MOST))
+        for k in np.flatnonzero(outside)[:1]:
+            rule = f"and no run has a {name} outside {1 / _MOST:g} to {_MOST:g}"
+            if not 0 < values[k] < math.inf:
+                rule = "a positive number is needed"
+            raise UserError(f"{table.where(kept[k], name)}: {values[k]:g}, {rule}")

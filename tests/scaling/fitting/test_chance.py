@@ -33,6 +33,14 @@ def centres():
     return [np.log(n[np.argmin(TRUE.loss(n, c / (6 * n)))]) for c in BUDGETS]
 
 
+def test_many_runs_are_resampled_as_few_are():
+    """As many as there are, each once on average with a variance of 1, in every draw others."""
+    drawn = resampled(None, 2000, 50, np.random.default_rng(0))
+    assert drawn.shape == (50, 2000) and np.all(drawn.sum(axis=1) == 2000)
+    assert drawn.var() == pytest.approx(1.0, abs=0.02) and drawn.max() >= 5
+    assert np.abs(np.corrcoef(drawn)[np.triu_indices(50, 1)]).max() < 0.12
+
+
 def noisy(rng, trunk, shared, size=0.01):
     of_trunk, own = rng.standard_normal(trunk.max() + 1)[trunk], rng.standard_normal(len(trunk))
     return np.exp(size * (np.sqrt(shared) * of_trunk + np.sqrt(1 - shared) * own))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.scaling.analysis import analyse
-from chinchilla_jax.scaling.fitting import estimators
+from chinchilla_jax.scaling.fitting import estimators, valley
 from chinchilla_jax.scaling.fitting.bias import expected_bias
 from chinchilla_jax.scaling.fitting.curves import polynomial_left_out
 from chinchilla_jax.scaling.fitting.estimators import (
@@ -48,6 +48,14 @@ def exponent(estimator, found):
     minima = curves(estimator.method, estimator.selected(found)).minima()
     y = np.array([[lowest.log_params_B[0] for lowest in minima]])
     return power_laws(np.log(BUDGETS), y, y, np.ones((1, 5))).a[0]
+
+
+def test_where_a_valley_begins_does_not_change_it(monkeypatch):
+    """Of many runs a few tell where to begin; the exponents are those of all."""
+    found = profiles_of(*table(noise=0.003, sizes=60))
+    whole = fit_valleys(found).theta
+    monkeypatch.setattr(valley, "_MOST_GRID", 9)
+    assert len(found[0].loss_S) == 60 and fit_valleys(found).theta == pytest.approx(whole, abs=1e-4)
 
 
 def test_valleys_have_no_bias_where_parabolas_do():

@@ -5,7 +5,7 @@ import pytest
 from scipy.interpolate import Akima1DInterpolator
 
 from chinchilla_jax.scaling.fitting.bias import expected_bias
-from chinchilla_jax.scaling.fitting.curves import Polynomial, akima, akima_minima
+from chinchilla_jax.scaling.fitting.curves import Polynomial, akima, akima_left_out, akima_minima
 from chinchilla_jax.scaling.fitting.estimators import METHODS, Estimator, curves
 from chinchilla_jax.scaling.fitting.isoflop import power_laws, profiles
 from chinchilla_jax.scaling.fitting.minima import fit_loss_law, fit_minima
@@ -80,6 +80,25 @@ def test_akima_minimum_is_the_lowest_point_of_the_interpolant():
     for b in np.flatnonzero(~found.good_B):
         assert akima(x, np.log(loss[b]), fine).argmin() in (0, len(fine) - 1)
     assert found.good_B.sum() > 0
+
+
+@pytest.mark.parametrize("size", [4, 5, 6, 7, 8, 30])
+def test_akima_without_a_point_is_the_interpolant_of_the_others(size):
+    """At the ends, where there are fewer neighbours, and in the middle."""
+    x, y = np.sort(np.random.default_rng(2).normal(size=(2, size)))
+    inner = np.arange(1, size - 1)
+    others = [akima(np.delete(x, i), np.delete(y, i), x[i]) for i in inner]
+    np.testing.assert_allclose(akima_left_out(x, y, inner), others, rtol=1e-13)
+
+
+def test_replicated_sizes_count_by_the_mean_of_their_ln_loss():
+    x = np.array([3.0, 1.0, 2.0, 3.0, 4.0, 2.0, 2.0])
+    loss = np.exp(np.random.default_rng(3).normal(size=(40, 7)))
+    means = [np.exp(np.log(loss[:, x == size]).mean(axis=1)) for size in (1, 2, 3, 4)]
+    found = akima_minima(x, loss)
+    other = akima_minima(np.arange(1.0, 5.0), np.stack(means, axis=1))
+    assert found.good_B.tolist() == other.good_B.tolist() and found.good_B.any()
+    np.testing.assert_allclose(found.log_params_B, other.log_params_B, rtol=1e-12)
 
 
 @pytest.mark.parametrize("degree", [2, 3])

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.evaluate --before=../before --after=. --rows=100000 --repeats=1
 
 Each checkout needs its .venv. `--rows` makes up a table of 17 budgets, which is evaluated without
-figures; an early checkout takes many minutes for 100,000. Medians of ratios, since neighbours on the
+figures; an early checkout takes many minutes for 100,000. Medians of ratios, for neighbours on the
 machine slow both: of seconds, and of processor seconds, which neighbours change less.
 """
 

@@ -16,7 +16,7 @@ from absl import flags
 
 from chinchilla_jax import program, shared_flags
 from chinchilla_jax.experiment import storage
-from chinchilla_jax.experiment.records import read_plan
+from chinchilla_jax.experiment.plans import read_plan
 from chinchilla_jax.training import sweep, threads
 
 _CONFIG = shared_flags.define_config(required=False)

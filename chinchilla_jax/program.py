@@ -17,7 +17,7 @@ from absl import logging as absl_logging
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.loading import OVERRIDE, load_experiment, split_overrides
-from chinchilla_jax.experiment.records import has_plan
+from chinchilla_jax.experiment.plans import has_plan
 from chinchilla_jax.experiment.schema import nearest
 
 EXIT_USER_ERROR = 2

@@ -20,7 +20,7 @@ from absl import flags
 from chinchilla_jax import program, shared_flags
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import Experiment
-from chinchilla_jax.experiment.records import cells_of
+from chinchilla_jax.experiment.plans import cells_of
 from chinchilla_jax.training import distributed, halving, job_array, supervise, sweep
 
 _JOIN, _DIVISION = shared_flags.define_processes(), shared_flags.define_division()

@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 from chinchilla_jax import program, shared_flags
-from chinchilla_jax.experiment import needs, records, results, storage, tables
+from chinchilla_jax.experiment import needs, plans, records, results, storage, tables
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.ledger import ledger
@@ -47,7 +47,7 @@ def _chosen(workdir: Path, opened: contextlib.ExitStack) -> RunConfig:
         _, cells = opened.enter_context(opened_plan(asked, workdir))
         return select(cells, str(_CELL.value), "planned", "cell")[0].run.run_id
 
-    return records.cells_of(workdir, [distributed.on_writer(select_one)])[0].run
+    return plans.cells_of(workdir, [distributed.on_writer(select_one)])[0].run
 
 
 def _train(workdir: Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _carry_out(workdir: Path, run: RunConfig) -> dict[str, Any]:
             row = train(run, corpus, directory, should_stop, show, profiled)
         except Interrupted:
             raise KeyboardInterrupt from None
-    if records.has_plan(workdir):
+    if plans.has_plan(workdir):
         distributed.on_writer(lambda: results.note(workdir, [run]))
     return row
 

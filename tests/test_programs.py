@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chinchilla_jax import program
-from chinchilla_jax.experiment import grid, records
+from chinchilla_jax.experiment import grid, plans, records
 from chinchilla_jax.experiment.loading import load_experiment
 from tests.command import call
 
@@ -123,7 +123,7 @@ def test_measure_begins_no_folder(tmp_path):
 
 def test_measure_says_how_many_are_not_done(tmp_path):
     source = load_experiment("configs/quickstart.py")
-    records.write_plan(tmp_path, source, grid.plan(source), {})
+    plans.write_plan(tmp_path, source, grid.plan(source), {})
     done = call("measure", f"--workdir={tmp_path}", "--cells=3,4")
     assert done.returncode == 0 and "measured 0 of 2 runs, 2 not done\n" in done.stdout
 
@@ -131,7 +131,7 @@ def test_measure_says_how_many_are_not_done(tmp_path):
 @pytest.mark.parametrize("program,flag", [("train", "cell"), ("sweep", "cells")])
 def test_a_cell_that_is_not_there_is_named_with_the_flag_given(tmp_path, program, flag):
     source = load_experiment("configs/quickstart.py")
-    records.write_plan(tmp_path, source, grid.plan(source), {})
+    plans.write_plan(tmp_path, source, grid.plan(source), {})
     done = call(program, f"--workdir={tmp_path}", f"--{flag}=99")
     assert done.stderr == f"error: --{flag}=99: there is no cell '99'; indices run from 0 to 41\n"
 
@@ -141,7 +141,7 @@ def test_a_cell_that_is_not_there_is_named_with_the_flag_given(tmp_path, program
 def test_a_sweep_of_an_earlier_model_is_not_gone_on_with(tmp_path, program, flag, config):
     source = load_experiment("configs/quickstart.py")
     cells = grid.plan(source)
-    records.write_plan(tmp_path, source, cells, {"model_version": 2})
+    plans.write_plan(tmp_path, source, cells, {"model_version": 2})
     run = next(cell.run for cell in cells if cell.status == "planned")
     records.run_directory(tmp_path, run.run_id).start(run)
     done = call(program, *filter(None, [config]), f"--workdir={tmp_path}", flag)
@@ -163,7 +163,7 @@ def test_a_sweep_of_an_earlier_model_is_not_gone_on_with(tmp_path, program, flag
 )
 def test_the_status_of_another_experiment_is_shown_and_said(tmp_path, overrides, difference):
     source = load_experiment("configs/quickstart.py")
-    records.write_plan(tmp_path, source, grid.plan(source), {})
+    plans.write_plan(tmp_path, source, grid.plan(source), {})
     done = call("sweep", QUICKSTART, *overrides, f"--workdir={tmp_path}", "--status")
     assert done.returncode == 0 and "28 missing" in done.stdout
     said = [line for line in done.stdout.splitlines() if "plan.json" in line]

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chinchilla_jax.data import sources, store
-from chinchilla_jax.experiment import lock, records, results, status, storage
+from chinchilla_jax.experiment import lock, plans, records, results, status, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
@@ -98,7 +98,7 @@ def sweep(tmp_path_factory):
     source = Experiment(name="t", budgets=(1e11,), ladder=LadderConfig(widths=(8, 16, 24, 96)))
     cells = plan(source)
     facts = {"code_version": "1", "corpora": {"k": {"train_tokens": 9, "data_fingerprint": "a"}}}
-    records.write_plan(folder, source, cells, facts)
+    plans.write_plan(folder, source, cells, facts)
     done, failed, running = (records.run_directory(folder, cell.run.run_id) for cell in cells[:3])
     for directory, cell in zip((done, failed, running), cells, strict=False):
         directory.start(cell.run)
@@ -116,7 +116,7 @@ def sweep(tmp_path_factory):
 def whole_sweep(folder):
     """What programs read of a work folder."""
     status.text(folder)
-    records.continued_plan(folder)
+    plans.continued_plan(folder)
     results.write(folder)
     read_runs(folder)
 
@@ -249,7 +249,7 @@ def readers(folder: Path):
     """Whatever reads a file of a work folder or of its run `a`."""
     directory = records.RunDirectory(folder / "runs" / "a")
     return (
-        lambda: records.read_plan(folder),
+        lambda: plans.read_plan(folder),
         lambda: read_run(directory.path / "config.json"),
         lambda: fits.read(folder / "plan.json"),
         directory.result,

@@ -12,12 +12,8 @@ from typing import Any
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.fingerprint import leaves
 from chinchilla_jax.experiment.numbers import duration, fixed
-from chinchilla_jax.experiment.records import (
-    HEARTBEAT_SECONDS,
-    first_difference,
-    read_plan,
-    run_directory,
-)
+from chinchilla_jax.experiment.plans import read_plan
+from chinchilla_jax.experiment.records import HEARTBEAT_SECONDS, first_difference, run_directory
 from chinchilla_jax.experiment.results import collect
 from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.experiment.tables import results

@@ -33,7 +33,8 @@ from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.numbers import data_size
 from chinchilla_jax.experiment.parameters import is_tied
-from chinchilla_jax.experiment.records import RunDirectory, has_plan
+from chinchilla_jax.experiment.plans import has_plan
+from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training import sharding, threads, transfers, weights
 from chinchilla_jax.training.energy import Meter, counters
 from chinchilla_jax.training.generation import MOST, Generator

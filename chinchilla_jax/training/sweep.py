@@ -19,14 +19,14 @@ from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.experiment.loading import cache_folder
-from chinchilla_jax.experiment.records import (
+from chinchilla_jax.experiment.plans import (
     continued_plan,
     has_plan,
     planned_text,
     read_plan,
-    run_directory,
     write_plan,
 )
+from chinchilla_jax.experiment.records import run_directory
 from chinchilla_jax.experiment.version import code_version
 from chinchilla_jax.training import placement
 from chinchilla_jax.training.placement import Host

@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from chinchilla_jax.experiment import grid, records
+from chinchilla_jax.experiment import grid, plans, records
 from chinchilla_jax.experiment.config import (
     DataConfig,
     Experiment,
@@ -47,12 +47,16 @@ import sys, time
 from pathlib import Path
 from chinchilla_jax.experiment import records
 try:
+    from chinchilla_jax.experiment import plans
+except ImportError:
+    plans = records
+try:
     from chinchilla_jax.experiment.results import note
 except ImportError:
     def note(workdir, runs):
         records.write_results(workdir)
 workdir, run_ids = Path(sys.argv[1]), sys.argv[2:]
-planned = {cell.run.run_id: cell.run for cell in records.read_plan(workdir)[1]}
+planned = {cell.run.run_id: cell.run for cell in plans.read_plan(workdir)[1]}
 for run_id in run_ids:
     directory = records.run_directory(workdir, run_id)
     measured = {**directory.result(), "loss": 2.0 + time.time() % 1}
@@ -97,7 +101,7 @@ def make(folder: Path, cells: int) -> Path:
     source = experiment(folder, cells)
     (folder / "config.py").write_text(CONFIG.format(json.dumps(to_json(source))))
     run("plan", Path.cwd(), f"--config={folder / 'config.py'}", f"--workdir={folder / 'work'}")
-    for cell in records.read_plan(folder / "work")[1]:
+    for cell in plans.read_plan(folder / "work")[1]:
         if cell.status != "planned":
             continue
         directory = records.run_directory(folder / "work", cell.run.run_id)
@@ -158,7 +162,7 @@ def main() -> None:
         workdir = folder / "work"
         if not (workdir / "plan.json").exists():
             make(folder, given.cells)
-        names = [c.run.run_id for c in records.read_plan(workdir)[1] if c.status == "planned"]
+        names = [c.run.run_id for c in plans.read_plan(workdir)[1] if c.status == "planned"]
         config = f"--config={folder / 'config.py'}"
         commands = {
             "plan": ("plan", config, f"--workdir={workdir}"),

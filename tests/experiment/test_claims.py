@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from chinchilla_jax.experiment import claims, lock, records, storage
+from chinchilla_jax.experiment import claims, lock, plans, records, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
@@ -21,11 +21,11 @@ def experiment(*widths):
 
 def write(workdir, *widths, **more):
     source = experiment(*widths)
-    records.write_plan(workdir, source, plan(source), {}, **more)
+    plans.write_plan(workdir, source, plan(source), {}, **more)
 
 
 def widths(workdir):
-    return tuple(cell.run.model.width for cell in records.read_plan(workdir)[1])
+    return tuple(cell.run.model.width for cell in plans.read_plan(workdir)[1])
 
 
 @pytest.fixture(params=["flock", "lease"])
@@ -61,7 +61,7 @@ def test_while_somebody_works_by_a_plan_it_may_grow_and_not_shrink(kind, tmp_pat
     changed = experiment(8, 12, 16)
     changed = dataclasses.replace(changed, recipe=dataclasses.replace(changed.recipe, base_lr=0.1))
     with pytest.raises(UserError, match=r"learning_rate was .* in this one"):
-        records.write_plan(tmp_path, changed, plan(changed), {})
+        plans.write_plan(tmp_path, changed, plan(changed), {})
     assert widths(tmp_path) == (8, 12, 16)
     other.communicate("")
     write(tmp_path, 8)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from chinchilla_jax.experiment import earlier, records, results, status
+from chinchilla_jax.experiment import earlier, plans, records, results, status
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -69,8 +69,8 @@ def test_it_is_read_as_the_same_experiment_and_cells(old):
     source, folder = old
     text = {"train_tokens": 69_000_000, "data_fingerprint": "8bb985637522e08e"}
     facts = {"corpora": {fingerprint(source.data): text}}
-    assert records.read_plan(folder) == (source, plan(source), facts)
-    assert list(records.read_plan(folder)[0].vary) == list(source.vary)
+    assert plans.read_plan(folder) == (source, plan(source), facts)
+    assert list(plans.read_plan(folder)[0].vary) == list(source.vary)
     ids = [cell.run.run_id for cell in plan(source)]
     assert ids[:2] == (
         ["1e11-8x2-lr0.5-s0", "1e11-8x2-lr0.5-s3"]
@@ -106,28 +106,28 @@ def test_half_done_it_is_refused_in_one_line(old):
     finish(source, folder, but=1)
     refused = f"begun by an earlier version .*model_version 2, here {MODEL_VERSION}: .*--workdir"
     with pytest.raises(UserError, match=refused):
-        records.write_plan(folder, source, plan(source), {})
+        plans.write_plan(folder, source, plan(source), {})
     with pytest.raises(UserError, match=refused):
-        records.continued_plan(folder)
+        plans.continued_plan(folder)
     assert frozen(folder) == (1, None) and "missing" in status.text(folder)
 
 
 def test_finished_it_becomes_a_plan_of_this_version_and_keeps_its_model(old):
     source, folder = old
     finish(source, folder)
-    records.write_plan(folder, source, plan(source), {})
-    assert frozen(folder) == (records.PLAN_VERSION, 2)
-    assert records.continued_plan(folder)[0] == source
+    plans.write_plan(folder, source, plan(source), {})
+    assert frozen(folder) == (plans.PLAN_VERSION, 2)
+    assert plans.continued_plan(folder)[0] == source
     wider = dataclasses.replace(source, budgets=(1e11, 3e11))
     with pytest.raises(UserError, match="model_version 2"):
-        records.write_plan(folder, wider, plan(wider), {})
+        plans.write_plan(folder, wider, plan(wider), {})
 
 
 def test_of_which_nothing_was_begun_it_goes_on_as_any_other(old):
     source, folder = old
     shutil.rmtree(folder / "runs")
-    records.write_plan(folder, source, plan(source), {})
-    assert frozen(folder) == (records.PLAN_VERSION, MODEL_VERSION)
+    plans.write_plan(folder, source, plan(source), {})
+    assert frozen(folder) == (plans.PLAN_VERSION, MODEL_VERSION)
 
 
 def test_another_plan_in_its_folder_is_refused_as_such(old):
@@ -138,10 +138,10 @@ def test_another_plan_in_its_folder_is_refused_as_such(old):
     records.run_directory(folder, begun.run_id).start(begun)
     other = dataclasses.replace(source, budgets=(1e12,))
     with pytest.raises(UserError, match=r"was begun under another plan \(dropped\)"):
-        records.write_plan(folder, other, plan(other), facts)
+        plans.write_plan(folder, other, plan(other), facts)
     text["data_fingerprint"] = "another"
     with pytest.raises(UserError, match="fingerprint 8bb985637522e08e, and here it is another"):
-        records.write_plan(folder, source, plan(source), facts)
+        plans.write_plan(folder, source, plan(source), facts)
 
 
 def test_one_value_of_an_old_axis_names_no_run():
@@ -155,4 +155,4 @@ def test_one_value_of_an_old_axis_names_no_run():
 def test_what_is_no_plan_of_version_1_is_one_line(tmp_path, content):
     (tmp_path / "plan.json").write_text(json.dumps({"version": 1, **json.loads(content)}))
     with pytest.raises(UserError, match=r"plan\.json"):
-        records.read_plan(tmp_path)
+        plans.read_plan(tmp_path)

@@ -15,7 +15,8 @@ from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.panel import Setting
-from chinchilla_jax.experiment.records import RunDirectory, read_plan, write_plan
+from chinchilla_jax.experiment.plans import read_plan, write_plan
+from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.experiment.rows import row_of
 from chinchilla_jax.experiment.schema import from_json, to_json
 from chinchilla_jax.techniques import Techniques

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from chinchilla_jax.experiment import needs, records, results, status, storage
+from chinchilla_jax.experiment import needs, plans, records, results, status, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 def test_results_csv_has_a_row_per_cell_whatever_became_of_it(tmp_path):
     source = experiment()
     cells = plan(source)
-    records.write_plan(tmp_path, source, cells, {})
+    plans.write_plan(tmp_path, source, cells, {})
     done, diverged, failed = (c.run for c in planned(source)[:3])
     records.run_directory(tmp_path, done.run_id).finish(done, "done", "", {"loss": 1 / 3})
     records.run_directory(tmp_path, diverged.run_id).finish(
@@ -91,7 +91,7 @@ def test_results_csv_has_a_row_per_cell_whatever_became_of_it(tmp_path):
 def test_results_of_several_versions_have_the_columns_of_all(tmp_path):
     """What another version did not measure is empty, and what only it did is kept."""
     source = experiment()
-    records.write_plan(tmp_path, source, plan(source), {})
+    plans.write_plan(tmp_path, source, plan(source), {})
     first, second = (cell.run for cell in planned(source)[:2])
     records.run_directory(tmp_path, first.run_id).finish(first, "done", "", {"loss": 2.0})
     old = {"run_id": second.run_id, "status": "done", "reason": "", "loss": 3.0, "spikes": 7}
@@ -107,26 +107,26 @@ def test_results_of_several_versions_have_the_columns_of_all(tmp_path):
 
 def test_plan_round_trip(tmp_path):
     source = experiment()
-    records.write_plan(tmp_path, source, plan(source), {"code_version": "1"})
+    plans.write_plan(tmp_path, source, plan(source), {"code_version": "1"})
     facts = {"model_version": MODEL_VERSION, "code_version": "1"}
-    assert records.read_plan(tmp_path) == (source, plan(source), facts)
-    assert records.continued_plan(tmp_path) == (source, plan(source))
+    assert plans.read_plan(tmp_path) == (source, plan(source), facts)
+    assert plans.continued_plan(tmp_path) == (source, plan(source))
 
 
 def test_a_plan_may_grow_but_not_change_what_was_begun(tmp_path):
     source = experiment()
-    records.write_plan(tmp_path, source, plan(source), {})
+    plans.write_plan(tmp_path, source, plan(source), {})
     begun = planned(source)[0].run
     records.run_directory(tmp_path, begun.run_id).start(begun)
     wider = experiment(budgets=(1e11, 1e12))
-    records.write_plan(tmp_path, wider, plan(wider), {})
+    plans.write_plan(tmp_path, wider, plan(wider), {})
     changed = experiment(recipe=dataclasses.replace(source.recipe, base_lr=0.1))
     with pytest.raises(UserError, match=r"learning_rate was .*another --workdir"):
-        records.write_plan(tmp_path, changed, plan(changed), {})
+        plans.write_plan(tmp_path, changed, plan(changed), {})
     dropped = experiment(budgets=(1e12,))
     with pytest.raises(UserError, match="dropped"):
-        records.write_plan(tmp_path, dropped, plan(dropped), {})
-    assert records.read_plan(tmp_path)[0] == wider
+        plans.write_plan(tmp_path, dropped, plan(dropped), {})
+    assert plans.read_plan(tmp_path)[0] == wider
 
 
 def test_a_folder_begun_under_another_configuration_is_refused(tmp_path, run):
@@ -178,7 +178,7 @@ def test_one_owner_at_a_time_and_a_killed_one_leaves_the_run_free(tmp_path):
 def test_a_broken_plan_is_one_line(tmp_path, content):
     (tmp_path / "plan.json").write_text(content)
     with pytest.raises(UserError, match=r"plan\.json"):
-        records.read_plan(tmp_path)
+        plans.read_plan(tmp_path)
 
 
 @pytest.mark.parametrize("value", [None, 3, True, "x", [[]], {"a": 1}, 10**400])
@@ -190,7 +190,7 @@ def test_a_broken_plan_is_one_line(tmp_path, content):
 def test_a_value_that_a_plan_cannot_have_is_one_line_(tmp_path, place, value):
     source = experiment()
     facts = {"corpora": {"k": {"data_fingerprint": "a"}}}
-    records.write_plan(tmp_path, source, plan(source), facts)
+    plans.write_plan(tmp_path, source, plan(source), facts)
     content = here = json.loads((tmp_path / "plan.json").read_text())
     *path, name = (int(part) if part.isdigit() else part for part in place.split())
     for part in path:
@@ -199,8 +199,8 @@ def test_a_value_that_a_plan_cannot_have_is_one_line_(tmp_path, place, value):
     (tmp_path / "plan.json").write_text(json.dumps(content))
     try:
         status.text(tmp_path)
-        records.planned_text(records.read_plan(tmp_path)[2], source.data)
-        records.write_plan(tmp_path, source, plan(source), facts)
+        plans.planned_text(plans.read_plan(tmp_path)[2], source.data)
+        plans.write_plan(tmp_path, source, plan(source), facts)
     except UserError as error:
         assert str(tmp_path) in str(error) and "\n" not in str(error)
     else:  # as of an old plan, or a run of 3 steps
@@ -210,12 +210,12 @@ def test_a_value_that_a_plan_cannot_have_is_one_line_(tmp_path, place, value):
 
 
 def test_a_run_that_is_planned_twice_is_one_line(tmp_path):
-    records.write_plan(tmp_path, experiment(), plan(experiment()), {})
+    plans.write_plan(tmp_path, experiment(), plan(experiment()), {})
     content = json.loads((tmp_path / "plan.json").read_text())
     content["cells"].append(content["cells"][0])
     (tmp_path / "plan.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"plan\.json: run \S+ is planned 2 times"):
-        records.read_plan(tmp_path)
+        plans.read_plan(tmp_path)
 
 
 def test_no_plan_is_one_line(tmp_path):
@@ -232,12 +232,12 @@ def test_results_are_json_without_nan(tmp_path, run):
 
 def test_several_who_write_a_plan_at_once_agree_on_one(tmp_path):
     source = experiment()
-    records.write_plan(tmp_path, source, plan(source), corpora("a"))
+    plans.write_plan(tmp_path, source, plan(source), corpora("a"))
     before = (tmp_path / "plan.json").read_bytes()
-    records.write_plan(tmp_path, source, plan(source), corpora("a"))
+    plans.write_plan(tmp_path, source, plan(source), corpora("a"))
     assert (tmp_path / "plan.json").read_bytes() == before
     with pytest.raises(UserError, match="data fingerprint a, and here it is b"):
-        records.write_plan(tmp_path, source, plan(source), corpora("b"))
+        plans.write_plan(tmp_path, source, plan(source), corpora("b"))
     assert (tmp_path / "plan.json").read_bytes() == before
 
 
@@ -267,7 +267,7 @@ def test_a_damaged_result_is_one_line_with_its_path_and_never_a_run_that_is_miss
     tmp_path, content
 ):
     source = experiment()
-    records.write_plan(tmp_path, source, plan(source), {})
+    plans.write_plan(tmp_path, source, plan(source), {})
     folder = records.run_directory(tmp_path, planned(source)[0].run.run_id).path
     storage.write_bytes_atomic(
         folder / "result.json", content if isinstance(content, bytes) else content.encode()
@@ -283,7 +283,7 @@ def test_a_damaged_result_is_one_line_with_its_path_and_never_a_run_that_is_miss
 @pytest.mark.parametrize("content", ["", "[]", "{}", "3", "null", DEEP, '{"step": "5"}'])
 def test_another_damaged_file_of_a_run_is_one_line_with_its_path(tmp_path, name, content):
     source = experiment()
-    records.write_plan(tmp_path, source, plan(source), {})
+    plans.write_plan(tmp_path, source, plan(source), {})
     folder = records.run_directory(tmp_path, planned(source)[0].run.run_id).path
     storage.write_text_atomic(folder / name, content)
     with pytest.raises(UserError, match=rf"{name}.*remove this file$"):
@@ -353,7 +353,7 @@ def test_a_run_id_that_is_no_plain_name_is_refused_wherever_it_is_read(tmp_path,
     with pytest.raises(UserError, match=r"run\.run_id = .*one plain name"):
         dataclasses.replace(run, run_id=run_id)
     source = experiment()
-    records.write_plan(tmp_path, source, plan(source), {})
+    plans.write_plan(tmp_path, source, plan(source), {})
     content = json.loads((tmp_path / "plan.json").read_text())
     content["cells"][1]["run"]["run_id"] = run_id
     (tmp_path / "plan.json").write_text(json.dumps(content))

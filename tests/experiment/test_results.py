@@ -6,7 +6,7 @@ import multiprocessing
 
 import pytest
 
-from chinchilla_jax.experiment import records, results, storage
+from chinchilla_jax.experiment import plans, records, results, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
@@ -21,7 +21,7 @@ def planned(workdir, seeds=1):
         vary={"seed": tuple(range(seeds))},
     )
     cells = plan(source)
-    records.write_plan(workdir, source, cells, {})
+    plans.write_plan(workdir, source, cells, {})
     return [cell.run for cell in cells if cell.status == "planned"]
 
 
@@ -174,13 +174,13 @@ def test_requests_of_a_run_that_ends_do_not_grow_with_the_grid(gcs, tmp_path):
 def test_a_plan_is_read_once_by_a_process_until_it_changes(tmp_path, monkeypatch):
     runs = planned(tmp_path)
     read = []
-    from_json = records.list_from_json
-    monkeypatch.setattr(records, "list_from_json", lambda *a: read.append(a[0]) or from_json(*a))
+    from_json = plans.list_from_json
+    monkeypatch.setattr(plans, "list_from_json", lambda *a: read.append(a[0]) or from_json(*a))
     results.write(tmp_path)
-    _, cells, facts = records.read_plan(tmp_path)
+    _, cells, facts = plans.read_plan(tmp_path)
     assert len(read) <= 1
     facts["code_version"] = "of another"
     cells.clear()
-    assert records.read_plan(tmp_path)[1] and "code_version" not in records.read_plan(tmp_path)[2]
+    assert plans.read_plan(tmp_path)[1] and "code_version" not in plans.read_plan(tmp_path)[2]
     planned(tmp_path, seeds=2)
-    assert len(records.read_plan(tmp_path)[1]) > len(runs) + 1
+    assert len(plans.read_plan(tmp_path)[1]) > len(runs) + 1

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from chinchilla_jax.experiment import records, watch
+from chinchilla_jax.experiment import plans, records, watch
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.records import run_directory
@@ -25,7 +25,7 @@ def sweep(tmp_path):
     """Three cells: one goes on, one stalls, one has not begun; and how the first goes on."""
     experiment = Experiment(name="t", budgets=(1e11,), ladder=LadderConfig(widths=(8, 16, 24)))
     cells = plan(experiment)
-    records.write_plan(tmp_path, experiment, cells, {})
+    plans.write_plan(tmp_path, experiment, cells, {})
     runs = [cell.run for cell in cells if cell.status == "planned"]
     assert len(runs) == 3
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from chinchilla_jax.experiment.records import read_plan, run_directory
+from chinchilla_jax.experiment.plans import read_plan
+from chinchilla_jax.experiment.records import run_directory
 from tests.conftest import write_sentences
 from tests.launch.slurm_cluster import cluster, missing
 from tests.training.test_sweep import CONFIG, results, start

@@ -16,7 +16,8 @@ from chinchilla_jax.experiment.hardware import by_name
 from chinchilla_jax.experiment.ledger import dense, facts, ledger
 from chinchilla_jax.experiment.loading import load_experiment
 from chinchilla_jax.experiment.meshes import MeshShape
-from chinchilla_jax.experiment.records import RunDirectory, read_plan, write_plan
+from chinchilla_jax.experiment.plans import read_plan, write_plan
+from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.experiment.results import write
 from chinchilla_jax.experiment.rows import row_of
 from chinchilla_jax.experiment.schema import to_json

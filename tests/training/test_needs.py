@@ -7,7 +7,8 @@ import pytest
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
-from chinchilla_jax.experiment.records import run_directory, write_plan
+from chinchilla_jax.experiment.plans import write_plan
+from chinchilla_jax.experiment.records import run_directory
 from chinchilla_jax.experiment.results import collect
 from chinchilla_jax.training import worker
 from chinchilla_jax.training.sweep import chosen, select

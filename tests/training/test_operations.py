@@ -14,7 +14,7 @@ import threading
 import jax
 import pytest
 
-from chinchilla_jax.experiment import lock, records, results, status, storage
+from chinchilla_jax.experiment import lock, plans, results, status, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.counting import count_params, flops_per_step
 from chinchilla_jax.experiment.errors import UserError
@@ -218,7 +218,7 @@ class TestStatus:
     @pytest.fixture
     def workdir(self, tmp_path):
         experiment = Experiment(name="t", budgets=(1e11,), ladder=LadderConfig(widths=(8, 16, 24)))
-        records.write_plan(tmp_path, experiment, plan(experiment), {})
+        plans.write_plan(tmp_path, experiment, plan(experiment), {})
         return tmp_path
 
     def test_what_changes_is_alive_and_what_does_not_is_not(self, workdir, monkeypatch):

@@ -14,7 +14,8 @@ import pytest
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
-from chinchilla_jax.experiment.records import run_directory, write_plan
+from chinchilla_jax.experiment.plans import write_plan
+from chinchilla_jax.experiment.records import run_directory
 from chinchilla_jax.training import supervise, worker
 
 # A worker that says what it was told, and then does as it is asked.
@@ -175,10 +176,10 @@ def test_more_runs_than_a_pipe_holds_are_told(monkeypatch, tmp_path, cells):
 ORPHANS = """
 import os, sys, time
 from pathlib import Path
-from chinchilla_jax.experiment import records
+from chinchilla_jax.experiment import plans
 from chinchilla_jax.training import placement, supervise
 folder = Path(sys.argv[1])
-cells = tuple(records.read_plan(folder)[1])
+cells = tuple(plans.read_plan(folder)[1])
 group = supervise.Group(placement.Place((), {"JAX_PLATFORMS": "cpu"}), cells)
 print(supervise._spawn(folder, group, 0).pid, flush=True)
 time.sleep(float(sys.argv[2]))

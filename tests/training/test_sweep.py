@@ -25,7 +25,8 @@ from chinchilla_jax.experiment.config import (
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.grid import plan
-from chinchilla_jax.experiment.records import read_plan, run_directory
+from chinchilla_jax.experiment.plans import read_plan
+from chinchilla_jax.experiment.records import run_directory
 from chinchilla_jax.experiment.results import collect
 from chinchilla_jax.training import worker
 from chinchilla_jax.training.placement import mesh_devices

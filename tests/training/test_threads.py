@@ -86,7 +86,8 @@ def test_workers_are_told_and_differ_by_them(tmp_path, monkeypatch):
     """Cells that were begun on two threads have workers of their own; devices have their pool."""
     from chinchilla_jax.experiment.config import Experiment, LadderConfig
     from chinchilla_jax.experiment.grid import plan
-    from chinchilla_jax.experiment.records import run_directory, write_plan
+    from chinchilla_jax.experiment.plans import write_plan
+    from chinchilla_jax.experiment.records import run_directory
 
     source = Experiment(name="t", budgets=(1e11,), ladder=LadderConfig(widths=(8, 12, 16)))
     cells = plan(source)

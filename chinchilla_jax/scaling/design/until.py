@@ -15,7 +15,7 @@ import numpy as np
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import count, flops
-from chinchilla_jax.experiment.records import has_plan, read_plan
+from chinchilla_jax.experiment.plans import has_plan, read_plan
 from chinchilla_jax.experiment.trunks import marginal_flops
 from chinchilla_jax.scaling.design.next_runs import NextRuns, TooLittle, next_runs
 from chinchilla_jax.scaling.settings import Settings

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import grid, recipe, records, storage, vary
+from chinchilla_jax.experiment import grid, plans, recipe, storage, vary
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.counting import count_params
 from chinchilla_jax.experiment.errors import UserError
@@ -69,12 +69,12 @@ def sweep_of(source: str, fits: Path) -> Sweep | None:
     """
     table = storage.path(source or ".")
     places = [table, table.parent] if table.name == "results.csv" else [table]
-    if not any(records.has_plan(place) for place in places) and not storage.exists(table):
+    if not any(plans.has_plan(place) for place in places) and not storage.exists(table):
         places = [fits.parent.parent]  # moved, or asked from another folder
-    found = next((place for place in places if records.has_plan(place)), None)
+    found = next((place for place in places if plans.has_plan(place)), None)
     if found is None:
         return None
-    experiment, cells, facts = records.read_plan(found)
+    experiment, cells, facts = plans.read_plan(found)
     return Sweep(found, experiment, tuple(cells), facts)
 
 

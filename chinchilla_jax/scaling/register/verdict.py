@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.experiment import records, storage
+from chinchilla_jax.experiment import plans, records, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.records import first_difference
@@ -197,7 +197,7 @@ def _losses(
     registration: Registration, folder: Path, file: str
 ) -> tuple[dict[str, float], list[str]]:
     """The loss of every registered run that has one, and a sentence on those that have none."""
-    experiment, cells, _ = records.read_plan(folder)
+    experiment, cells, _ = plans.read_plan(folder)
     planned = {fingerprint(cell.run): cell.run for cell in cells if cell.status == "planned"}
     lacking = [run for run in registration.runs if run.fingerprint not in planned]
     if lacking:

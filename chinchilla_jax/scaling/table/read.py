@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax import techniques
-from chinchilla_jax.experiment import records, results, storage
+from chinchilla_jax.experiment import plans, results, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.rows import columns as columns_of
 from chinchilla_jax.experiment.schema import nearest
@@ -105,7 +105,7 @@ def read_runs(
     if not isinstance(source, (str, PurePath)):
         return _runs_of(named(_whole(in_memory(source), derived), columns or {}), kinds, rows)
     path, results = parts(source)
-    sweep = path.is_dir() and (records.has_plan(path) or storage.exists(path / "results.csv"))
+    sweep = path.is_dir() and (plans.has_plan(path) or storage.exists(path / "results.csv"))
     raw = _sweep(path) if sweep else read_folder(path) if path.is_dir() else read_file(path)
     raw = with_tasks(raw, results) if results else raw
     table = named(_whole(raw, derived), columns or {})
@@ -134,7 +134,7 @@ def _runs_of(table: NamedTable, kinds: Mapping[str, str] | None, rows: str | Non
 
 def _sweep(folder: Path) -> Raw:
     """The rows of a sweep as its plan and results say now, else its results.csv."""
-    if not records.has_plan(folder):
+    if not plans.has_plan(folder):
         return read_raw(folder / "results.csv")
     rows = results.collect(folder)
     found: dict[str, list[Cell]] = {

@@ -9,7 +9,7 @@ import chinchilla_jax as cj
 from chinchilla_jax.experiment import grid as planner
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.loading import load_experiment
-from chinchilla_jax.experiment.records import read_plan
+from chinchilla_jax.experiment.plans import read_plan
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.design import candidates
 from chinchilla_jax.scaling.design.candidates import budgets_to

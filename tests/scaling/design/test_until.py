@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pytest
 
-from chinchilla_jax.experiment import records
+from chinchilla_jax.experiment import plans, records
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.design.until import ENOUGH, SPENT, Goal, until
 from chinchilla_jax.scaling.settings import Settings
@@ -48,7 +48,7 @@ def test_it_chooses_until_the_flops_are_spent_and_goes_on_after_an_interruption(
     goal, whole, parts = Goal(1.01, GRID + 1.2e13), tmp_path / "whole", tmp_path / "parts"
     said = []
     assert until(quickstart(), whole, goal, Trainer(whole), said.append, QUICK) == SPENT
-    spent = sum(c.flops for c in records.read_plan(whole)[1] if c.status == "planned")
+    spent = sum(c.flops for c in plans.read_plan(whole)[1] if c.status == "planned")
     assert GRID * 1.05 < spent <= goal.flops
     assert len(said) > 1 and all("1.01 x asked" in line for line in said)
     assert all("next: " in line for line in said[:-1]) and "next: " not in said[-1]

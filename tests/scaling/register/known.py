@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from chinchilla_jax.experiment import grid, records
+from chinchilla_jax.experiment import grid, plans, records
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.loading import load_experiment
@@ -43,7 +43,7 @@ def plan_in(folder, experiment):
         },
     }
     cells = grid.plan(experiment, 70_000_000)
-    records.write_plan(folder, experiment, cells, facts)
+    plans.write_plan(folder, experiment, cells, facts)
     return [cell for cell in cells if cell.status == "planned"]
 
 

@@ -1,18 +1,21 @@
 """Every experiment in configs/: it loads, it plans, and the plan is what its docstring says."""
 
 import ast
-import dataclasses
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from chinchilla_jax import techniques
 from chinchilla_jax.experiment import grid, recipe
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.loading import load_experiment
+from chinchilla_jax.experiment.rows import completed, row_of
 from chinchilla_jax.scaling.laws.published import law_named
+from chinchilla_jax.scaling.ruler.league import league
+from chinchilla_jax.scaling.ruler.panel import is_panel, panel
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.read import read_runs
 
 FOLDER = Path("configs")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -134,39 +137,45 @@ def test_table_a9_keeps_the_proportions_of_the_table():
     assert {(s.depth, s.heads, s.ff_size / s.width) for s in shapes} <= proportions
 
 
-@pytest.mark.parametrize(("name", "flops"), [("techniques", 1.02e14), ("techniques_gpu", 3.4e19)])
-class TestPanel:
-    """Settings of techniques beside the dense runs that measure them."""
-
-    def test_every_run_has_a_dense_one_of_its_size_tokens_text_and_seed(self, name, flops):
-        cells = planned(name)
-        plain = {
-            (c.run.model, c.run.batch_size, c.run.steps, c.run.seed, c.run.data)
-            for c in cells
-            if not technique_of(c)
-        }
-        found = {}
-        for cell in cells:
-            run = cell.run
-            if technique_of(cell):
-                found.setdefault(technique_of(cell), []).append(run.seed)
-                assert (run.model, run.batch_size, run.steps, run.seed, run.data) in plain
-        assert len(found) == 7 and all(len(set(seeds)) == 2 for seeds in found.values())
-        assert len({len(seeds) for seeds in found.values()}) == 1
-        stacks = [techniques for techniques in found if len(techniques) > 1]
-        assert len(stacks) == 2
-        assert all((part,) in found for stack in stacks for part in stack)
-
-    def test_the_flops_are_those_of_the_docstring(self, name, flops):
-        assert sum(cell.flops for cell in planned(name)) == pytest.approx(flops, rel=0.01)
-        assert f"{flops:g}".replace("+", "") in (FOLDER / f"{name}.py").read_text()
+# What each setting of the panel is taken to be worth in training tokens.
+WORTH = {
+    "sparse_50": 0.8, "sparse_75": 0.6, "distilled": 1.5, "four_bits": 0.9,
+    "sparse_75_four_bits": 0.54, "distilled_four_bits": 1.35, "one_of_four": 1.5,
+    "two_of_eight": 1.6, "wider": 1.1, "deeper": 0.8, "feed_forward": 1.05, "one_kv_head": 0.95,
+    "curated": 0.9, "random": 1.0, "repeated": 0.85, "noise": 0.72, "mixed": 0.55, "begun": 1.3,
+}  # fmt: skip
+STARTS = {"techniques": "c_source", "techniques_gpu": "other"}
 
 
-def technique_of(cell):
-    """Its techniques with their settings; what is measured after training is none."""
-    quantisation = dataclasses.replace(cell.run.techniques.quantisation, after=())
-    on = techniques.active(dataclasses.replace(cell.run.techniques, quantisation=quantisation))
-    return tuple((technique.name, config) for technique, config in on)
+@pytest.mark.parametrize(("name", "flops"), [("techniques", 1.91e14), ("techniques_gpu", 6.2e19)])
+def test_every_technique_is_measured_by_dense_runs_of_its_size_budget_text_and_seed(name, flops):
+    """Runs of a known law: the league table has each setting once, and what it is worth."""
+    cells, rows = planned(name), []
+    assert sum(cell.flops for cell in cells) == pytest.approx(flops, rel=0.01)
+    assert f"{flops:g}".replace("+", "") in (FOLDER / f"{name}.py").read_text()
+    middle = np.exp(np.mean([np.log((cell.params, cell.tokens)) for cell in cells], axis=0))
+    for cell in cells:
+        row, setting = row_of(cell.run), cell.run.panel
+        n, d = np.array([row["params_active"], row["tokens"] * WORTH.get(setting, 1.0)]) / middle
+        text = {"mixed": "a+b", STARTS[name]: "b"}.get(setting, "a")
+        row |= {"status": "done", "data_fingerprint": text, "tokenizer_fingerprint": "bytes"}
+        rows.append(row | {"loss": 1.0 + 0.4 * n**-0.4 + 0.4 * d**-0.4})
+    runs = read_runs(completed(rows))
+    assert is_panel(runs)
+    found, _ = league(panel(runs), Settings(bootstrap=0))
+    assert {one.panel for one in (cell.run for cell in cells)} == {"", STARTS[name], *WORTH}
+    worth = sorted(map(_tokens, found.standings))  # a router is no part of the law's parameters
+    assert worth == pytest.approx(sorted(WORTH.values()), rel=0.02)
+    for one in found.standings:
+        assert one.paired == one.runs and one.runs == 2 * one.cells
+        assert one.cells == (4 if "key-value" in one.label and name == "techniques" else 6)
+    stacks = [one for one in found.standings if one.parts]
+    assert len(stacks) == 2 and all(len(one.parts) == 2 for one in stacks)
+    assert all("different cells" in said for said in found.warnings)
+
+
+def _tokens(standing):
+    return next(m.value for m in standing.multipliers if m.measure == "tokens")
 
 
 def test_data_quality_has_every_setting_beside_the_whole_text_at_its_size_tokens_and_seed():

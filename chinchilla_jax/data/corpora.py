@@ -1,4 +1,4 @@
-"""Corpora as TensorFlow Datasets without TensorFlow: `local_text`, `python_source`, or any other.
+"""Corpora as TensorFlow Datasets without TensorFlow: `local_text`, embedded ones, or any other.
 
 Importing this takes half a second; `store.open_corpus` does so only to build. A prepared corpus
 is an ordinary TFDS folder in array_record files, so that other tools can read it:
@@ -127,11 +127,18 @@ class PythonSource(TextBuilder):
     DESCRIPTION = "Source text of the Python standard library and of installed packages."
 
 
+class CSource(TextBuilder):
+    """C and C++ that come with the running Python and with the packages it needs here."""
+
+    name = "c_source"
+    DESCRIPTION = "Text in C and C++, headers for the most part, of installed packages."
+
+
 def prepare(config: DataConfig, files: list[Path], folder: Path) -> Path:
     """Writes the corpus of `config` as a TFDS data set in `folder`, if it is not there yet.
 
     Args:
-      files: of `sources.expand`; not used by python_source.
+      files: of `sources.expand`; not used by embedded text.
 
     Returns:
       The folder of the data set. An interrupted call leaves nothing there.
@@ -143,6 +150,10 @@ def prepare(config: DataConfig, files: list[Path], folder: Path) -> Path:
         "python_source": (
             PythonSource,
             lambda skipped: python_source.documents(config.packages, skipped),
+        ),
+        "c_source": (
+            CSource,
+            lambda skipped: python_source.documents(config.packages, skipped, python_source.C),
         ),
         "local_text": (
             LocalText,

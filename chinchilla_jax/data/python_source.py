@@ -1,6 +1,7 @@
-"""The embedded corpus: the Python source text that every machine running this already has.
+"""The embedded corpora: the source text that every machine running this already has.
 
-The standard library of the running Python, and packages beside it (`data.packages`):
+`python_source` is the standard library of the running Python, `c_source` its headers and other text
+in C and C++, a corpus to mix in or to start from; both with packages beside it (`data.packages`):
 
 * `required`, the default: those that this one requires, directly or not. Installing another
   changes neither the corpus nor its fingerprint.
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 ROOT = "chinchilla_jax"
 LIBRARY = "standard_library"  # the packages are left out
 MIN_BYTES, MAX_BYTES = 256, 200_000  # below: empty __init__ files; above: tables
+PYTHON, C = "python_source", "c_source"
+# The suffixes of each, and where the running Python keeps such files.
+_LANGUAGES = {
+    PYTHON: ((".py",), "stdlib"),
+    C: ((".h", ".hpp", ".c", ".cc", ".cpp"), "include"),
+}
 
 _FOREIGN = {"site-packages", "dist-packages", "__pycache__"}
 _TESTS = re.compile(r"(^|/)(tests?|idle_test)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$")
@@ -51,14 +58,16 @@ def stamp(packages: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def documents(packages: str, skipped: Counter[str]) -> Iterator[tuple[str, bytes]]:
+def documents(
+    packages: str, skipped: Counter[str], language: str = PYTHON
+) -> Iterator[tuple[str, bytes]]:
     """Yields (name, text) of every file kept, in an order that depends on the names alone.
 
     Kept are files of 256 B to 200 kB in UTF-8 that are neither tests nor generated, each text
     once. `skipped` counts the others by reason.
     """
     seen: set[bytes] = set()
-    for name, path in sorted(_candidates(packages, skipped)):
+    for name, path in sorted(_candidates(packages, skipped, *_LANGUAGES[language])):
         text = _kept_text(name, path, skipped)
         if text is None:
             continue
@@ -97,29 +106,31 @@ def _kept_text(name: str, path: Path, skipped: Counter[str]) -> bytes | None:
     return text
 
 
-def _candidates(packages: str, skipped: Counter[str]) -> Iterator[tuple[str, Path]]:
-    """(name, path) of every .py file of the standard library and of `packages`."""
-    library = Path(sysconfig.get_path("stdlib"))
+def _candidates(
+    packages: str, skipped: Counter[str], suffixes: tuple[str, ...], place: str
+) -> Iterator[tuple[str, Path]]:
+    """(name, path) of every file of these suffixes, of Python's `place` and of `packages`."""
+    library = Path(sysconfig.get_path(place))
     for folder, inner, files in os.walk(library):
         inner[:] = [name for name in inner if name not in _FOREIGN]
         for file in files:
-            if file.endswith(".py"):
+            if file.endswith(suffixes):
                 path = Path(folder, file)
                 yield f"python/{path.relative_to(library).as_posix()}", path
     if packages == LIBRARY:
         return
     found = _installed(ROOT) if packages == "installed" else _requirements(ROOT)
-    yield from _package_files(found, skipped)
+    yield from _package_files(found, skipped, suffixes)
 
 
 def _package_files(
-    packages: "Mapping[str, Distribution]", skipped: Counter[str]
+    packages: "Mapping[str, Distribution]", skipped: Counter[str], suffixes: tuple[str, ...]
 ) -> Iterator[tuple[str, Path]]:
     for package, distribution in packages.items():
         if distribution.files is None:
             skipped["packages without a list of files"] += 1
         for file in distribution.files or ():
-            if file.suffix == ".py" and ".." not in file.parts:
+            if file.suffix in suffixes and ".." not in file.parts:
                 yield f"{package}/{file.as_posix()}", Path(str(distribution.locate_file(file)))
 
 
@@ -164,7 +175,7 @@ def _requirements(root: str) -> "dict[str, Distribution]":
                 pending.append((canonicalize_name(needed.name), frozenset({"", *needed.extras})))
     if found.pop(root, None) is None:
         raise UserError(
-            f"data.builder = 'python_source': {root} is not installed, so the packages that it "
+            f"data.builder = '{PYTHON}': {root} is not installed, so the packages that it "
             "requires are unknown; run `pip install -e .` in its folder"
         )
     return found

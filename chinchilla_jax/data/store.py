@@ -33,7 +33,7 @@ from chinchilla_jax.data.progress import say
 from chinchilla_jax.data.sampler import Sampler, validation_windows
 from chinchilla_jax.data.tokenizers import Tokenizer
 from chinchilla_jax.experiment import contents
-from chinchilla_jax.experiment.config import BUILDERS, DataConfig
+from chinchilla_jax.experiment.config import EMBEDDED, DataConfig
 from chinchilla_jax.experiment.epochs import unique_tokens
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import from_json, typed, within
@@ -270,7 +270,7 @@ def _mixed(config: DataConfig, cache: Path, expected: str | None) -> Corpus:
 
 def _part(plain: DataConfig, path: str) -> DataConfig:
     """The corpus at a path of `data.mixed_with`, whole."""
-    if path in BUILDERS[:1]:
+    if path in EMBEDDED:
         return replace(plain, builder=path, path="", max_megabytes=None)
     prepared = (expanded(path) / "dataset_info.json").exists()
     builder = "array_record" if prepared else "local_text"
@@ -335,7 +335,7 @@ def _find(root: Path, config: DataConfig, expected: str) -> Path | None:
 
 def _look(config: DataConfig) -> tuple[list[Path], Counter[str], str]:
     """(files of the source, those skipped by reason, what tells that they changed)."""
-    if config.builder == "python_source":
+    if config.builder in EMBEDDED:
         return [], Counter(), python_source.stamp(config.packages)
     if is_remote(config.path):
         raise UserError(

@@ -29,7 +29,8 @@ from chinchilla_jax.experiment.schema import (
 from chinchilla_jax.techniques import Techniques
 
 CONVENTIONS = ("matmul", "chinchilla", "six_nd")
-BUILDERS = ("python_source", "local_text", "array_record")
+EMBEDDED = ("python_source", "c_source")  # text that every machine has, without a path
+BUILDERS = (*EMBEDDED, "local_text", "array_record")
 PACKAGES = ("required", "installed")
 TOKENIZERS = ("bytes", "sentencepiece")
 SCHEDULES = ("cosine", "linear", "wsd")
@@ -48,7 +49,7 @@ class DataConfig:
     """The corpus, its tokens and its held-out part."""
 
     builder: str = "python_source"
-    packages: str = "required"  # of python_source: what this package requires, or all installed
+    packages: str = "required"  # of embedded text: what this package requires, or all installed
     path: str = ""  # local_text: files, folders or globs, comma-separated; array_record: folder
     text_field: str = "text"  # the field that holds the text in jsonl, parquet, array_record
     tokenizer: str = "bytes"
@@ -57,8 +58,8 @@ class DataConfig:
     # Of a planned run; up to 4 repetition costs almost nothing (Muennighoff et al. 2023).
     max_epochs: float = field(default=4.0, metadata=OPERATION)
     max_megabytes: float | None = None  # of training text; less is a subset of more
-    # Further corpora to train on: paths as above, a prepared folder too, or python_source. The text
-    # held out is of the corpus itself.
+    # Further corpora to train on: paths as above, a prepared folder too, or embedded text by its
+    # builder. The text held out is of the corpus itself.
     mixed_with: tuple[str, ...] = field(default=(), metadata=UNLESS_DEFAULT)
     # Of the examples, how many parts are of the corpus and of each that it is mixed with.
     weights: tuple[float, ...] = field(default=(), metadata=UNLESS_DEFAULT)
@@ -86,7 +87,7 @@ class DataConfig:
             "the bytes tokenizer has 256",
         )
         require(
-            self.builder == "python_source" or bool(self.path),
+            self.builder in EMBEDDED or bool(self.path),
             f"{where}.path",
             self.path,
             f"{self.builder} needs the path of its files",

@@ -94,7 +94,7 @@ def plan(
     found.sort(key=lambda item: item[0])  # budget, size, variant; replicates after all others
     every = _with_points(experiment, [planned for _, planned in found], train_tokens)
     different = _without_twins(_named(every))
-    runs = trunks.linked(settled(different, experiment.techniques))
+    runs = trunks.linked(settled(different, experiment))
     cells = [
         Cell(
             index=index,

@@ -1,15 +1,18 @@
 """The runs that a run needs before it can begin: a teacher, whose weights it takes, for example.
 
-A configuration names another run in one of three ways:
+A configuration names another run in one of four ways:
 
 * by its run id, `3e12-48x3-s0`: that run of the same grid;
 * by budget and size, `3e12-48x3`: of the runs of the same grid that have the techniques of the
   experiment itself, not of its panel or of what varies, the one that is otherwise as the run that
   needs it, its seed included;
+* by a setting of the panel, `c_source`, or one at a budget, `1e12-c_source`: the run of that
+  setting that has its own shape and is otherwise as the run that needs it, its seed included;
 * by a path, with a / in it: the folder of a run that is done, of one of its checkpoints,
   `.../checkpoints/5000`, or of an exported model.
 """
 
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +25,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.ledger import facts, ledger
 from chinchilla_jax.experiment.other_run import OtherRun
-from chinchilla_jax.experiment.schema import from_json, nearest
-from chinchilla_jax.techniques import Techniques
+from chinchilla_jax.experiment.schema import from_json, nearest, replace_values
 
 CHECKPOINTS = "checkpoints"  # in the folder of a run
 
@@ -37,20 +39,20 @@ class Planned:
     reason: str  # why it is not run; empty where it is
 
 
-def settled(grid: Sequence[Planned], plain: Techniques) -> list[Planned]:
+def settled(grid: Sequence[Planned], experiment: Experiment) -> list[Planned]:
     """The runs of a grid, of which each knows those that it needs.
 
     One that has to end with a checkpoint, since another one needs it, does. One that cannot go
     with those that it needs is rejected.
 
     Args:
-      plain: the techniques of the experiment itself.
+      experiment: that the grid is of.
     Raises:
       UserError: a need that is no run, is not run, or is met by a run that needs this one.
     """
     by_id = {planned.run.run_id: planned for planned in grid}
     found: dict[str, Planned] = {}
-    base = techniques.reduced(plain)
+    base = techniques.reduced(experiment.techniques)
     # By what decides numbers: a plain run may be measured in further ways at its end.
     without = [p for p in grid if fingerprint(p.run.techniques) == fingerprint(base)]
     kinds = {
@@ -61,6 +63,14 @@ def settled(grid: Sequence[Planned], plain: Techniques) -> list[Planned]:
     def alike(planned: Planned) -> list[Planned]:
         return [p for p in without if kinds[id(p.variant)] == kinds[id(planned.variant)]]
 
+    def of_setting(planned: Planned, asked: str) -> list[Planned]:
+        return [
+            p
+            for p in grid
+            if asked in _of_panel(p.run) and p.run.model == planned.run.model
+            if _without_setting(p, experiment) == _without_setting(planned, experiment)
+        ]
+
     def settle(planned: Planned, waiting: tuple[str, ...]) -> Planned:
         run_id = planned.run.run_id
         if run_id in found or planned.reason:
@@ -70,7 +80,8 @@ def settled(grid: Sequence[Planned], plain: Techniques) -> list[Planned]:
             if is_path(asked):
                 others.append(_of_folder(where, asked))
                 continue
-            other = _of_grid(where, asked, planned, grid, alike(planned))
+            exact = [p for p in grid if p.run.run_id == asked] or of_setting(planned, asked)
+            other = _of_grid(where, asked, planned, exact, alike(planned))
             if other in chain:
                 raise UserError(f"{where}: {_circle((*chain, other))}")
             met = settle(by_id[other], chain)
@@ -204,10 +215,10 @@ def _asked(run: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def _of_grid(
-    where: str, asked: str, planned: Planned, grid: Sequence[Planned], plain: Sequence[Planned]
+    where: str, asked: str, planned: Planned, exact: Sequence[Planned], plain: Sequence[Planned]
 ) -> str:
-    """The run id of the run of the grid that is called so; `plain` are otherwise like `planned`."""
-    exact = [other for other in grid if other.run.run_id == asked]
+    """The run id of the run of the grid that is called so, `exact` or one of `plain`, which are
+    otherwise like `planned`."""
     found = exact or [other for other in plain if other.run.run_id.startswith(f"{asked}-")]
     runs = [other.run.run_id for other in found if not other.reason]
     if len(runs) == 1:
@@ -222,6 +233,21 @@ def _of_grid(
         f"{where}: is neither a run of the grid nor a path, which has a /{nearest(asked, names)} "
         f"(of plain runs otherwise like {planned.run.run_id} the grid {there})"
     )
+
+
+def _of_panel(run: RunConfig) -> tuple[str, ...]:
+    """What a run of a setting of the panel may be called by."""
+    return (run.panel, f"{run.run_id.partition('-')[0]}-{run.panel}") if run.panel else ()
+
+
+def _without_setting(planned: Planned, experiment: Experiment) -> Experiment:
+    """The variant that a run is of, without what its setting of the panel has set."""
+    setting = experiment.panel.get(planned.run.panel)
+    values = {
+        path: functools.reduce(getattr, path.split("."), experiment)
+        for path in (setting.values if setting else ())
+    }
+    return replace_values(planned.variant, values)
 
 
 def _circle(chain: Sequence[str]) -> str:

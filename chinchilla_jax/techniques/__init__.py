@@ -135,11 +135,7 @@ def carried_bytes(techniques: Techniques, facts: Facts) -> int:
 
 def dense_columns() -> dict[str, Any]:
     """Every column that a technique may have, with its value in a run without that technique."""
-    return {
-        name: value
-        for technique in TECHNIQUES
-        for name, value in technique.columns(technique.off).items()
-    }
+    return {name: value for technique in TECHNIQUES for name, value in technique.known.items()}
 
 
 def measured_columns() -> tuple[str, ...]:

@@ -11,6 +11,7 @@ every epoch, and the rows of a smaller cap are among those of a larger one.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -82,18 +83,32 @@ def _text(train_tokens: int, config: Data) -> int:
 
 
 def words(fields: Mapping[str, str]) -> str:
-    """`documents by classifier 25 %, 65536 unique tokens, 25 % noise`."""
+    """`25 % of the text by classifier, 65536 unique tokens, 25 % noise`."""
     said = []
     if quality := fields.get("quality"):
-        share = f" {100 * float(fields['keep']):g} %" if "keep" in fields else ""
-        said.append(f"documents by {quality}{share}")
+        keep = f"{100 * float(fields.get('keep', Data.keep)):g} % of the text"
+        ranked = f"random {keep}" if quality == "random" else f"{keep} by {quality}"
+        said.append(ranked if quality in RANKED else f"text by {quality}")
     if unique := fields.get("unique_tokens"):
         said.append(f"{float(unique):.10g} unique tokens" if float(unique) else "all of the text")
     if noise := fields.get("noise"):
         said.append(f"{100 * float(noise):g} % noise")
-    known = ("unique_tokens", "noise", "curated", *(["quality", "keep"] if quality else []))
+    if other := fields.get("mixed_with"):
+        said.append(_mixture(other, fields.get("weights", "")))
+    known = ["unique_tokens", "noise", "curated", *(["quality", "keep"] if quality else [])]
+    known += ["mixed_with", "weights"] if other else []
     rest = {name: value for name, value in fields.items() if name not in known}
     return ", ".join([*said, *([listed(rest)] if rest else [])])
+
+
+def _mixture(others: str, weights: str) -> str:
+    """`50 % c_source`, of columns as a row has them: lists in brackets."""
+    names = [name.strip(" '\"") for name in others.strip("[]").split(",")]
+    parts = [float(x) for x in re.findall(r"[\d.e+-]+", weights)]
+    if len(parts) != 1 + len(names):
+        return f"mixed with {', '.join(names)}"
+    shares = (f"{100 * part / sum(parts):.3g} %" for part in parts[1:])
+    return " and ".join(f"{share} {name}" for share, name in zip(shares, names, strict=True))
 
 
 TECHNIQUE = Technique(
@@ -102,6 +117,7 @@ TECHNIQUE = Technique(
     reduced=_reduced,
     misfit=_misfit,
     text=_text,
+    beside={"data_mixed_with": "", "data_weights": ""},
     determines=("unique_tokens",),
     laws=(REPETITION,),
     words=words,

@@ -5,7 +5,9 @@ of width and depth is given by its multiplier and the other follows: depth where
 for, else width. The feed-forward size has its ratio to the width, times its multiplier, up to the
 third by which it makes up for what whole layers and heads leave over. Heads are as large as in the
 ladder's shape where that divides the width, else the largest even size that does, down to half of
-it; groups of key and value heads stay as large.
+it; groups of key and value heads stay as large, unless a number of these is given (grouped-query
+attention: Ainslie et al. 2023, arXiv 2305.13245), whose parameters the feed-forward network has
+then.
 
 Width multipliers are MobileNet's (Howard et al. 2017, arXiv 1704.04861, section 3.3), here at equal
 parameters, where the question is the aspect ratio (Kaplan et al. 2020, figure 5; Tay et al. 2021,
@@ -14,7 +16,7 @@ arXiv 2109.10686; McLeish et al. 2025, arXiv 2502.06857).
 
 import bisect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -38,6 +40,8 @@ class Shape:
     width_multiplier: float = field(default=1.0, metadata={"short": "w"})
     depth_multiplier: float = field(default=1.0, metadata={"short": "d"})
     ff_multiplier: float = field(default=1.0, metadata={"short": "ff"})  # of its ratio to the width
+    # Heads of keys and values, which query heads share; 0: as many as the ladder's shapes have.
+    kv_heads: int = field(default=0, metadata={"short": "kv"})
 
     def __post_init__(self) -> None:
         positive(
@@ -46,6 +50,7 @@ class Shape:
             depth_multiplier=self.depth_multiplier,
             ff_multiplier=self.ff_multiplier,
         )
+        require(self.kv_heads >= 0, f"{_WHERE}.kv_heads", self.kv_heads, "must be 0 or more")
         require(
             1.0 in (self.width_multiplier, self.depth_multiplier),
             f"{_WHERE}.depth_multiplier",
@@ -71,6 +76,8 @@ def shaped(planned: ModelConfig, config: Shape) -> ModelConfig:
         wide = _widened(planned, config)
         one, two = (count_params(replace(wide, depth=depth)).total for depth in (1, 2))
         found = [replace(wide, depth=d) for d in _around(total, one, two - one)]
+    elif config == Shape(kv_heads=config.kv_heads):
+        found = [planned]
     else:
         deep = replace(planned, depth=_deepened(planned, config))
         wider = (_of_width(width, deep, config.ff_multiplier) for width in _widths())
@@ -78,7 +85,7 @@ def shaped(planned: ModelConfig, config: Shape) -> ModelConfig:
         # Parameters rise with the width.
         place = bisect.bisect_left(found, total, key=lambda model: count_params(model).total)
         found = found[max(0, place - 1) : place + 1]
-    nearest = min(found, key=distance)
+    nearest = _with_kv_heads(min(found, key=distance), config.kv_heads)
     one, two = (count_params(replace(nearest, ff_size=n * _FF_STEP)).total for n in (1, 2))
     lowest, highest = _rounded(nearest.ff_size * 3 / 4), _rounded(nearest.ff_size * 4 / 3)
     sizes = (_FF_STEP * n for n in _around(total, one, two - one))
@@ -96,8 +103,28 @@ def shaped(planned: ModelConfig, config: Shape) -> ModelConfig:
 
 def _asked(config: Shape) -> str:
     """The multipliers that are not 1, for a message."""
-    values = {f.name: getattr(config, f.name) for f in fields(config)}
-    return ", ".join(f"{name} = {value:g}" for name, value in values.items() if value != 1.0)
+    values = {f.name: (getattr(config, f.name), f.default) for f in fields(config)}
+    return ", ".join(f"{name} = {value:g}" for name, (value, off) in values.items() if value != off)
+
+
+def _with_kv_heads(model: ModelConfig, kv_heads: int) -> ModelConfig:
+    """The shape with so many heads of keys and values.
+
+    Raises:
+      UserError: its heads cannot share them evenly, or it has as many.
+    """
+    if kv_heads == model.kv_heads:
+        raise UserError(
+            f"{_WHERE}.kv_heads = {kv_heads}: {model.width}x{model.depth} with {model.heads} "
+            f"head{'s' * (model.heads > 1)} has as many; name other widths"
+        )
+    if kv_heads and model.heads % kv_heads:
+        sizes = (n for n in range(1, model.heads + 1) if model.heads % n == 0)
+        raise UserError(
+            f"{_WHERE}.kv_heads = {kv_heads}: does not divide the {model.heads} heads of "
+            f"{model.width}x{model.depth}; {', '.join(map(str, sizes))} do"
+        )
+    return replace(model, kv_heads=kv_heads or model.kv_heads)
 
 
 def _around(total: int, first: int, step: int) -> tuple[int, int]:
@@ -198,4 +225,19 @@ WIDTH_DEPTH = Law(
     layout=("width", "depth"),
 )
 
-TECHNIQUE = Technique(name="shape", off=Shape(), model=shaped, laws=(WIDTH_DEPTH,))
+_WORDS = {
+    "width_multiplier": "{} x width",
+    "depth_multiplier": "{} x depth",
+    "ff_multiplier": "{} x feed-forward ratio",
+    "kv_heads": "{} key-value head{s}",
+}
+
+
+def words(given: Mapping[str, str]) -> str:
+    """`2 x depth, 1 key-value head`."""
+    return ", ".join(
+        _WORDS[name].format(value, s="s" * (value != "1")) for name, value in given.items()
+    )
+
+
+TECHNIQUE = Technique(name="shape", off=Shape(), model=shaped, laws=(WIDTH_DEPTH,), words=words)

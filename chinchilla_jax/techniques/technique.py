@@ -246,6 +246,8 @@ class Technique:
       measures: columns that its training measures at the end of a run.
       told: their means over some runs, by name, as far as they are known -> what they say, in a
         clause; empty where they say nothing.
+      beside: columns of a result row that fields outside its configuration give and that are of it
+        too, with their values in a run without them.
       determines: columns of a result row that follow from its own, from size and from tokens, and
         so tell no conditions apart beside them.
       laws: the loss under it, in the forms that have been published.
@@ -269,6 +271,7 @@ class Technique:
     asked: Callable[[Any], tuple[str, ...]] = _nothing_asked
     measures: tuple[str, ...] = ()
     told: Callable[[Mapping[str, float]], str] = _nothing_told
+    beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     determines: tuple[str, ...] = ()
     laws: tuple[Law, ...] = ()
     words: Callable[[Mapping[str, str]], str] | None = None
@@ -282,6 +285,11 @@ class Technique:
             for field in fields
             if field.metadata.get("decides") != "operation"
         }
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """Its columns and those beside them, as in a run without it."""
+        return {**self.columns(self.off), **self.beside}
 
     def described(self, fields: Mapping[str, str]) -> str:
         """Its setting in words: `shape width multiplier 2` where it has none of its own."""

@@ -79,3 +79,13 @@ def test_the_corpora_of_required_and_installed_packages_never_mix(tmp_path, monk
         assert meta.train.documents + meta.validation.documents == count
         assert f"({name} packages)" in store.describe(meta)
     assert len({corpus.data_fingerprint for corpus in corpora.values()}) == 2
+
+
+def test_c_comes_with_python_and_its_packages_by_the_same_rules(tmp_path):
+    documents = dict(python_source.documents("required", Counter(), python_source.C))
+    assert {name.split("/")[0] for name in documents} >= {"python", "numpy"}
+    assert "python/Python.h" in documents
+    assert not [name for name in documents if name.endswith(".py")]
+    assert all(256 <= len(text) <= 200_000 for text in documents.values())
+    library = dict(python_source.documents("standard_library", Counter(), python_source.C))
+    assert set(library) == {name for name in documents if name.startswith("python/")}

@@ -73,6 +73,26 @@ def test_a_plain_run_has_the_techniques_of_the_experiment_itself():
     assert cells["1e10-16x2-taught-s0"].run.needs[0].run == "3e10-32x3-s0"
 
 
+def test_by_a_setting_it_is_the_run_of_it_that_has_the_same_shape_and_seed():
+    start, c = "techniques.transfer.start", {"data.builder": "c_source"}
+    budgets = {"first": (3e10,), "both": ()}
+    panel = {name: Setting(values=c | {"data.validation_fraction": 0.01 * (n + 1)}, budgets=of)
+             for n, (name, of) in enumerate(budgets.items())}  # fmt: skip
+    for name, asked in (("begun", "first"), ("again", "1e10-both")):
+        panel[name] = Setting(values={start: asked}, budgets=(1e10,))
+    changes = {"seed": (0, 1), "recipe.lr_multiplier": (1.0, 2.0)}
+    cells = by_id(plan(dataclasses.replace(experiment(vary=changes), panel=panel)))
+    for ending in ("lr1-s0", "lr2-s0", "lr1-s1", "lr2-s1"):
+        for size in ("16x2", "32x3"):
+            found = [cells[f"1e10-{size}-{n}-{ending}"].run.needs[0] for n in ("begun", "again")]
+            assert [other.run for other in found] == [
+                f"3e10-{size}-first-{ending}", f"1e10-{size}-both-{ending}"
+            ]  # fmt: skip
+    panel["begun"] = Setting(values={start: "both"})
+    with pytest.raises(UserError, match="could be 1e10-16x2-both-s0 or 3e10-16x2-both-s0; give"):
+        plan(dataclasses.replace(experiment(), panel=panel))
+
+
 def test_by_its_id_it_is_one_run_for_all():
     panel = {"taught": {TEACHER: "3e10-32x3-s1"}}
     cells = plan(experiment(panel, vary={"seed": (0, 1)}))

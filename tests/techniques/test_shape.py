@@ -79,6 +79,17 @@ def test_groups_of_heads_stay_as_large_and_large_models_are_met_closely():
     assert found.heads == 2 * found.kv_heads and grouped.heads == 2 * grouped.kv_heads
 
 
+def test_heads_share_keys_and_values_and_the_feed_forward_network_takes_what_that_leaves():
+    for planned in (ladder(48), ladder(64), ladder(160)):
+        found = shaped(planned, Shape(kv_heads=1))
+        assert (found.kv_heads, found.heads, found.width) == (1, planned.heads, planned.width)
+        assert found.ff_size > planned.ff_size
+        assert abs(total(found) / total(planned) - 1) < 0.01
+    deep = shaped(ladder(64), Shape(kv_heads=1, depth_multiplier=0.5))
+    assert (deep.depth, deep.kv_heads, deep.heads) == (2, 1, 4)
+    assert abs(total(deep) / total(ladder(64)) - 1) < 0.01
+
+
 def test_off_it_is_the_planned_shape():
     for planned in (ladder(48), read_table("chinchilla_table_a9")[3]):
         assert Experiment(
@@ -98,6 +109,8 @@ def test_off_it_is_the_planned_shape():
         (48, {"width_multiplier": 1.1}, r"near it are 1.125 \(54\) and 1.16667 \(56\)"),
         (48, {"width_multiplier": 53 / 24}, "no width that heads of 12 to 24 divide"),
         (32, {"depth_multiplier": 1.1}, "3 layers x 1.1 = 3.3, which is 3 again"),
+        (32, {"kv_heads": 1}, "kv_heads = 1: 32x3 with 1 head has as many; name other widths"),
+        (48, {"kv_heads": 3}, "kv_heads = 3: does not divide the 2 heads of 48x3; 1, 2 do"),
         (16, {"width_multiplier": 1.5}, "24x1, has 1.26 times its 14224 parameters"),
     ],
 )

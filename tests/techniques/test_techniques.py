@@ -244,14 +244,21 @@ def test_the_toy_is_no_part_of_the_package():
         ("quantisation", {"bits": "4", "start": "1"}, "4 bits after training"),
         ("quantisation", {"bits": "1", "start": "0.75", "group": "32"},
          "1 bit from 75 % on, group 32"),
-        ("shape", {"depth_multiplier": "2"}, "shape depth multiplier 2"),
+        ("shape", {"depth_multiplier": "0.5", "kv_heads": "2"},
+         "0.5 x depth, 2 key-value heads"),
+        ("shape", {"ff_multiplier": "2", "kv_heads": "1", "width_multiplier": "2"},
+         "2 x feed-forward ratio, 1 key-value head, 2 x width"),
         ("experts", {"routed": "8"}, "1 of 8 experts"),
         ("experts", {"routed": "8", "per_token": "2", "shared": "1", "balance": "loss"},
          "2 of 8 experts, 1 shared, balance loss"),
         ("experts", {"capacity": "1.25"}, "experts capacity 1.25"),
         ("transfer", {"start": "3e12-48x3"}, "begun from 3e12-48x3"),
-        ("data", {"quality": "classifier", "keep": "0.25", "curated": "good"},
-         "documents by classifier 25 %"),
+        ("data", {"quality": "classifier", "curated": "good"}, "50 % of the text by classifier"),
+        ("data", {"quality": "random", "keep": "0.25"}, "random 25 % of the text"),
+        ("data", {"quality": "gopher"}, "text by gopher"),
+        ("data", {"mixed_with": "['c_source']", "weights": "[1.0, 1.0]"}, "50 % c_source"),
+        ("data", {"mixed_with": "['a', 'b']", "weights": "[2.0, 1, 1e0]"}, "25 % a and 25 % b"),
+        ("data", {"mixed_with": "['a']", "noise": "0.1"}, "10 % noise, mixed with a"),
         ("data", {"keep": "0.25"}, "keep 0.25"),
         ("data", {"unique_tokens": "65536"}, "65536 unique tokens"),
         ("data", {"unique_tokens": "0", "noise": "0.25"}, "all of the text, 25 % noise"),
@@ -260,4 +267,4 @@ def test_the_toy_is_no_part_of_the_package():
 def test_settings_in_words(name, fields, words):
     technique = next(t for t in techniques.TECHNIQUES if t.name == name)
     assert technique.described(fields) == words
-    assert set(fields) <= {f.name for f in dataclasses.fields(technique.off)}
+    assert {f"{name}_{field}" for field in fields} <= {*technique.known}

@@ -15,7 +15,7 @@ from chinchilla_jax.scaling.laws.further import laws_named, of_derived_rows
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.report import comparison, league, write
 from chinchilla_jax.scaling.ruler.measures import PAID
-from chinchilla_jax.scaling.ruler.panel import BY, is_panel
+from chinchilla_jax.scaling.ruler.panel import BY, is_panel, of_one_text
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import Condition, conditions
 from chinchilla_jax.scaling.table.read import read_runs
@@ -78,6 +78,7 @@ def evaluated(runs: Runs, asked: Request, out: Path) -> str:
     """
     settings, laws, overlays = asked.settings, asked.laws, asked.overlays
     if asked.ranked:
+        runs = of_one_text(runs)
         if asked.tuned:
             raise UserError(
                 f"--laws={','.join(asked.tuned)}: is fitted under one condition and no league "

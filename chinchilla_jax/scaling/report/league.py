@@ -32,8 +32,10 @@ _TOLD = ("nonzero", "params", "tokens")  # of which it is said how many runs tel
 _LISTED = 12  # sentences that the terminal shows
 _CHARGED = {
     "student": "without any teacher's",
-    "teacher_forward": "with the forward passes of a teacher, where there is one",
-    "teacher_all": "with the forward passes and the training of a teacher, where there is one",
+    "teacher_forward": "with a teacher's forward passes, without the training of the run that "
+    "teaches or that another begins from",
+    "teacher_all": "with a teacher's forward passes and the training of the run that teaches or "
+    "that another begins from",
 }
 
 
@@ -115,8 +117,8 @@ def note(league: League) -> str:
     parts = [
         f"How many times as much of it dense runs ({league.label}, {league.dense_runs} runs) need "
         "for the same loss: over 1 the technique pays, under 1 it costs",
-        "loss: its change against the dense run of equal size, tokens and seed, and half of its "
-        "95 % interval over such pairs",
+        "loss: its change against the dense run of equal size, tokens and seed (of equal budget, "
+        "where a shape leaves it other tokens), and half of its 95 % interval over such pairs",
         "sizes and FLOPs of inference at equal tokens; active parameters count zeros, products "
         f"skip them; training FLOPs {_CHARGED[league.charge]}, both sides scaled along the "
         "compute-optimal frontier; training tokens at equal dense parameters",

@@ -14,7 +14,13 @@ from chinchilla_jax.scaling.table.partners import partners
 from chinchilla_jax.scaling.table.runs import Runs
 
 _TOKENIZER = re.compile(r"\b(tokeni[sz]ers?|vocab|vocabulary)\b")
+TEXT = "data_fingerprint"
 _WINDOWS = re.compile(r"\beval(uation)? windows\b")
+
+
+def held_out(fingerprint_R: np.ndarray) -> np.ndarray:
+    """Of the corpus whose held-out part a loss is of, without those that it is mixed with."""
+    return np.array([text.partition("+")[0] for text in fingerprint_R])
 
 
 def incomparable(one: Condition, dense: Condition, by: Sequence[str]) -> str | None:
@@ -66,12 +72,14 @@ def _tried(runs: Runs) -> np.ndarray:
 
 def _differing(one: Condition, dense: Condition, by: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Values of both in the conditions and the settings in words in which they never agree."""
-    ours = {name for t in techniques.TECHNIQUES for name in t.columns(t.off)}
+    ours = techniques.dense_columns()
     found = {}
     for name in (*one.runs.names("condition"), *one.runs.names("setting")):
         if name in by or name in ours:
             continue
-        a, b = one.runs.condition_labels(name), dense.runs.condition_labels(name)
+        a, b = (c.runs.condition_labels(name) for c in (one, dense))
+        if name == TEXT:
+            a, b = map(held_out, (a, b))
         if name in one.runs.names("setting") and is_numeric(np.concatenate([a, b])):
             continue
         if not {*map(str, a)} & {*map(str, b)}:

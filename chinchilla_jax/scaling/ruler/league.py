@@ -94,7 +94,7 @@ def league(
     )
     paired = tuple(pairs(runs, dense) for runs in others)
     refusal = surface_refusal(dense, settings.tied)
-    label = ", ".join(f"{n}={v or 'none'}" for n, v in found.dense.values.items())
+    label = _label(found.dense.values)
     ruler = None if refusal else _ruler(dense, others, spent, paired, settings)
     why = f"the dense runs, {label}: {refusal.sentence}" if refusal else None
     if ruler is not None and not ruler.size.law.fit.identified:
@@ -127,12 +127,19 @@ def league(
         standings=tuple(standings),
         warnings=(
             *found.warnings,
-            *cells_apart([one.label for one in standings], paired, others),
+            *cells_apart([one.label for one in standings], paired),
             *left_out([dense, *others], settings.params),
             *_costs(dense, others),
         ),
     )
     return record, ruler
+
+
+def _label(dense: Mapping[str, str]) -> str:
+    """What the dense condition is called; of our columns it has no technique's."""
+    foreign = {n: v for n, v in dense.items() if n not in techniques.dense_columns()}
+    named = ", ".join(f"{n}={v or 'none'}" for n, v in foreign.items())
+    return named or "without any technique"
 
 
 def _costs(dense: Runs, others: list[Runs]) -> Iterator[str]:
@@ -234,7 +241,8 @@ def _measured(
         if currency.axis == "compute" and np.isnan(ratio_R).any():
             result[currency.name] = _untold(currency.name, next(iter(result.values())))
             continue
-        moved = law.moved(currency.axis, amount_R, runs.tokens, ruler.cost)
+        at_R = found.tokens_R if currency.axis == "compute" else runs.tokens
+        moved = law.moved(currency.axis, amount_R, at_R, ruler.cost)
         if currency.axis == "compute" and over_R is not None:
             moved = moved.shifted(np.log(over_R))
         dense_law = law.moved("size", counted.dense_S, ruler.dense.tokens, ruler.cost)
@@ -259,7 +267,7 @@ def _in_cells(
     ruler: Ruler, members: Sequence[int], log_m: list[dict[str, Floats]], settings: Settings
 ) -> list[dict[str, Floats]]:
     """The draws of a stack and its parts over the cells that all of them have; none, no draws."""
-    place_R = {i: places(ruler.pairs[i], ruler.others[i]) for i in members}
+    place_R = {i: places(ruler.pairs[i]) for i in members}
     common = set.intersection(*(set(places) for places in place_R.values()))
     over = list(log_m)
     for i in members:

@@ -18,7 +18,7 @@ from chinchilla_jax.scaling.arrays import Bools, Floats
 from chinchilla_jax.scaling.table.cells import cell_index
 from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.kinds import Codes
-from chinchilla_jax.scaling.table.partners import partners
+from chinchilla_jax.scaling.table.partners import OF_A_BUDGET, partners
 from chinchilla_jax.scaling.table.runs import Runs
 
 
@@ -27,13 +27,15 @@ class Pairs:
     """The dense partners of a technique's rows.
 
     `share_RxS` averages over the dense runs of a row's cell, or takes the one of its seed; rows of
-    zeros have no partner. `params_R` and `flops_R` are those of the dense run at the row's place.
+    zeros have no partner. `params_R`, `tokens_R` and `flops_R` are those of the dense run at the
+    row's place: a shape may leave a budget more or fewer tokens.
     """
 
     share_RxS: Floats
     seeded_R: Bools  # the partner has the seed of the row
     cell_R: Codes  # the cell in which the row stands
     params_R: Floats
+    tokens_R: Floats
     flops_R: Floats
 
     @property
@@ -43,15 +45,17 @@ class Pairs:
 
 def pairs(rows: Runs, dense: Runs) -> Pairs:
     """Those of `table.partners`, with the size and the cost of the dense run."""
-    share, seeded_R = partners(rows, dense)
+    share, seeded_R = partners(rows, dense, OF_A_BUDGET)
     found_R = share.any(axis=1)
     params_R = np.where(found_R, share @ dense.params, _own_size(rows))
+    tokens_R = np.where(found_R, share @ dense.tokens, rows.tokens)
     own_flops = _predicted_flops(dense, params_R, rows.tokens)
     return Pairs(
         share_RxS=share,
         seeded_R=seeded_R,
-        cell_R=np.asarray(cell_index(params_R, rows.tokens), np.int64),
+        cell_R=np.asarray(cell_index(params_R, tokens_R), np.int64),
         params_R=params_R,
+        tokens_R=tokens_R,
         flops_R=np.where(found_R, share @ dense.flops, own_flops),
     )
 
@@ -66,16 +70,15 @@ def _predicted_flops(dense: Runs, params_R: Floats, tokens_R: Floats) -> Floats:
     return np.asarray(cost.flops(params_R, tokens_R))
 
 
-def places(found: Pairs, rows: Runs) -> list[tuple[float, float]]:
-    """The dense size and the tokens of each row, equal in one cell of whatever technique."""
-    return [(float(f"{n:.6g}"), float(d)) for n, d in zip(found.params_R, rows.tokens, strict=True)]
+def places(found: Pairs) -> list[tuple[float, float]]:
+    """The dense size and tokens of each row, equal in one cell of whatever technique."""
+    sizes = zip(found.params_R, found.tokens_R, strict=True)
+    return [(float(f"{n:.6g}"), float(f"{d:.6g}")) for n, d in sizes]
 
 
-def cells_apart(
-    labels: Sequence[str], found: Sequence[Pairs], rows: Sequence[Runs]
-) -> tuple[str, ...]:
+def cells_apart(labels: Sequence[str], found: Sequence[Pairs]) -> tuple[str, ...]:
     """A sentence where techniques stand on different cells, and none where they do not."""
-    cells = [{*places(*each)} for each in zip(found, rows, strict=True)]
+    cells = [{*places(each)} for each in found]
     if all(one == cells[0] for one in cells):
         return ()
     each = ", ".join(f"{name} {len(own)}" for name, own in zip(labels, cells, strict=True))

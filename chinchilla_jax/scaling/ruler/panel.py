@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from chinchilla_jax import techniques
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
-from chinchilla_jax.scaling.ruler.confounds import confounds, incomparable, searched
+from chinchilla_jax.scaling.ruler.confounds import (
+    TEXT,
+    confounds,
+    held_out,
+    incomparable,
+    searched,
+)
 from chinchilla_jax.scaling.table import conditions as table
 from chinchilla_jax.scaling.table.columns import label
-from chinchilla_jax.scaling.table.conditions import Condition, conditions, written
+from chinchilla_jax.scaling.table.conditions import Condition, conditions, restricted, written
 from chinchilla_jax.scaling.table.runs import Runs
 
 BY = "technique"  # --by=technique asks for a league table
@@ -49,7 +57,7 @@ def panel(runs: Runs, by: Sequence[str] = (), baseline: Mapping[str, str] | None
       UserError: no technique in the table, no dense runs, runs that differ in something else, or
         losses that are not of one unit.
     """
-    known = techniques.dense_columns()
+    known, runs = techniques.dense_columns(), of_one_text(runs)
     by = [name for name in by if name != BY or BY in runs.labels] or _columns(runs)
     _none_picked(runs, by, baseline or {})
     runs = table.by(runs, by)
@@ -101,7 +109,7 @@ def is_panel(runs: Runs) -> bool:
     """Whether techniques are all that tells the conditions of a table apart, one is dense, and
     the losses are of one unit.
     """
-    off = techniques.dense_columns()
+    off, runs = techniques.dense_columns(), of_one_text(runs)
     by = [name for name in off if name in runs.labels]
     names = table.distinguishing(runs, by)
     dense = {name: label(off[name]) for name in names if name in off}
@@ -110,6 +118,26 @@ def is_panel(runs: Runs) -> bool:
     every = conditions(runs, by)
     measure = next((one for one in every if dict(one.values) == dense), None)
     return measure is not None and not any(incomparable(one, measure, by) for one in every)
+
+
+def of_one_text(runs: Runs) -> Runs:
+    """Without dense runs of a text that no technique's runs are measured on.
+
+    Others begin from them; their own losses are of other passages, and compare with none.
+    """
+    off = {n: label(v) for n, v in techniques.dense_columns().items() if n in runs.labels}
+    if not off or TEXT not in runs.labels:
+        return runs
+    text_R = held_out(runs.labels[TEXT])
+    dense_R = np.all([runs.labels[name] == value for name, value in off.items()], axis=0)
+    other_R = dense_R & ~np.isin(text_R, text_R[~dense_R])
+    if not other_R.any() or other_R.sum() == dense_R.sum():
+        return runs
+    said = (
+        f"{other_R.sum()} runs are of another text than the others, on which their losses are "
+        "measured: they are left out of the league table"
+    )
+    return replace(restricted(runs, ~other_R, {}), notes=(*runs.notes, said))
 
 
 def _columns(runs: Runs) -> list[str]:
@@ -172,7 +200,7 @@ def _dense(
 def technique_of(column: str) -> tuple[str, str]:
     """The technique that a column is of and its field; a foreign column is one of its own."""
     for technique in techniques.TECHNIQUES:
-        if column in technique.columns(technique.off):
+        if column in technique.known:
             return technique.name, column.removeprefix(f"{technique.name}_")
     return column, ""
 

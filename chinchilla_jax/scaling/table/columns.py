@@ -198,7 +198,7 @@ def label(cell: Cell) -> str:
     """A cell as text: equal numbers alike, however they are written; "" for an empty one."""
     try:
         value = _number(cell)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, TypeError):  # the last of a list
         return str(cell).strip()
     return "" if math.isnan(value) else f"{value:.15g}"
 

@@ -18,22 +18,31 @@ from chinchilla_jax.techniques.law import DENSE_LOSS
 
 _APART = float(np.log(1.1))  # sizes nearer than this are one: shapes of equal parameters
 _SAME = 1e-3  # of ln tokens
+# Of ln tokens that one budget buys for two shapes of equal parameters.
+OF_A_BUDGET = float(np.log(1.25))
 _SIZES = ("params_total", "params_active")  # of which one is the planned size
 
 
-def partners(rows: Runs, dense: Runs) -> tuple[Floats, Bools]:
+def partners(rows: Runs, dense: Runs, tokens_apart: float = _SAME) -> tuple[Floats, Bools]:
     """Finds them by budget and tokens, then the nearest size, then the seed.
+
+    Args:
+      tokens_apart: how far ln tokens of runs of one budget may differ, where none has the same.
 
     Returns:
       share_RxS: averages over the dense runs of a row's cell, or takes the one of its seed; rows
         of zeros have no partner.
       seeded_R: whether the partner has the seed of the row.
     """
-    same = np.abs(np.log(rows.tokens)[:, None] - np.log(dense.tokens)) < _SAME
+    longer = np.abs(np.log(rows.tokens)[:, None] - np.log(dense.tokens))
+    same = longer < _SAME
+    apart = np.min([_apart(rows, dense, name) for name in ("", *_SIZES)], axis=0)
     if "budget" in rows.columns and "budget" in dense.columns:
         one, other = rows.columns["budget"], dense.columns["budget"]
         same &= np.isclose(one[:, None], other, equal_nan=True)
-    apart = np.min([_apart(rows, dense, name) for name in ("", *_SIZES)], axis=0)
+        bought = np.isclose(one[:, None], other) & (longer < tokens_apart)
+        alone_R = ~np.any(same & (apart < _APART), axis=1)
+        same |= alone_R[:, None] & bought
     apart = np.where(same, apart, np.inf)
     nearest_R = apart.min(axis=1)
     in_cell = (nearest_R < _APART)[:, None] & (apart <= nearest_R[:, None] + _SAME)

@@ -17,7 +17,7 @@ from chinchilla_jax.scaling.ruler.records import League, Multiplier
 from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.runs import Runs
 
-SHOWN = 24  # conditions that a forest shows
+SHOWN = 32  # conditions that a forest shows
 _COLOURS = {True: style.BLUE, False: style.VERMILION, None: style.SOFT}
 _KEYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("pays", {"marker": "o", "color": style.BLUE, "ms": 5.5}),

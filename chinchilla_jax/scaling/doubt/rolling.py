@@ -1,11 +1,11 @@
 """Which surface to believe for the loss of a run: every form fitted up to a budget, asked beyond.
 
-Whatever runs there are, they are cut at three quantiles of FLOPs; every form on every selection of
-runs is fitted below a cut and predicts all runs beyond it. Forecasts average the forms, each by its
-error there, for the best of a few is chosen by chance where they are close. On 23 public tables,
-fitted to their cheaper 70 % and asked for the rest, the average of forms has two thirds of the
-error of Chinchilla's form on all runs, the one of lowest error four fifths
-(tests/benchmarks/held_out_surfaces.py).
+Whatever cells there are, they are cut at three quantiles of FLOPs; every form on every selection of
+runs is fitted below a cut and predicts all runs beyond it, of which the seeds of a cell count as
+one. Forecasts average the forms, each by its error there, for the best of a few is chosen by chance
+where they are close. On 23 public tables, fitted to their cheaper 70 % and asked for the rest, the
+average of forms has two thirds of the error of Chinchilla's form on all runs, the one of lowest
+error four fifths (tests/benchmarks/held_out_surfaces.py).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from chinchilla_jax.scaling.table.runs import Runs
 ALL = "all"
 NEAR = "within 8 % of the best at its FLOPs"
 CUTS = (0.4, 0.6, 0.8)
-LEAST_RUNS = 8  # below a cut, for six parameters
-LEAST_BEYOND = 3
+LEAST_CELLS = 8  # below a cut, for six parameters
+LEAST_BEYOND = 3  # cells
 _SHARPNESS = 8  # a weight goes with the error to this power: a tenth more error has half of it
 _HANDICAP = 1.3  # of the error of a form with a parameter more, which a cut shows less than it has
 _UNCHECKED = ("surface", "even")  # what is averaged where nothing could be held out
@@ -105,23 +105,27 @@ def rolling(runs: Runs, fits: dict[str, SurfaceFit]) -> Mixture | None:
     order = np.argsort(runs.flops, kind="stable")
     order = order[:: -(-len(order) // _MOST_RUNS)]
     thin = {form: _of_rows(fit, order) for form, fit in fits.items()}
-    flops, loss = runs.flops[order], runs.loss[order]
+    loss = runs.loss[order]
+    cell_R = np.unique(runs.tried_cell_R()[order], return_inverse=True)[1]
+    seeds_C = np.bincount(cell_R)
+    flops_C = np.bincount(cell_R, runs.flops[order]) / seeds_C
+    flops, part_R = flops_C[cell_R], 1 / seeds_C[cell_R]
     params, tokens = runs.params[order], runs.tokens[order]
     near_R = near_best(runs.flops, runs.loss)
     selections = {ALL: np.ones(len(runs), bool)}
-    if LEAST_RUNS <= near_R.sum() < len(runs):
+    if LEAST_CELLS <= near_R.sum() < len(runs):
         selections[NEAR] = near_R
 
-    edges = np.quantile(flops, CUTS) * (1 + 1e-9)
-    early = [flops <= edge for edge in np.unique(edges)]
-    early = [e for e in early if LEAST_RUNS <= e.sum() <= len(e) - LEAST_BEYOND]
+    below = [flops_C <= edge for edge in np.unique(np.quantile(flops_C, CUTS) * (1 + 1e-9))]
+    below = [b for b in below if LEAST_CELLS <= b.sum() <= len(b) - LEAST_BEYOND]
+    early = [b[cell_R] for b in below]
     names = [(form, name) for form in fits for name in selections]
     error_MxFxR = np.full((len(names), len(early), len(order)), np.nan)
     surfaces: list[Surface] = []
     for form, fit in thin.items():
         masks = np.stack([e & keep[order] for keep in selections.values() for e in early]
                          + [keep[order] for keep in selections.values()])  # fmt: skip
-        enough = masks.sum(axis=1) >= LEAST_RUNS
+        enough = (masks @ part_R).round() >= LEAST_CELLS
         found = refit_searched(fit, masks * fit.weights_R, count=4, quick=True).surface
         for s, name in enumerate(selections):
             m = names.index((form, name))
@@ -131,7 +135,7 @@ def rolling(runs: Runs, fits: dict[str, SurfaceFit]) -> Mixture | None:
             last = len(selections) * len(early) + s
             surfaces.append(fits[form].surface if name == ALL else found[last])
 
-    weight_M, rms_M, bias_M = _weights(names, error_MxFxR, early)
+    weight_M, rms_M, bias_M = _weights(names, error_MxFxR, early, part_R)
     members = tuple(
         Member(form, name, surface, selections[name], rms, bias, float(weight))
         for (form, name), surface, rms, bias, weight in zip(
@@ -150,14 +154,16 @@ def _of_rows(fit: SurfaceFit, index: np.ndarray) -> SurfaceFit:
 
 
 def _weights(
-    names: list[tuple[str, str]], error_MxFxR: Floats, early: list[Bools]
+    names: list[tuple[str, str]], error_MxFxR: Floats, early: list[Bools], part_R: Floats
 ) -> tuple[Floats, list[float | None], list[float | None]]:
-    """Of every member its weight, and the rms and the mean of its errors over the cuts."""
-    beyond = [error_MxFxR[:, f, ~e] for f, e in enumerate(early)]
-    checked = bool(beyond)
-    mean_MxF = np.stack([x.mean(axis=1) for x in beyond], 1) if checked else np.empty((0, 0))
-    square_MxF = np.stack([(x**2).mean(axis=1) for x in beyond], 1) if checked else mean_MxF
-    if checked:
+    """Of every member its weight, and the rms and the mean of its errors over the cuts.
+
+    `part_R` is what a run has of its cell.
+    """
+    if early:
+        each = [(error_MxFxR[:, f, ~e], part_R[~e]) for f, e in enumerate(early)]
+        mean_MxF = np.stack([x @ part / part.sum() for x, part in each], 1)
+        square_MxF = np.stack([x**2 @ part / part.sum() for x, part in each], 1)
         rms_M = np.sqrt(square_MxF.mean(axis=1))
         if np.isfinite(rms_M).any():
             free_M = np.array([FORMS[form].parameters for form, _ in names])

@@ -231,7 +231,8 @@ def natural(theta_BxP: Floats, rows: Rows) -> tuple[Floats, ...]:
     alpha, beta = np.clip(np.exp(logs[:2]), *EXPONENTS)
     gamma = np.clip(np.exp(logs[2]), *GAMMAS)
     n, d = rows.centre_K
-    log_level = np.log(S) / gamma - np.logaddexp(0.0, rho)
+    with np.errstate(divide="ignore"):  # without a reducible loss both terms are 0
+        log_level = np.log(S) / gamma - np.logaddexp(0.0, rho)
     return E, np.exp(log_level + alpha * n), np.exp(log_level + rho + beta * d), alpha, beta, gamma
 
 

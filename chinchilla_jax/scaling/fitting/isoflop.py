@@ -11,10 +11,17 @@ import numpy.typing as npt
 
 from chinchilla_jax.scaling.arrays import Bools, Floats
 
+_ONE_SIZE = 0.01  # ln params apart: a profile moves by less than its noise between them
+_NEARBY = 0.2  # of the span of a budget's sizes
+
 
 @dataclass(frozen=True)
 class Profile:
-    """Runs of one budget, sorted by params; replicated seeds are separate entries."""
+    """Runs of one budget, sorted by params; replicated seeds are separate entries.
+
+    As `profiles` makes them, runs whose params differ by up to 1 % have one size. Their own are
+    those of the rows.
+    """
 
     flops: float
     row_S: npt.NDArray[np.intp]
@@ -42,9 +49,23 @@ class Profile:
         return float(np.exp(np.ptp(self.log_params_S)))
 
     def tokens_at(self, log_params: Floats) -> Floats:
-        """Tokens that this budget buys, straight lines in log-log between the runs."""
-        size, first = np.unique(self.log_params_S, return_index=True)
-        return np.exp(np.interp(log_params, size, self.log_tokens_S[first]))
+        """Tokens that this budget buys for sizes between its own; beyond them as at the ends.
+
+        ln tokens by a straight line through the sizes nearby (local linear regression, Cleveland
+        1979, with normal weights). D = C / (k N^e) is met exactly, and runs of one budget whose
+        FLOPs differ by a few per cent make no steps.
+        """
+        size, where = np.unique(self.log_params_S, return_inverse=True)
+        log_tokens = np.bincount(where, self.log_tokens_S) / np.bincount(where)
+        if len(size) == 1:
+            return np.asarray(np.exp(np.full(np.shape(log_params), log_tokens[0])))
+        x = size - np.clip(log_params, size[0], size[-1])[..., None]
+        weight = np.exp(-0.5 * (x / (_NEARBY * np.ptp(size))) ** 2)
+        weight /= weight.sum(axis=-1, keepdims=True)
+        middle = np.sum(weight * x, axis=-1)
+        pull = weight * (x - middle[..., None])
+        slope = pull @ log_tokens / np.sum(pull * x, axis=-1)
+        return np.asarray(np.exp(weight @ log_tokens - slope * middle))
 
 
 def profiles(
@@ -64,12 +85,26 @@ def profiles(
                 Profile(
                     float(flops_G[g]),
                     row,
-                    np.log(params_R[row]),
+                    _sizes(np.log(params_R[row])),
                     np.log(tokens_R[row]),
                     loss_R[row],
                 )
             )
     return found
+
+
+def _sizes(log_params_S: Floats) -> Floats:
+    """Ascending ln params, those that lie within 1 % of a first one in the middle of these.
+
+    Digitised points of one model differ by a millionth: an interpolant would follow their noise up
+    a cliff, and a size left out would be told by its twin.
+    """
+    sizes, begin = log_params_S.copy(), 0
+    while begin < len(sizes):
+        end = int(np.searchsorted(log_params_S, log_params_S[begin] + _ONE_SIZE, side="right"))
+        sizes[begin:end] = 0.5 * (log_params_S[begin] + log_params_S[end - 1])
+        begin = end
+    return sizes
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from chinchilla_jax.experiment.schema import from_json, require, to_json
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fitting.estimators import LEAST_SIZES, Estimator
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
-from chinchilla_jax.scaling.fitting.isoflop import Profile
+from chinchilla_jax.scaling.fitting.isoflop import profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
 from chinchilla_jax.scaling.fitting.noise import Noise
 from chinchilla_jax.scaling.register.registration import (
@@ -321,21 +321,21 @@ def _numbers(
     """N*, D* and L* against the minimum through the new runs, or why there is none."""
     expected = {name: getattr(registration, name) for name in ("params", "tokens", "loss")}
     tokens = {run.run_id: run.tokens for run in registration.runs}
-    order = sorted(runs, key=lambda one: one.params)
-    profile = Profile(
-        registration.flops,
-        np.arange(len(order)),
-        np.log([one.params for one in order]),
-        np.log([tokens[one.run_id] for one in order]),
-        np.array([losses[one.run_id] for one in order]),
+    budget = profiles(
+        np.zeros(len(runs), np.int64),
+        np.array([registration.flops]),
+        np.array([one.params for one in runs], float),
+        np.array([tokens[one.run_id] for one in runs], float),
+        np.array([losses[one.run_id] for one in runs]),
     )
-    if profile.sizes < LEAST_SIZES[registration.basis.minima]:
-        why = f"{profile.sizes} sizes have a loss"
+    sizes = budget[0].sizes if budget else 0
+    if sizes < LEAST_SIZES[registration.basis.minima]:
+        why = f"{sizes} sizes have a loss"
         return [outcome(name, one, None) for name, one in expected.items()], None, why
     size = registration.basis.noise
     noise = Noise(size, 0, "registered", np.array([size]))
     estimator = Estimator(registration.basis.minima)
-    found = fit_minima(estimator, [profile], noise, 0, np.random.default_rng(0))
+    found = fit_minima(estimator, budget, noise, 0, np.random.default_rng(0))
     if found.reason_G[0] is not None:
         numbers = [outcome(name, one, None) for name, one in expected.items()]
         return numbers, None, found.reason_G[0]

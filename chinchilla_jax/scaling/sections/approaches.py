@@ -198,7 +198,7 @@ def _minimum(fit: MinimaFit, g: int) -> MethodMinimum:
 
 
 def _budget(profile: Profile, g: int, each: Approaches) -> BudgetMinimum:
-    lowest = int(profile.loss_S.argmin())
+    lowest = int(profile.row_S[profile.loss_S.argmin()])
     found = {name: _minimum(fit, g) for name, fit in each.minima.items()}
     head = _minimum(each.head, g)
     middle = profile.log_params_S[[0, -1]].mean()
@@ -213,9 +213,9 @@ def _budget(profile: Profile, g: int, each: Approaches) -> BudgetMinimum:
         loss=head.loss,
         log_params_se=head.log_params_se,
         lowest=LowestRun(
-            float(np.exp(profile.log_params_S[lowest])),
-            float(np.exp(profile.log_tokens_S[lowest])),
-            float(profile.loss_S[lowest]),
+            float(each.runs.params[lowest]),
+            float(each.runs.tokens[lowest]),
+            float(each.runs.loss[lowest]),
         ),
         grid_width=profile.width,
         centre_drift=known(np.log(each.head.params_G[g]) - middle),

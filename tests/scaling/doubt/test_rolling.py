@@ -104,6 +104,23 @@ def test_what_lies_beyond_is_only_predicted():
     assert np.sqrt(np.mean(other.beyond.error_H**2)) > 0.05
 
 
+def test_seeds_are_one_cell():
+    """Cuts and weights are those of one run a cell, however many seeds the cheap cells have."""
+    runs = _runs(COUPLED, noise=0.01, sizes=7)
+    fits = fit_forms(fit_surface(runs.params, runs.tokens, runs.loss), runs)
+    cheap = runs.flops < 1.5 * BUDGETS[0]
+    often = np.repeat(np.arange(len(runs)), np.where(cheap, 6, 1))
+    columns = {name: getattr(runs, name)[often] for name in ("params", "tokens", "loss")}
+    many = read_runs({**columns, "seed": np.arange(len(often))})
+    fit = fit_surface(many.params, many.tokens, many.loss, np.where(cheap, 1 / 6, 1.0)[often])
+    one, other = compared(runs, fits), compared(many, fit_forms(fit, many))
+    assert other.beyond.folds == one.beyond.folds == 3
+    for member, same in zip(one.members, other.members, strict=True):
+        assert same.weight == pytest.approx(member.weight, abs=0.05)
+        assert same.rms == pytest.approx(member.rms, rel=0.1)
+    np.testing.assert_allclose(other.beyond.distance_H, one.beyond.distance_H)
+
+
 def test_members_are_drawn_as_often_as_they_weigh():
     mixture, fits = _mixture(_runs(COUPLED))
     drawn = mixture_draws(mixture, fits, 200, np.random.default_rng(0))

@@ -33,6 +33,14 @@ def test_the_published_law_gives_its_own_losses():
         assert BUSBRIDGE.loss(params, ratio * params) == pytest.approx(loss, abs=6e-5)
 
 
+def test_nothing_reducible_is_no_terms_and_no_warning():
+    rows = Rows.of(BUSBRIDGE.loss(PARAMS, TOKENS), PARAMS, TOKENS)
+    theta = np.array([[2.0, 0.0, 0.3, *np.log([0.4, 0.5, 0.6])], [2.0, 1.0, 0.0, 0.0, 0.0, 0.0]])
+    with np.errstate(all="raise"):
+        _, A, B, *_ = coupled.natural(theta, rows)
+    assert A[0] == B[0] == 0.0 and min(A[1], B[1]) > 0
+
+
 @pytest.mark.parametrize("on_logs", [True, False])
 @pytest.mark.parametrize("delta", [3e-3, np.inf])
 def test_derivatives_are_those_of_the_objective(on_logs, delta):

@@ -194,6 +194,73 @@ def test_budgets_are_found_where_no_column_states_them():
     np.testing.assert_allclose(budget, [1e18, 1e19, 1e20], rtol=0.03)
 
 
+def _digitised(seed, twins=True):
+    """A budget of ten sizes read off a figure: FLOPs within 9 %, one model read twice."""
+    rng = np.random.default_rng(seed)
+    params = 1e8 * np.exp(np.linspace(0, 3, 10) + 0.05 * rng.standard_normal(10))
+    if twins:
+        params = np.append(params, params[4] * (1 + 1e-6))
+    flops = 1e19 * np.exp(rng.uniform(-0.045, 0.045, len(params)))
+    if twins:
+        flops[[4, -1]] = 1e19 * np.exp([-0.045, 0.045])
+    loss = TRUE.loss(params, flops / (6 * params))
+    return params, flops / (6 * params), np.full(len(params), 1e19), loss
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_small_change_of_params_is_a_small_change_of_tokens(seed):
+    """Single runs of a budget spend up to 9 % more than the next: that is no step of D*."""
+    params, tokens, budget, loss = _digitised(seed)
+    (profile,) = _profiles(params, tokens, budget, loss)
+    assert profile.sizes == 10
+    at = np.linspace(profile.log_params_S[0], profile.log_params_S[-1], 5001)
+    found = np.log(profile.tokens_at(at))
+    assert (np.abs(np.diff(found) / np.diff(at) + 1) < 0.5).all()
+    np.testing.assert_allclose(found + at, np.log(1e19 / 6), atol=0.06)
+    single = np.array([profile.tokens_at(x) for x in at[:3]])
+    np.testing.assert_allclose(np.log(single), found[:3])
+
+
+@pytest.mark.parametrize("exponent", [1.0, 0.9])
+@pytest.mark.parametrize("sizes", [1, 2, 3, 9])
+def test_tokens_are_exact_where_flops_are(exponent, sizes):
+    """FLOPs of k N^e D, replicates, and sizes that leave a gap."""
+    params = np.repeat(1e8 * np.array([1, 1.3, 2, 2.1, 2.3, 9, 10, 12, 30])[:sizes], 2)
+    tokens = 1e19 / (7 * params**exponent)
+    (profile,) = _profiles(params, tokens, np.full(len(params), 1e19), np.ones(len(params)))
+    at = np.linspace(profile.log_params_S[0], profile.log_params_S[-1], 50)
+    exact = np.exp(np.log(1e19 / 7) - exponent * at)
+    np.testing.assert_allclose(profile.tokens_at(at), exact, rtol=1e-9)
+    ends = profile.tokens_at(np.array([-np.inf, np.inf]))
+    np.testing.assert_allclose(ends, tokens[[0, -1]], rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_read_twice_moves_no_minimum(method):
+    """An interpolant between sizes a millionth apart would climb the noise between them."""
+    params, tokens, budget, loss = _digitised(0)
+    loss[-1] *= 1.003
+    twice, once = (
+        _profiles(*(x[:last] for x in (params, tokens, budget, loss))) for last in (None, -1)
+    )
+    both = curves(method, twice).minima()[0], curves(method, once).minima()[0]
+    assert both[0].log_params_B[0] == pytest.approx(both[1].log_params_B[0], abs=0.05)
+    left_out = curves(method, twice).left_out([np.unique(twice[0].log_params_S)[3:7]])
+    assert np.abs(left_out).max() < 0.02
+
+
+def test_sizes_within_one_percent_are_one():
+    params = np.array([1.0, 1.004, 1.008, 1.02, 1.5, 1.5, 4.0])
+    (profile,) = _profiles(params, 1 / params, np.ones(7), np.ones(7))
+    expected = [np.sqrt(1.008)] * 3 + [1.02, 1.5, 1.5, 4.0]
+    np.testing.assert_allclose(np.exp(profile.log_params_S), expected, rtol=1e-12)
+    np.testing.assert_allclose(np.exp(profile.log_tokens_S), 1 / params)
+    assert profile.sizes == 4
+    dense = np.geomspace(1.0, 2.0, 1000)  # they would chain into one
+    (profile,) = _profiles(dense, 1 / dense, np.ones(1000), np.ones(1000))
+    assert profile.sizes == 67 and np.abs(profile.log_params_S - np.log(dense)).max() < 0.005
+
+
 def test_loss_law_is_recovered_from_every_set_of_minima():
     exponents = np.array([0.05, 0.1, 0.2])
     loss = 1.7 + 500 * FIVE ** -exponents[:, None]

@@ -18,7 +18,8 @@ Exit status: 0 the folder is there; 2 a mistake in the call.
 from absl import flags
 
 from chinchilla_jax import program
-from chinchilla_jax.experiment import exported, storage
+from chinchilla_jax.experiment import exported, finished, storage
+from chinchilla_jax.formats import folder
 
 _RUN = flags.DEFINE_string("run", None, "Folder of the run: WORKDIR/runs/RUN.", required=True)
 _TO = flags.DEFINE_string("to", None, "The folder to make.", required=True)
@@ -31,9 +32,12 @@ _WINDOWS = flags.DEFINE_integer(
 
 def main(_: list[str]) -> None:
     place, target = storage.path(_RUN.value), storage.path(_TO.value)
+    folder.refuse_remote(target)
+    exported.already(target)
+    run = finished.done_at(place)
     from chinchilla_jax.training.export import export  # after the mistakes that need no JAX
 
-    found = export(place, target, _DTYPE.value, _WINDOWS.value, _GGUF.value)
+    found = export(run, target, _DTYPE.value, _WINDOWS.value, _GGUF.value)
     what = f"{found.of.run}, {found.numbers:,} parameters in {found.of.dtype}"
     print(f"exported {what}: {target}" if found.made else f"{target}: is there already: {what}")
     if found.bits_per_byte is not None:

@@ -4,7 +4,7 @@
     python -m chinchilla_jax.forecast --law=hoffmann --loss=2.0
     python -m chinchilla_jax.forecast --law=replication --params=7e9 --inference_tokens=1e12
     python -m chinchilla_jax.forecast --law=steplaw --params=1e9 --tokens=1e11
-    python -m chinchilla_jax.forecast --fits=report/fits.json --flops=1e13 \
+    python -m chinchilla_jax.forecast --fits=report/fits.json --flops=1e13 \\
         --register=forecasts/NAME.json --write_config=configs/NAME.py
 
 --flops asks for the compute-optimal run of budgets, --loss for the cheapest run that reaches it,

@@ -21,8 +21,9 @@ import sys
 from absl import flags
 
 from chinchilla_jax import flag_values, program
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import finished, storage
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.sampling import Sampling
 
 _RUN = flags.DEFINE_string(
     "run", None, "Folder of a finished run, or a work folder: its run of the lowest loss.",
@@ -56,17 +57,17 @@ def main(_: list[str]) -> None:
             print(f"{name}: not measured: {reason}", file=sys.stderr)
         print(outcome.text())
         sys.exit(1 if outcome.left else 0)
-    from chinchilla_jax.training.generation import write
-    from chinchilla_jax.training.sampling import Sampling
-
     sampling = Sampling(
         temperature=_TEMPERATURE.value, top_k=_TOP_K.value, top_p=_TOP_P.value, seed=_SEED.value
     )
+    run = finished.done_at(place)
+    from chinchilla_jax.training.generation import write  # after the mistakes that need no JAX
+
     try:
-        write(place, _PROMPT.value, _TOKENS.value, sampling, _CACHE.value, _TENSOR.value, _show)
+        write(run, _PROMPT.value, _TOKENS.value, sampling, _CACHE.value, _TENSOR.value, _show)
     except KeyboardInterrupt:
-        print()
-        sys.exit(program.EXIT_INTERRUPTED)
+        print()  # the line that the text broke off in ends
+        raise
 
 
 def _show(text: str) -> None:

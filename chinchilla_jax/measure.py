@@ -1,11 +1,12 @@
-"""Measures finished runs anew, as techniques do at the end of a run; nothing is trained.
+"""Measures runs that are done by their last checkpoints, and adds it to their results.
 
-    python -m chinchilla_jax.measure --config=configs/quickstart.py --workdir=runs/quickstart \
+    python -m chinchilla_jax.measure --config=configs/quickstart.py --workdir=runs/quickstart \\
         --config.techniques.quantisation.after=8,4,3
 
-What is measured at the end of a run decides no number of it, so a plan may come to ask for it when
-runs are done. A program by itself: it is one process with JAX, and a sweep's leaves the devices to
-its workers.
+What techniques measure at the end of a run: the loss with weights of so many bits (`quantisation`),
+how far a student is from its teacher (`distillation`), how even experts are loaded (`experts`). It
+decides no number of the training, so a plan may come to ask for it when runs are done; nothing is
+trained. One process does all of them, on what devices there are.
 
 Exit status: 0 all that is done is measured; 1 some was left out; 2 a mistake in the call.
 """

@@ -22,17 +22,21 @@ from chinchilla_jax.experiment.schema import nearest
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+CONTINUES = "interrupted; the same command continues"
 
 START, START_FIELD = "init_from", "techniques.transfer.start"
 _overrides: list[tuple[str, str]] = []
 
 
-def run(main: Callable[[list[str]], Any]) -> None:
+def run(main: Callable[[list[str]], Any], interrupted: str = "interrupted") -> None:
     """Runs `main` with the flags of its module.
 
     A `UserError` becomes one line on standard error and exit status 2; Ctrl-C and SIGTERM exit
     with 130, also where the program is process 1 of a container, which SIGTERM else passes by.
     `--config.a.b=value` is kept for `experiment_from_flags`.
+
+    Args:
+      interrupted: what is said then.
     """
     logging.getLogger("chinchilla_jax").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -43,11 +47,17 @@ def run(main: Callable[[list[str]], Any]) -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)
     try:
         with _interruptible():
-            app.run(_guarded(main), flags_parser=_parse)
-    except UserError as error:  # raised while flags are parsed
+            app.run(main, flags_parser=_parse)
+    except UserError as error:
         _fail(error)
+    except MemoryError:
+        _fail(UserError("memory ran out: free some, or raise the limit (ulimit -v, ulimit -d)"))
+    except BrokenPipeError:  # the reader of our output went away, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
-        _end_interrupted()
+        print(interrupted, file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 @contextlib.contextmanager
@@ -88,6 +98,9 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     _overrides[:] = overrides
     try:
         rest: list[str] = flags.FLAGS(others)
+    except SystemExit:  # of --help and its like, which absl ends with 1
+        sys.stdout.flush()
+        sys.exit(0)
     except flags.Error as error:
         raise UserError(_explained(str(error).splitlines()[-1])) from None
     if len(rest) > 1:
@@ -121,28 +134,6 @@ def _explained(message: str) -> str:
         if found := re.match(rf"flag (--\w+=.*): {python}", message):
             return f"{found[1]}: expected {kind}"
     return message.removeprefix("flag ")
-
-
-def _guarded(main: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
-    def guarded(arguments: list[str]) -> Any:
-        try:
-            return main(arguments)
-        except UserError as error:
-            _fail(error)
-        except KeyboardInterrupt:
-            _end_interrupted()
-        except MemoryError:
-            _fail(UserError("memory ran out: free some, or raise the limit (ulimit -v, ulimit -d)"))
-        except BrokenPipeError:  # the reader of our output went away, as in `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-
-    return guarded
-
-
-def _end_interrupted() -> None:
-    print("interrupted; the same command continues", file=sys.stderr)
-    sys.exit(EXIT_INTERRUPTED)
 
 
 def _fail(error: UserError) -> None:

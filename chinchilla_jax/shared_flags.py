@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from chinchilla_jax.scaling.design.until import Goal
     from chinchilla_jax.scaling.settings import Settings
 
+flags.disclaim_key_flags()  # they are of the program that asks for them: its --help shows them
+
 
 def define_config(required: bool = True) -> flags.FlagHolder[str | None]:
     """The flag --config, which takes overrides as --config.a.b=value, and --init_from for one."""

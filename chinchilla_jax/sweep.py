@@ -94,4 +94,4 @@ def _made(workdir: Path, several: bool, asked: Experiment | None, opened: ExitSt
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(main, program.CONTINUES)

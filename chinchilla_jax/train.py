@@ -96,4 +96,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(main, program.CONTINUES)

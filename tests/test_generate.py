@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import sys
+import types
 
 import pytest
 
@@ -82,14 +84,44 @@ def test_what_writing_takes_is_added_to_results(workdir, monkeypatch, tmp_path):
     (["--run=WORK", "--prompt=a", "--temperature=-1"], "--temperature = -1"),
     (["--run=WORK", "--prompt=a", "--top_p=0"], "--top_p = 0"),
     (["--run=WORK", "--prompt=a", "--tokens=0"], "--tokens=0"),
-    (["--run=WORK", "--prompt=a", "--tensor=3"], "execution.tensor = 3: does not divide"),
-    (["--run=WORK", "--prompt=a", "--tensor=99"], "needs 99 devices"),
+    (["--run=WORK", "--prompt=a", "--tensor=3"], "--tensor=3: does not divide"),
+    (["--run=WORK", "--prompt=a", "--tensor=99"], "--tensor=99: a mesh of data_parallel 1 x"),
 ])  # fmt: skip
 def test_a_mistake_is_told_in_one_line(workdir, monkeypatch, tmp_path, arguments, told):
     monkeypatch.setenv("CHINCHILLA_JAX_CACHE", str(tmp_path))
     done = generate(*(a.replace("WORK", str(workdir)) for a in arguments))
     assert done.returncode == 2 and not done.stdout
     assert told in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("program,arguments,told", [
+    ("generate", ["--run=RUNS/r0", "--prompt=a", "--temperature=-1"], "--temperature = -1"),
+    ("generate", ["--run=RUNS/r0", "--prompt=a", "--temperature=nan"], "--temperature = nan"),
+    ("generate", ["--run=RUNS/r0", "--prompt=a", "--top_k=-1"], "--top_k = -1"),
+    ("generate", ["--run=RUNS/r0", "--prompt=a", "--top_p=2"], "--top_p = 2"),
+    ("generate", ["--run=RUNS/r0", "--prompt=a", "--seed=-1"], "--seed = -1"),
+    ("generate", ["--run=RUNS/r00", "--prompt=a"], "is no run; did you mean r0?"),
+    ("generate", ["--run=RUNS/begun", "--prompt=a"], "is not finished"),
+    ("export", ["--run=RUNS/begun", "--to=new"], "is not finished"),
+    ("export", ["--run=RUNS/r0", "--to=gs://bucket/new"], "exported to a local folder"),
+    ("export", ["--run=RUNS/r0", "--to=RUNS/r0"], "is there already, and is no exported model"),
+])  # fmt: skip
+def test_a_mistake_is_told_before_jax_is_imported(workdir, monkeypatch, program, arguments, told):
+    for module in ("generation", "export"):
+        monkeypatch.setitem(sys.modules, f"chinchilla_jax.training.{module}", None)
+    done = command.call(program, *(a.replace("RUNS", str(workdir / "runs")) for a in arguments))
+    assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1, done
+
+
+def test_an_interrupted_text_ends_its_line(workdir, monkeypatch):
+    def write(folder, prompts, most, sampling, cached, tensor, show):
+        show(f"{prompts[0]}lo")
+        raise KeyboardInterrupt
+
+    generation = types.SimpleNamespace(write=write)
+    monkeypatch.setitem(sys.modules, "chinchilla_jax.training.generation", generation)
+    done = generate(f"--run={workdir}", "--prompt=the ")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "the lo\n", "interrupted\n")
 
 
 def test_a_damaged_checkpoint_is_told_in_one_line(workdir, tmp_path):

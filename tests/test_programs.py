@@ -1,6 +1,7 @@
 """The programs as a careless person calls them: one line, what is wrong and what would be right."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from chinchilla_jax import program
 from chinchilla_jax.experiment import grid, plans, records
 from chinchilla_jax.experiment.loading import load_experiment
-from tests.command import call
+from tests.command import as_in_a_new_process, call
 
 QUICKSTART = "--config=configs/quickstart.py"
 TABLE_A9 = "--config=configs/chinchilla.py"
@@ -84,11 +85,27 @@ def test_a_mistake_is_one_line_and_status_2(program, arguments, words):
         assert word in done.stderr
 
 
-@pytest.mark.parametrize("program", ["plan", "sweep", "train", "measure", "evaluate", "forecast"])
+PROGRAMS = (
+    "plan", "sweep", "train", "evaluate", "forecast", "verify", "generate", "export", "measure",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_help_tells_what_it_does_and_every_flag(program):
-    done = process(program, "--help")
-    assert f"python -m chinchilla_jax.{program}" in done.stdout
-    assert "--" in done.stdout and not done.stderr
+    """Those that programs share among them, and its commands as a shell takes them."""
+    done = call(program, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"    python -m chinchilla_jax.{program} --" in done.stdout
+    assert "   --" not in done.stdout.partition("flags:")[0].replace("\n        --", "\n")
+    there = call(program, "--none_such").stderr.partition("(there are ")[2].rstrip(")\n")
+    told = re.findall(r"^  --(?:\[no\])?(\w+):", done.stdout, re.MULTILINE)
+    assert sorted(told) == sorted(name.removeprefix("--") for name in there.split(", "))
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    command = f"{sys.executable} -m chinchilla_jax.sweep --help | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +192,7 @@ def test_the_status_of_another_experiment_is_shown_and_said(tmp_path, overrides,
     "when,status,said",
     [
         ("absl/__init__.py", -signal.SIGINT, ""),
-        ("config.py", 130, "interrupted; the same command continues\n"),
+        ("config.py", 130, "interrupted\n"),
     ],
 )
 def test_ctrl_c_is_no_traceback_also_while_python_imports(tmp_path, when, status, said):
@@ -193,8 +210,8 @@ def test_ctrl_c_is_no_traceback_also_while_python_imports(tmp_path, when, status
 
 
 def test_memory_that_runs_out_is_one_line(capsys):
-    with pytest.raises(SystemExit) as end:
-        program._guarded(lambda _: bytes(1 << 62))([])
+    with as_in_a_new_process(["plan"]), pytest.raises(SystemExit) as end:
+        program.run(lambda _: bytes(1 << 62))
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith("error: memory ran out: ")
 
@@ -203,7 +220,7 @@ def test_memory_that_runs_out_is_one_line(capsys):
 def test_sigterm_ends_a_program_also_as_process_1_of_a_container(first_process):
     code = (
         "import os, time; from chinchilla_jax import program; "
-        "program.run(lambda _: (print(os.getpid(), flush=True), time.sleep(60)))"
+        "program.run(lambda _: (print(os.getpid(), flush=True), time.sleep(60)), 'what is said')"
     )
     command = [sys.executable, "-c", code]
     if first_process:
@@ -224,4 +241,4 @@ def test_sigterm_ends_a_program_also_as_process_1_of_a_container(first_process):
     os.kill(inner, signal.SIGTERM)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == "interrupted; the same command continues\n"
+    assert err == "what is said\n"

@@ -54,6 +54,21 @@ def section_of(folder: Path) -> Mapping[str, Any] | None:
     return found if isinstance(found, Mapping) else None
 
 
+def already(target: Path) -> Mapping[str, Any] | None:
+    """What the folder at `target` says of a run; None where there is none yet.
+
+    Raises:
+      UserError: something else is there.
+    """
+    if not storage.exists(target) and not target.is_symlink():
+        return None
+    if not target.is_dir() or (there := section_of(target)) is None:
+        raise UserError(
+            f"{target}: is there already, and is no exported model; give another folder"
+        )
+    return there
+
+
 def digest(folder: Path) -> str:
     """Sixteen hex digits that tell the weights in a folder from others.
 

@@ -75,8 +75,8 @@ def lock(folder: Path, patient: bool = False) -> Iterator[Lock | None]:
         yield held
 
 
-def flock(file: IO[Any], exclusive: bool = True, wait: bool = False) -> None:
-    """Takes the lock of an open file, which the system frees when this process ends.
+def flock(file: IO[Any] | int, exclusive: bool = True, wait: bool = False) -> None:
+    """Takes the lock of an open file or folder, which the system frees when this process ends.
 
     Raises:
       BlockingIOError: another process has it, and `wait` is not asked for.

@@ -2,32 +2,35 @@
 
 import contextlib
 import filecmp
+import logging
+import os
+import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.lock import flock
+
+log = logging.getLogger(__name__)
 
 
 def write(target: Path, fill: Callable[[Path], None]) -> bool:
     """Makes the folder `target` with what `fill` writes into an empty one beside it.
+
+    What a process that was killed on the way left there is removed.
 
     Returns:
       Whether it was made; false where it is there with just these files.
     Raises:
       UserError: it is there and has others, is in an object store, or cannot be written.
     """
-    if storage.is_remote(target):
-        raise UserError(
-            f"{target}: a model is exported to a local folder; copy it there afterwards"
-        )
+    refuse_remote(target)
     target = target.absolute()
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        with storage.faults_of(target, "written"):
-            beside.mkdir(parents=True)
+    _remove_left(target)
+    with _unfinished(target) as beside:
         fill(beside)
         if storage.exists(target) or target.is_symlink():
             if difference := _difference(target, beside):
@@ -37,9 +40,64 @@ def write(target: Path, fill: Callable[[Path], None]) -> bool:
             return False
         storage.move_folder(beside, target)
         return True
+
+
+def refuse_remote(target: Path) -> None:
+    """Raises UserError for a folder in an object store, where none appears all at once."""
+    if storage.is_remote(target):
+        raise UserError(
+            f"{target}: a model is exported to a local folder; copy it there afterwards"
+        )
+
+
+@contextlib.contextmanager
+def _unfinished(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target`, gone at the end unless it was renamed.
+
+    It is locked, which the system ends with the process: so others know one that was left.
+    """
+    while True:
+        beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.unfinished")
+        with storage.faults_of(target, "written"):
+            beside.mkdir(parents=True)
+        with _locked(beside, wait=True):
+            if not beside.exists():  # taken for left before it was locked
+                continue
+            try:
+                yield beside
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+            return
+
+
+def _remove_left(target: Path) -> None:
+    """Removes unfinished folders of `target` that no process has."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.unfinished")
+    for left in storage.children(target.parent):
+        if name.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
+            with _locked(left) as free:
+                if free:
+                    shutil.rmtree(left, ignore_errors=True)
+                    log.warning("%s: removed: an export that was killed left it", left)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, wait: bool = False) -> Iterator[bool]:
+    """Whether this process has the lock of an open folder, while the context lasts."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:  # removed meanwhile
+        yield False
+        return
+    try:
+        try:
+            flock(number, wait=wait)
+        except OSError:  # another process has it, or the file system has no locks
+            yield False
+        else:
+            yield True
     finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(beside)
+        os.close(number)
 
 
 def _difference(target: Path, made: Path) -> str:

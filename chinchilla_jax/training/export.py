@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chinchilla_jax.data.store import open_corpus
-from chinchilla_jax.experiment import exported, storage
+from chinchilla_jax.experiment import exported
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
@@ -45,7 +45,7 @@ def export(
     windows: int = 0,
     for_llama_cpp: bool = False,
 ) -> Outcome:
-    """Writes the run at `place`, as `weights.folder_of` finds it, to the folder `target`.
+    """Writes the run in the folder `place` to the folder `target`.
 
     Its weights are those that products take part with: pruned ones are zeros, and those of few
     bits have the values of few bits, in an array of `dtype`.
@@ -57,7 +57,7 @@ def export(
       UserError: there is no such run or it is not whole; no format holds it exactly; the target is
         there and is another, or cannot be written.
     """
-    source = weights.finished(weights.folder_of(place))
+    source = weights.finished(place)
     of = described(source, dtype)
     _refuse(source.run, of, for_llama_cpp)
     _refuse_another(target, of)
@@ -134,12 +134,8 @@ def described(source: Source, dtype: str) -> Exported:
 
 def _refuse_another(target: Path, of: Exported) -> None:
     """Raises UserError at once where the target is the folder of something else."""
-    if not storage.exists(target):
+    if (there := exported.already(target)) is None:
         return
-    if not target.is_dir() or (there := exported.section_of(target)) is None:
-        raise UserError(
-            f"{target}: is there already, and is no exported model; give another folder"
-        )
     ours = to_json(of)
     for name in sorted({*ours, *there}):
         if ours.get(name) != there.get(name):

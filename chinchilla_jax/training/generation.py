@@ -11,6 +11,7 @@ without, the whole context of each token, by the training forward itself.
 Shapes: B prompts, P tokens that they are filled up to, W of a training sequence, N of a dispatch.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,14 +25,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from chinchilla_jax.data.tokenizers import SEPARATOR
 from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.loading import cache_folder
+from chinchilla_jax.experiment.sampling import Sampling
 from chinchilla_jax.models import decoding
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.models.products import einsum32
 from chinchilla_jax.training import devices, kernels, sharding, threads, transfers, weights
 from chinchilla_jax.training.prompts import Printer, encoded
-from chinchilla_jax.training.sampling import Sampling, draw, noise, values
+from chinchilla_jax.training.sampling import draw, noise, values
 from chinchilla_jax.training.weights import Trained
 from chinchilla_jax.training.worker import prepare_jax
 
@@ -293,7 +296,7 @@ class Generator:
 
 
 def write(
-    place: Path,
+    folder: Path,
     prompts: Sequence[str],
     most: int | None,
     sampling: Sampling,
@@ -301,18 +304,20 @@ def write(
     tensor: int,
     show: Callable[[str], object],
 ) -> None:
-    """Texts of the run at `place`, `weights.folder_of`, shown as they grow.
+    """Texts of the run in `folder`, shown as they grow.
 
     Raises:
       UserError: it is no finished run, a prompt cannot be one, or `tensor` does not fit.
     """
-    source = weights.finished(weights.folder_of(place))
+    source = weights.finished(folder)
     run, tokenizer = source.run, weights.tokenizer(source)
     tokens = [encoded(prompt, tokenizer, run.sequence_length) for prompt in prompts]
     threads.use(threads.serving([run.model.width]))
     prepare_jax(cache_folder())
-    mesh = sharding.make_mesh(Execution(tensor=tensor), len(prompts))
-    generator = Generator(weights.load(source, mesh), mesh, sampling, cached)
+    with asked_by_flag(tensor):
+        mesh = sharding.make_mesh(Execution(tensor=tensor), len(prompts))
+        trained = weights.load(source, mesh)
+    generator = Generator(trained, mesh, sampling, cached)
     log.info("%s: loss %.4f at its end", run.run_id, source.loss)
     if cached and (why := uncached(run)):
         log.info("no cache: %s", why)
@@ -328,6 +333,18 @@ def write(
             for row, row_tokens in enumerate(new):
                 printer.add(row, row_tokens)
     printer.ended()
+
+
+@contextlib.contextmanager
+def asked_by_flag(tensor: int) -> Iterator[None]:
+    """What a mesh of so many devices does not fit, as a fault of the flag --tensor."""
+    try:
+        yield
+    except UserError as error:
+        where, _, why = str(error).partition(": ")
+        if where.startswith("execution"):
+            raise UserError(f"--tensor={tensor}: {why}") from None
+        raise
 
 
 def _power(n: int) -> int:

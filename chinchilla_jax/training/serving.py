@@ -29,16 +29,17 @@ from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.energy import UNKNOWN, Joules, added
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
+from chinchilla_jax.experiment.finished import folders_of
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.numbers import data_size
 from chinchilla_jax.experiment.parameters import is_tied
 from chinchilla_jax.experiment.plans import has_plan
 from chinchilla_jax.experiment.records import RunDirectory
+from chinchilla_jax.experiment.sampling import Sampling
 from chinchilla_jax.training import sharding, threads, transfers, weights
 from chinchilla_jax.training.energy import Meter, counters
-from chinchilla_jax.training.generation import MOST, Generator
-from chinchilla_jax.training.sampling import Sampling
+from chinchilla_jax.training.generation import MOST, Generator, asked_by_flag
 from chinchilla_jax.training.sources import Source
 from chinchilla_jax.training.worker import locked, prepare_jax
 
@@ -91,7 +92,7 @@ def measure(place: Path, tensor: int = 1) -> Outcome:
     """
     found: dict[Path, Source] = {}
     rows, left = [], {}
-    for folder in weights.folders_of(place):
+    for folder in folders_of(place):
         try:
             found[folder] = weights.finished(folder)
         except UserError as error:
@@ -103,11 +104,13 @@ def measure(place: Path, tensor: int = 1) -> Outcome:
     for folder, source in found.items():
         directory = RunDirectory(folder)
         try:
-            mesh = sharding.make_mesh(Execution(data_parallel=1, tensor=tensor))
+            with asked_by_flag(tensor):
+                mesh = sharding.make_mesh(Execution(data_parallel=1, tensor=tensor))
+                trained = weights.load(source, mesh)
             with locked(directory, patient=False) as lock:
                 if lock is None:
                     raise UserError(f"{folder}: is being run by {directory.owner()}")
-                columns = measured(weights.load(source, mesh), mesh)
+                columns = measured(trained, mesh)
                 directory.amend(columns)
         except UserError as error:
             left[folder.name] = str(error)

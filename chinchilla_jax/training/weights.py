@@ -22,10 +22,10 @@ from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.fingerprint import fingerprint
+from chinchilla_jax.experiment.finished import at_end
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.mup import Scaling
-from chinchilla_jax.experiment.records import RunDirectory, run_directory
-from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.experiment.version import MODEL_VERSION
 from chinchilla_jax.models.decoder import Decoder
 from chinchilla_jax.training import sharding, techniques, verified
@@ -51,38 +51,6 @@ class Trained:
     tokenizer: Tokenizer
 
 
-def folder_of(place: Path) -> Path:
-    """The folder of the run at `place`: itself, WORKDIR/RUN for WORKDIR/runs/RUN, or of WORKDIR the
-    finished run of the lowest loss.
-
-    Raises:
-      UserError: there is no run; names those that there are.
-    """
-    for folder in (place, run_directory(place.parent, place.name).path):
-        if RunDirectory(folder).begun():
-            return folder
-    if losses := {folder: row["loss"] for folder, row in _done(place).items()}:
-        return min(losses, key=lambda folder: losses[folder])
-    for runs in (place / "runs", place.parent / "runs", place.parent):
-        if there := sorted(n for n in storage.names(runs) if RunDirectory(runs / n).begun()):
-            few = ", ".join(there[:8]) + ", ..." * (len(there) > 8)
-            what = "has no finished run" if runs.parent == place else "is no run"
-            raise UserError(f"{place}: {what}{nearest(place.name, there)} ({runs} has {few})")
-    raise UserError(f"{place}: there is no run; give the folder of one, as WORKDIR/runs/RUN")
-
-
-def folders_of(place: Path) -> list[Path]:
-    """That of `folder_of`, or of a WORKDIR all finished runs."""
-    return sorted(_done(place)) or [folder_of(place)]
-
-
-def _done(workdir: Path) -> dict[Path, dict[str, Any]]:
-    """Results of the finished runs in a work folder; raises UserError where one is damaged."""
-    folders = [workdir / "runs" / name for name in storage.names(workdir / "runs")]
-    results = {folder: RunDirectory(folder).result() for folder in folders}
-    return {folder: row for folder, row in results.items() if row and row["status"] == "done"}
-
-
 def finished(folder: Path) -> Source:
     """The run in a folder with the checkpoint of its end, whose files are checked; none is loaded.
 
@@ -91,14 +59,7 @@ def finished(folder: Path) -> Source:
         a version of another model.
     """
     there = RunDirectory(storage.absolute(folder))
-    run = there.configuration()
-    if run is None:
-        raise UserError(f"{folder}: there is no run; give the folder of one, as WORKDIR/runs/RUN")
-    result = there.result()
-    if result is None:
-        raise UserError(f"{folder}: is not finished; the sweep or `train` continues it")
-    if result["status"] != "done":
-        raise UserError(f"{folder}: has {result['status']}: {result.get('reason')}")
+    run, result = at_end(folder)
     checkpoint = there.checkpoints / str(run.steps)
     if not storage.children(checkpoint):
         raise UserError(
@@ -158,7 +119,7 @@ def decoder_of(run: RunConfig, **fields: Any) -> Decoder:
 
 
 def read(folder: Path, mesh: Mesh | None = None) -> Trained:
-    """The run in `folder`, `folder_of`, with its arrays on `mesh`; default: one device.
+    """The run in `folder` with its arrays on `mesh`; default: one device.
 
     Raises:
       UserError: as `finished` and `tokenizer`, or the mesh does not divide the model.

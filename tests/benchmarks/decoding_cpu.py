@@ -33,10 +33,10 @@ class JaxDecoding(JaxTraining):
         import jax
 
         from chinchilla_jax.data.tokenizers import bytes_tokenizer
+        from chinchilla_jax.experiment.sampling import Sampling
         from chinchilla_jax.models.module import path_name
         from chinchilla_jax.training import compiled, initial
         from chinchilla_jax.training.generation import Generator
-        from chinchilla_jax.training.sampling import Sampling
         from chinchilla_jax.training.weights import Trained
 
         run = run_of(shape, 1, window, {"layers": "unrolled"})

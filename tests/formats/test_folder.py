@@ -1,5 +1,10 @@
 """A folder that is complete or absent."""
 
+import logging
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from chinchilla_jax.experiment.errors import UserError
@@ -50,3 +55,31 @@ def test_the_same_is_left_and_another_is_refused(tmp_path):
 def test_an_object_store_is_refused(tmp_path):
     with pytest.raises(UserError, match="local folder"):
         folder.write("gs://bucket/folder", fill())
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_has_is_not(tmp_path, caplog):
+    code = (
+        "import pathlib, sys, time\n"
+        "from chinchilla_jax.formats import folder\n"
+        "def fill(place):\n"
+        "    (place / 'half').write_text('half')\n"
+        "    print('there', flush=True)\n"
+        "    time.sleep(60)\n"
+        "folder.write(pathlib.Path(sys.argv[1]), fill)\n"
+    )
+    target = tmp_path / "y"
+    (tmp_path / ".y.mine").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(target)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "there\n"
+        (left,) = tmp_path.glob(".y.*.unfinished")
+        assert folder.write(tmp_path / "z", fill()) and left.exists()
+        assert folder.write(target, fill()) and (left / "half").exists() and not caplog.records
+        process.send_signal(signal.SIGKILL)
+    with caplog.at_level(logging.WARNING):
+        assert not folder.write(target, fill())
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{left}: removed: an export that was killed left it"
+    ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".y.mine", "y", "z"]

@@ -10,13 +10,14 @@ from chinchilla_jax.data.tokenizers import bytes_tokenizer
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.parameters import parameter
+from chinchilla_jax.experiment.sampling import Sampling
 from chinchilla_jax.models.module import path_name
 from chinchilla_jax.techniques import Techniques
 from chinchilla_jax.techniques.experts import Experts
 from chinchilla_jax.training import generation, sharding, weights
 from chinchilla_jax.training.generation import Generator, Texts, forgotten
 from chinchilla_jax.training.initial import abstract_params
-from chinchilla_jax.training.sampling import Sampling, draw, noise, values
+from chinchilla_jax.training.sampling import draw, noise, values
 from chinchilla_jax.training.transfers import guards
 from tests.training.helpers import small_run
 

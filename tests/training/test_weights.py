@@ -90,16 +90,3 @@ def flip(file):
 
 def edit(file, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-
-def test_a_run_is_found_by_its_folder_and_by_its_name(finished, tmp_path):
-    folder = finished[0]
-    workdir = folder.parents[1]
-    assert weights.folders_of(workdir) == [folder]
-    for place in (folder, workdir / "small", workdir):  # of a work folder the best
-        assert weights.folder_of(place) == folder
-    for place in (workdir / "smal", folder.parent / "smal"):
-        with pytest.raises(UserError, match=r"is no run.*small"):
-            weights.folder_of(place)
-    with pytest.raises(UserError, match="there is no run"):
-        weights.folder_of(tmp_path / "nothing" / "here")

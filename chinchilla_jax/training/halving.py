@@ -210,6 +210,11 @@ def text(rungs: Sequence[Rung], cells: Sequence[Cell], rows: Rows) -> str:
             f"of the full grid the best is {best} with {fixed(lowest)}: what is picked lies "
             f"{100 * (loss / lowest - 1):.2f} % above"
         )
+        if seeds == 1 and loss > lowest:
+            said[-1] += (
+                f"; the lowest of {len(losses)} single runs is low by chance too: other seeds of "
+                "both (--config.vary.seed) compare them"
+            )
     return "\n".join(said)
 
 

@@ -9,7 +9,7 @@ from chinchilla_jax.scaling.report.plots.league import forest, points
 from chinchilla_jax.scaling.ruler.league import league
 from chinchilla_jax.scaling.ruler.measures import charged
 from chinchilla_jax.scaling.ruler.pairs import pairs
-from chinchilla_jax.scaling.ruler.panel import is_panel, panel
+from chinchilla_jax.scaling.ruler.panel import is_panel, of_one_text, panel
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import where
 from chinchilla_jax.scaling.table.conventions import under as under_convention
@@ -226,6 +226,57 @@ def test_partners_are_of_the_same_tokens_nearest_size_and_seed():
     again = pairs(wide.others[0].runs, wide.dense.runs)
     assert (again.share_RxS.argmax(axis=1) == partner).all()
     assert again.params_R == pytest.approx(found.params_R)
+
+
+def test_a_shape_is_paired_with_the_dense_run_of_its_budget_whose_tokens_differ():
+    """One that ends as low as the dense run of as many FLOPs is worth it, with fewer tokens."""
+    dense = [row | {"budget": row["flops"]} for row in DENSE]
+    deep = [row | {"technique": "deep", "tokens": 0.88 * row["tokens"]} for row in dense[2:30]]
+    runs = panel(read_runs([*dense, *deep]))
+    one, found = runs.others[0].runs, pairs(runs.others[0].runs, runs.dense.runs)
+    partner = found.share_RxS.argmax(axis=1)
+    assert found.seeded_R.all() and (runs.dense.runs.params[partner] == one.params).all()
+    assert found.tokens_R == pytest.approx(one.tokens / 0.88)
+    (standing,) = league(runs, Settings(bootstrap=0))[0].standings
+    by_name = {m.measure: m.value for m in standing.multipliers}
+    assert by_name["training"] == pytest.approx(1.0, rel=1e-4)
+    assert by_name["tokens"] == pytest.approx(1 / 0.88, rel=1e-4)
+    assert standing.change == pytest.approx(0.0, abs=1e-9)
+    unknown = [{k: v for k, v in row.items() if k != "budget"} for row in [*dense, *deep]]
+    lone = panel(read_runs(unknown))
+    assert not pairs(lone.others[0].runs, lone.dense.runs).paired_R.any()
+
+
+def test_runs_of_another_text_are_left_out_and_a_mixture_is_no_confound():
+    columns = ("sparsity_level", "data_mixed_with", "data_weights")
+
+    def rows(part, text, **values):
+        kept = [{k: v for k, v in row.items() if k != "technique"} for row in part]
+        of = dict(zip(columns, (0.0, "", ""), strict=True)) | values
+        return [row | of | {"data_fingerprint": text, "builder": text[-1]} for row in kept]
+
+    mixed = rows(under("x", 0.8), "a+b", data_mixed_with=["b"], data_weights=[3.0, 1.0])
+    sparse = rows(under("x", 0.5), "a", sparsity_level=0.5)
+    for row in mixed:
+        row["builder"] = "a"
+    table = [*rows(DENSE, "a"), *mixed, *sparse, *rows(under("x", 3.0), "b")]
+    runs = read_runs(table)
+    assert is_panel(runs)
+    made = panel(runs)
+    assert len(made.dense.runs) == len(DENSE) and not made.warnings
+    assert [made.label(one.values) for one in made.others] == ["25 % b", "50 % sparse"]
+    assert any(f"{len(DENSE[2:30])} runs are of another text" in said for said in made.runs.notes)
+    assert of_one_text(made.runs) is made.runs  # once is enough
+    assert not is_panel(read_runs([*rows(DENSE, "a"), *rows(under("x", 3.0), "b")]))
+
+
+def test_a_run_that_another_begins_from_is_charged_when_training_is():
+    rows = [*DENSE, *under("begun", 1.5)]
+    for row in rows:
+        row["needs_flops"] = 3e17 if row["technique"] == "begun" else None
+    runs = panel(read_runs(rows)).others[0].runs
+    assert charged(runs, "teacher_forward") == pytest.approx(runs.flops)
+    assert charged(runs, "teacher_all") == pytest.approx(runs.flops + 3e17)
 
 
 def test_a_seed_that_no_dense_run_has_is_compared_with_its_cell():

@@ -130,7 +130,7 @@ def of_one_text(runs: Runs) -> Runs:
         return runs
     text_R = held_out(runs.labels[TEXT])
     dense_R = np.all([runs.labels[name] == value for name, value in off.items()], axis=0)
-    other_R = dense_R & ~np.isin(text_R, text_R[~dense_R])
+    other_R = ~np.isin(text_R, text_R[~dense_R])
     if not other_R.any() or other_R.sum() == dense_R.sum():
         return runs
     said = (

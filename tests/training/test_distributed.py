@@ -21,6 +21,8 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import RunDirectory, run_directory
 from chinchilla_jax.experiment.results import collect
 from chinchilla_jax.experiment.schema import to_json
+from chinchilla_jax.techniques import Techniques, trained_shape
+from chinchilla_jax.techniques.experts import Experts
 from chinchilla_jax.training import distributed, loop
 from chinchilla_jax.training.loop import train
 from tests.conftest import write_sentences
@@ -184,6 +186,45 @@ def test_processes_train_as_one(processes, mesh, the_run, alone, tmp_path):
     assert files(directory.path) - shards == {"config.json", "metrics.jsonl", "result.json", "lock"}
     written = {name.split("/")[3] for name in shards if "/ocdbt.process_" in name}
     assert written == {f"ocdbt.process_{i}" for i in range(processes)}
+
+
+@pytest.fixture(scope="module")
+def mixed(data, tmp_path_factory):
+    """Experts on two texts, one of them in capitals: (its run, its corpus)."""
+    folder = tmp_path_factory.mktemp("second")
+    for number in range(30):
+        (folder / f"{number}.txt").write_text(f"{number} QUITE ANOTHER TEXT. " * 9)
+    both = dataclasses.replace(data, mixed_with=(str(folder),), weights=(3.0, 1.0))
+    asked = Techniques(experts=Experts(routed=8, per_token=2))
+    run = dataclasses.replace(small_run(steps=4), data=both, techniques=asked)
+    run = dataclasses.replace(run, model=trained_shape(run.model, asked))
+    return run, open_corpus(both, Path(data.cache))
+
+
+@pytest.mark.slow
+def test_two_processes_train_experts_on_a_mixture_as_one(mixed, tmp_path):
+    """The same picks of the same text, half of it each; a quarter of it is the second text."""
+    run, corpus = mixed
+    run = with_training(run, data_parallel=2, fsdp=2, tensor=2)
+    alone = RunDirectory(tmp_path / "alone")
+    row = train(run, corpus, alone)
+    argument, directory = resolved(run, tmp_path / "work")
+    with Job(2, tmp_path / "work", tmp_path / "notes", argument, timeout=60) as job:
+        ends = job.end()
+    assert [status for status, _, _ in ends] == [0, 0], ends
+    result = directory.result()
+    for key in ("loss", "loss_se", "experts_largest_load"):
+        assert result[key] == pytest.approx(row[key], rel=1e-5), key
+    assert result["experts_dropped"] == 0 and result["data_weights"] == [3.0, 1.0]
+    for line, other in zip(directory.metrics(), alone.metrics(), strict=True):
+        for key in ("loss", "grad_norm", "experts_largest_load"):
+            assert line[key] == pytest.approx(other[key], rel=1e-4), key
+    read = job.examples()
+    assert sorted({n for own in read for n in own}) == list(range(run.steps * run.batch_size))
+    assert not set(read[0]) & set(read[1])
+    text = corpus.examples(run.seed, np.unique(np.concatenate(read)), run.sequence_length)
+    second = np.isin(text, np.frombuffer(b"QUITE", np.uint8)).any(axis=1)
+    assert second.sum() == run.steps * run.batch_size // 4
 
 
 @pytest.fixture(scope="module")

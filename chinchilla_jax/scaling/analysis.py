@@ -34,6 +34,7 @@ from chinchilla_jax.scaling.sections.downstream import downstream
 from chinchilla_jax.scaling.sections.surfaces import Surfaces, surfaces
 from chinchilla_jax.scaling.sections.table import run_table
 from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.accuracies import left_out
 from chinchilla_jax.scaling.table.conditions import choice, conditions
 from chinchilla_jax.scaling.table.conventions import under
 from chinchilla_jax.scaling.table.runs import Runs
@@ -112,6 +113,7 @@ def analyse(
     warnings = [
         *(refusal.sentence for refusal in refusals),
         *runs.warnings,
+        *left_out(runs),
         *(diagnosis.surface_doubts(fit, runs, cost, parametric.interval.get("a")) if fit else ()),
         *filter(None, [misfit(missed)]),
         *diagnosis.open_intervals(parametric, isoflop, forecasts),

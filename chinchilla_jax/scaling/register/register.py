@@ -7,7 +7,8 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from numbers import Integral, Real
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.numbers import between, count, flops, loss
-from chinchilla_jax.experiment.schema import to_json
+from chinchilla_jax.experiment.schema import require, to_json
 from chinchilla_jax.experiment.version import code_version
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.comparison import read
@@ -74,6 +75,9 @@ def register(
       UserError: the fits were refused, have no intervals or are of other runs than there are now;
         `flops` is not beyond the runs; the runs cannot be trained; or a file is there already.
     """
+    _check(fits=fits, flops=flops, file=file, config=config, seeds=seeds, form=form, where=where)
+    right = like is None or isinstance(like, Experiment)
+    require(right, "like", like, "an experiment is needed, as a config file defines it")
     fits_file, file = storage.path(fits), storage.path(file)
     if fits_file.is_dir():
         fits_file = fits_file / "fits.json"
@@ -95,6 +99,24 @@ def register(
         written = source.source(experiment, _docstring(made, file, config))
         storage.write_text_atomic(config, written)
     return made
+
+
+def _check(**given: Any) -> None:
+    """Raises UserError for an argument that is not of its kind: a notebook takes any."""
+    flops, where = given["flops"], given["where"]
+    for name in ("fits", "file", "config"):
+        right = isinstance(given[name], str | PurePath) or (name == "config" and not given[name])
+        require(right, name, given[name], "a path is needed")
+    number = isinstance(flops, Real) and not isinstance(flops, bool)
+    require(number and 0 < flops < math.inf, "flops", flops, "a positive number is needed")
+    seeds = given["seeds"]
+    whole = isinstance(seeds, Integral) and not isinstance(seeds, bool)
+    require(whole and seeds >= 1, "seeds", seeds, "a whole number from 1 up is needed")
+    require(isinstance(given["form"], str), "form", given["form"], "the name of a form is needed")
+    pairs = isinstance(where, Mapping) and all(
+        isinstance(x, str) for x in (*where, *where.values())
+    )
+    require(where is None or pairs, "where", where, "a dict of texts is needed: {'bits': '4'}")
 
 
 def _begun(file: Path, config: Path | None, fits: Fits, budget: float, seeds: int) -> Registration:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.schema import require
 from chinchilla_jax.scaling.register import ledger as ledgers
 from chinchilla_jax.scaling.register import registration, verdict
 from chinchilla_jax.scaling.register.verdict import Verdict
@@ -22,6 +23,9 @@ def verify(forecast: Path | str, runs: Path | str, ledger: Path | str | None = N
       UserError: the forecast was changed, the runs are of another corpus or recipe, older than the
         registration, or not all over; or a file cannot be read or written.
     """
+    for name, given in (("forecast", forecast), ("runs", runs), ("ledger", ledger)):
+        right = isinstance(given, str | PurePath) or (name == "ledger" and given is None)
+        require(right, name, given, "a path is needed")
     file, folder = storage.path(forecast), storage.path(runs)
     found = verdict.judged(registration.read(file), folder, file)
     verdict.write(folder, found)

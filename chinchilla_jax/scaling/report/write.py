@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -80,10 +81,19 @@ def _recipe_line(fits: Fits, page: Path | str) -> list[str]:
 
 
 def writable(out: Path) -> Path:
-    """The folder itself; UserError where no report can be written there, before a fit."""
+    """The folder itself; UserError where no report can be written there, before a fit.
+
+    Folders that were not there are not left behind: the runs may be refused.
+    """
+    absent = (
+        [] if storage.is_remote(out) else [p for p in (out, *out.parents) if not storage.exists(p)]
+    )
     place = out / ".writable"
     storage.write_bytes_atomic(place, b"")
     storage.remove(place)
+    with contextlib.suppress(OSError):  # of a folder that somebody else has filled since
+        for folder in absent:
+            folder.rmdir()
     return out
 
 

@@ -19,7 +19,7 @@ _NEITHER = re.compile(r"\b(std ?err|std|se|train|soft|grad|spikes?|aux|max|min|s
 # What a metric's name says besides its task.
 _BESIDE = re.compile(
     r"\b(eval|evaluation|downstream|summary|results?|none|metrics?|"
-    rf"{'|'.join(_ACCURACIES + _ERRORS + _LOSSES)})\b"
+    rf"percent|pct|{'|'.join(_ACCURACIES + _ERRORS + _LOSSES)})\b"
 )
 # Whoever guesses is right so often: tasks of as many choices each.
 _CHANCE = (
@@ -68,6 +68,29 @@ def tasks(runs: Runs) -> list[TaskColumns]:
             called = stem if re.search("[a-z]{2}", stem) else name
             found.append(TaskColumns(called, name, error, loss, known, share_R))
     return found[:_TASKS]
+
+
+def left_out(runs: Runs) -> list[str]:
+    """What is named an accuracy and is none, in one line."""
+    taken = {task.accuracy for task in tasks(runs)}
+    names = [
+        name
+        for name, column in runs.kinds.items()
+        if column.kind == "outcome" and name in runs.columns and not _NEITHER.search(words(name))
+    ]
+    odd = [
+        f"'{name}' ({np.nanmin(values_R):.3g} to {np.nanmax(values_R):.3g})"
+        for name in _best(names, _ACCURACIES).values()
+        if name not in taken and np.isfinite(values_R := runs.columns[name]).any()
+        and _share(values_R) is None
+    ]  # fmt: skip
+    if not odd:
+        return []
+    more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+    return [
+        f"no accuracy is forecast of {', '.join(odd[:3])}{more}: an accuracy is a share of 1, or "
+        "percent"
+    ]
 
 
 def _best(names: Iterable[str], metrics: tuple[str, ...]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from chinchilla_jax.scaling.table.names import ALIASES, ALONE, FITTED, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw
 from chinchilla_jax.scaling.table.shapes import shape_of
 
+_PERCENT = re.compile(r"^[-+]?\d+(\.\d*)?\s*%$")
 _EMPTY = {"", "nan", "null", "none", "na", "n/a", "-"}
 
 
@@ -49,6 +50,7 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     """
     if shape := shape_of(raw.columns):
         raw = _with_sums(raw, shape.sums)
+    raw = _without_percent(raw)
     names, said = list(raw.columns), list(raw.notes)
     given = names_of.asked(columns, names, raw.source)
     filled = [name for name, cells in raw.columns.items() if {*cells} - {None, ""}]
@@ -110,6 +112,21 @@ def _with_sums(raw: Raw, sums: Mapping[str, Sequence[str]]) -> Raw:
             for cells in rows
         ]
     return replace(raw, columns={**raw.columns, **more}) if more else raw
+
+
+def _without_percent(raw: Raw) -> Raw:
+    """With columns of `45.2 %` as shares of 1, and a note on each."""
+    shares: dict[str, list[Cell]] = {}
+    for name, cells in raw.columns.items():
+        full = [cell for cell in cells if not is_empty(cell)]
+        if full and all(isinstance(cell, str) and _PERCENT.match(cell) for cell in full):
+            shares[name] = [
+                None if is_empty(cell) else float(str(cell).rstrip("% \t")) / 100 for cell in cells
+            ]
+    if not shares:
+        return raw
+    said = f"percent are read as shares of 1: {names_of.shown(list(shares))}"
+    return replace(raw, columns={**raw.columns, **shares}, notes=(*raw.notes, said))
 
 
 def _filled_most(likely: list[names_of.Found], raw: Raw) -> list[names_of.Found]:

@@ -62,7 +62,9 @@ _NEAR = {
     "tokens": r"\b(n?tokens?|toks?)\b",
     "flops": r"\b([kmgtpez]?flops?|compute)\b",
 }
-_OTHERS = re.compile(r"\b(per|se|std|stderr|grad|batch|unique|vocab|embedding|embeds?|aux|z)\b")
+_OTHERS = re.compile(
+    r"\b(per|se|std|stderr|grad|batch|unique|vocab|embedding|embeds?|aux|z|increase)\b"
+)
 _SHOWN = 30  # columns that a message lists
 
 Found = tuple[str, float]  # the file's name of a column, and the unit of its numbers

@@ -246,13 +246,35 @@ def _rows_of(data: Any) -> list[dict[str, Any]] | None:
     objects = [value for value in data.values() if isinstance(value, dict)]
     if len(objects) == 1 and _alike(objects[0].values()):
         return _rows_of(objects[0])  # {"runs": {"small": {...}, "large": {...}}, ...}
-    if not all(isinstance(value, dict) for value in data.values()):
-        nested = any(isinstance(value, dict) for value in data.values())
-        return [data] if nested else None  # one thing: its names tell what it is
+    if len(objects) < len(data):
+        if len(objects) > 1 and _are_runs(objects):  # and what all of them share
+            return _by_name({k: v for k, v in data.items() if isinstance(v, dict)})
+        return [data] if objects else None  # one thing: its names tell what it is
     inner = dict.fromkeys(key for value in data.values() for key in value)
-    if inner and all(key.isdigit() for key in inner):  # a column each, by number of the row
+    held = [cell for value in data.values() for cell in value.values()]
+    plain = not all(isinstance(cell, dict) for cell in held)
+    if plain and all(key.isdigit() for key in inner):  # a column each, by number of the row
         return [{name: cells.get(key) for name, cells in data.items()} for key in inner]
-    return [{"name": name, **row} for name, row in data.items()]
+    return _by_name(data)
+
+
+def _by_name(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each object, and for each of those that an object holds by name."""
+    rows = []
+    for name, value in data.items():
+        if all(isinstance(each, dict) for each in value.values()) and _are_runs(value.values()):
+            rows += _by_name({f"{name}/{inner}": each for inner, each in value.items()})
+        else:
+            rows.append({"name": name, **value})
+    return rows
+
+
+def _are_runs(values: Iterable[Any]) -> bool:
+    """Whether objects are runs and no parts of one: they share half of their fields or more."""
+    values = list(values)
+    if not _alike(values):
+        return False
+    return 2 * len(set.intersection(*map(set, values))) >= len(set.union(*map(set, values)))
 
 
 def _alike(values: Iterable[Any]) -> bool:

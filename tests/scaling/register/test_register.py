@@ -107,6 +107,19 @@ def test_an_interrupted_registration_goes_on(made, fits, tmp_path):
                      tmp_path / "check_1e13.py", seeds=arguments["seeds"])  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("fits", 5), ("fits", None), ("file", 1.5), ("config", 3), ("flops", "1e13"), ("flops", True),
+     ("flops", float("nan")), ("flops", -1e13), ("seeds", 1.5), ("seeds", 0), ("form", 3),
+     ("where", ["bits"]), ("where", {"bits": 4}), ("like", "quickstart")],
+)  # fmt: skip
+def test_an_argument_of_another_kind_is_told_by_name(name, value, tmp_path):
+    given = {"fits": tmp_path, "flops": 1e13, "file": tmp_path / "one.json"} | {name: value}
+    with pytest.raises(UserError, match=f"^{name} = ") as told:
+        register(**given)
+    assert "\n" not in str(told.value) and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("change", ["value", "order", "space"])
 def test_a_changed_file_is_refused(made, tmp_path, change):
     _, file, _ = made

@@ -215,3 +215,14 @@ def test_each_way_of_finding_minima_has_its_own_row_of_exponents(tmp_path, minim
     for method in METHODS:
         (a,) = (a for name, a in rows.items() if summary.TITLES[method] in name)
         assert a == summary.exponent(fits.isoflop.by(method).a)
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
+    """Runs that are refused afterwards leave no empty folders."""
+    report.writable(tmp_path / "a" / "b" / "report")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mine").write_text("")
+    report.writable(tmp_path / "a" / "report")
+    report.writable(tmp_path / "a")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["mine"]

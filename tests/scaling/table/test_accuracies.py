@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chinchilla_jax.scaling.table.accuracies import tasks
+from chinchilla_jax.scaling.table.accuracies import left_out, tasks
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.known import TRUE, grid
 
@@ -48,6 +48,21 @@ def test_errors_and_percent_become_shares_that_are_right():
     assert tasks_found["err_17"].error and tasks_found["err_17"].loss is None
     np.testing.assert_allclose(tasks_found["mmlu"].accuracy_R, SHARE)
     assert not found(core_score=SHARE - 0.5)
+
+
+def test_cells_with_a_percent_sign_are_shares():
+    rows = {"params": PARAMS, "tokens": TOKENS, "loss": LOSS}
+    runs = read_runs(rows | {"piqa_acc": [f"{100 * x:.2f} %" for x in SHARE]})
+    (task,) = tasks(runs)
+    np.testing.assert_allclose(task.accuracy_R, SHARE, atol=1e-4)
+    assert "percent are read as shares of 1: piqa_acc" in runs.notes
+
+
+def test_what_is_no_share_is_told():
+    rows = {"params": PARAMS, "tokens": TOKENS, "loss": LOSS}
+    assert not left_out(read_runs(rows | {"piqa_acc": SHARE, "piqa_acc_stderr": SHARE - 0.5}))
+    (said,) = left_out(read_runs(rows | {"core_score": SHARE - 0.5, "piqa_acc": 500 * SHARE}))
+    assert "'core_score' (-0.2 to 0.3), 'piqa_acc' (150 to 400)" in said
 
 
 def test_a_table_of_losses_has_no_tasks():

@@ -189,8 +189,13 @@ def nested(row):
         {name: [row[name] for row in ROWS] for name in ROWS[0]},
         {"columns": [*ROWS[0]], "index": [*range(len(ROWS))],
          "data": [[*row.values()] for row in ROWS]},
+        {"date": "today", "count": 18} | {f"run-{i}": row for i, row in enumerate(ROWS)},
+        {"run-0": ROWS[0], "all": {f"run-{i}": row for i, row in enumerate(ROWS) if i}},
+        {"a": {f"{i}": nested(row) for i, row in enumerate(ROWS) if i < 9},
+         "b": {f"{i}": nested(row) for i, row in enumerate(ROWS) if i >= 9}},
     ],
-    ids=["list", "by name", "inside", "pandas columns", "lists", "pandas split"],
+    ids=["list", "by name", "inside", "pandas columns", "lists", "pandas split", "beside others",
+         "some in a group", "in groups"],
 )  # fmt: skip
 def test_json_of_any_shape(data, tmp_path):
     path = tmp_path / "runs.json"
@@ -200,7 +205,7 @@ def test_json_of_any_shape(data, tmp_path):
     np.testing.assert_array_equal(runs.tokens, TOKENS)
     np.testing.assert_array_equal(runs.loss, LOSS)
     if "run-0" in data:
-        assert runs.run_id_R[3] == "run-3"
+        assert runs.run_id_R[3] == ("all/run-3" if "all" in data else "run-3")
 
 
 def test_what_is_nested_gives_way_to_what_is_flat():

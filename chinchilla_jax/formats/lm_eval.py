@@ -71,8 +71,9 @@ class HeldOut:
 def held_out(tokens: np.ndarray, tokenizer: Tokenizer, sequence: int, most: int) -> HeldOut:
     """At most so many windows of whole stretches, spread over the documents of `tokens`.
 
-    A stretch is as long as its document, in whole windows, at least one. Where no tokenizer gives
-    back these tokens of its text, as where it ends within a character, it ends a window earlier.
+    A stretch is as long as its document, in whole windows, at least one, but no longer than what a
+    document has to give where all give alike. Where no tokenizer gives back these tokens of its
+    text, as where it ends within a character, it ends a window earlier.
 
     Raises:
       UserError: there is no such stretch.
@@ -80,7 +81,8 @@ def held_out(tokens: np.ndarray, tokenizer: Tokenizer, sequence: int, most: int)
     tokens = np.asarray(tokens)
     ends = np.flatnonzero(tokens == SEPARATOR)
     before = np.array([-1, *ends[:-1]])  # the separator that a document comes after
-    wanted = [max(1, int(length) // sequence) for length in ends - before - 1]
+    alike = math.ceil(most / max(1, len(ends)))
+    wanted = [min(max(1, int(length) // sequence), alike) for length in ends - before - 1]
     step = max(1, math.ceil(sum(wanted) / most))
     texts: list[str] = []
     windows: list[np.ndarray] = []

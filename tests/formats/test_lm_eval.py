@@ -60,6 +60,12 @@ def test_there_are_at_most_as_many_as_asked_spread_over_documents(most):
     assert most < 7 or (len(numbers) > 1 and numbers[-1] > 5)
 
 
+def test_few_are_not_all_of_one_long_document():
+    documents = [chr(97 + number) * 800 for number in range(10)]
+    text, _ = held(documents, most=10)
+    assert len(text.windows) == 10 and {each[0] for each in text.texts} == set("abcdefghij")
+
+
 def test_the_task_counts_no_bytes_of_separators(tmp_path, monkeypatch):
     class Dataset:
         from_list = staticmethod(list)

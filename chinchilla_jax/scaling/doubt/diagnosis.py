@@ -165,7 +165,7 @@ def form_doubt(error: FormError, flops: float, best: Optimum) -> str:
             "intervals are those of chance alone, too narrow to be called 95 %"
         )
     loss, params = (float(np.ravel(x)[0]) for x in error.at(np.array([flops]), best))
-    checks = ["the other form's forecast"] * (error.other is not None)
+    checks = ["the other forms' forecasts"] * bool(error.others)
     if error.held_out is not None:
         several = "" if error.held_out.forecasts == 1 else "s"
         checks = [f"{error.held_out.forecasts} held-out forecast{several}", *checks]

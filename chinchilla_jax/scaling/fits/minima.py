@@ -109,6 +109,8 @@ class LossNoise:
     trend: float  # of ln of the standard deviation in ln FLOPs, at `flops` of which it is log_loss
     flops: float | None
     shared: float | None = None  # of its variance, by branches of one trunk
+    # FLOPs of the replicates that tell the trend: outside it is level.
+    range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         within("noise", 0.0, 1.0, shared=self.shared or 0.0)

@@ -25,9 +25,10 @@ from chinchilla_jax.scaling.fitting.surface import PARAMETERS
 
 @dataclass(frozen=True)
 class HeldOutError:
-    """rms of ln(predicted / observed) over the budgets that a form had not seen.
+    """The error of ln(predicted / observed) that budgets a form had not seen show of it.
 
-    `nearest` and `distance` are the smallest and the rms of ln FLOPs beyond those fitted.
+    `loss` and `params` are that error at `distance`, the rms of ln FLOPs beyond those fitted;
+    `nearest` is the smallest.
     """
 
     loss: float
@@ -35,10 +36,12 @@ class HeldOutError:
     nearest: float
     distance: float
     forecasts: int
+    folds: int = 1  # cuts below which it was fitted
 
     def __post_init__(self) -> None:
         within("sources.held_out", 0.0, MOST, loss=self.loss, params=self.params)
         within("sources.held_out", 1 / MOST, MOST, nearest=self.nearest, distance=self.distance)
+        within("sources.held_out", 1, MOST, folds=self.folds)
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,8 @@ class Sources:
     surface: SurfaceSource | None
     minima: MinimaSource | None
     runs: RunSource | None = None
+    # What else forecasts from the same runs: its differences tell of the form's error.
+    beside: tuple[SurfaceSource, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

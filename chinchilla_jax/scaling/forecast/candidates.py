@@ -68,8 +68,8 @@ def candidates(
     sources.sort(key=lambda s: (s.forecaster != chosen, order.get(s.forecaster, len(order))))
     checked = [
         source.checked_by(
-            held_out_error(held, source.forecaster),
-            next((s for s in sources if s.forecaster.form != source.forecaster.form), None),
+            held_out_error(held, source.forecaster, [s.forecaster for s in sources]),
+            [s for s in sources if s is not source],
         )
         for source in sources
     ]

@@ -74,11 +74,12 @@ def source_of(fits: Fits, form: str = "") -> Source:
         minima = Source(fits.sources.minima, fits.draws.minima, cost, largest)
     form = form or fits.holdout.best.form
     source, other = (surface, minima) if form == "surface" else (minima, surface)
+    beside = tuple(Source(fit, None, cost, largest) for fit in fits.sources.beside)
     if source is None:
         section = fits.parametric if form == "surface" else fits.isoflop
         limits = " ".join(refusal.sentence for refusal in fits.refusals)
         raise UserError(f"{table.source}: {section.reason or limits or 'nothing was fitted'}")
-    return replace(source, other=other)
+    return replace(source, others=(*filter(None, [other]), *beside))
 
 
 def from_fits(fits: Fits, form: str = "") -> Frontier:

@@ -17,6 +17,7 @@ from chinchilla_jax.scaling.fitting.optimum import along
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.forecast.average import averaged
 from chinchilla_jax.scaling.forecast.frontier import source_of
+from chinchilla_jax.scaling.forecast.source import Source
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def run_forecast(fits: Fits, params: float, tokens: float, form: str = "") -> Ru
         paired = surfaces is not None and len(np.ravel(surfaces.E)) == len(drawn)
         expected = drawn * off(surfaces if surfaces and paired else beside.surface)
         chance = np.random.default_rng(0).standard_normal(len(drawn))
-        inner, outer = interval(expected), interval(expected * np.exp(source.noise * chance))
+        size = _scatter(fits, source, beside, at, params)
+        inner, outer = interval(expected), interval(expected * np.exp(size * chance))
         if inner is not None and outer is not None:  # never narrower than without its scatter
             spread = min(inner[0], outer[0]), max(inner[1], outer[1])
     return RunForecast(
@@ -96,6 +98,32 @@ def run_forecast(fits: Fits, params: float, tokens: float, form: str = "") -> Ru
         form=source.forecaster.form,
         selection=source.forecaster.selection,
     )
+
+
+def noise_of_seeds(fits: Fits, flops: float) -> float | None:
+    """Standard deviation of ln loss between runs of `flops` that differ in nothing but chance.
+
+    Beyond the budgets that have seeds that of the nearest; None where seeds do not tell it.
+    """
+    noise = fits.isoflop.noise
+    if noise.from_ != "seeds":
+        return None
+    at = np.clip(flops, *(noise.range or fits.table.range.flops))
+    return float(noise.log_loss * (at / (noise.flops or at)) ** noise.trend)
+
+
+def _scatter(fits: Fits, source: Source, beside: Source, flops: Floats, params: float) -> Floats:
+    """Standard deviation of ln loss of a run around what is expected of it.
+
+    Where seeds tell the noise, what a surface misses besides is the error of its shape: a run of
+    half or twice the best size has it in whole, and one of the best size has none.
+    """
+    noise = noise_of_seeds(fits, float(flops[0]))
+    if noise is None:
+        return source.noise
+    missed = np.sqrt(max(0.0, beside.fit.noise**2 - fits.isoflop.noise.log_loss**2))
+    off = np.abs(np.log2(params / source.best(flops).params))
+    return np.hypot(noise, missed * np.minimum(1.0, off))
 
 
 def _averaged(fits: Fits, params: float, tokens: float) -> RunForecast:

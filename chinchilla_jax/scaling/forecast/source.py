@@ -6,7 +6,7 @@ from a report's fits.json.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,14 +32,21 @@ _LOSS_LAW = ("E", "A", "exponent")
 class Source:
     """A form of law fitted to a selection of runs; `cost` is what a run of theirs costs.
 
-    `largest` are the FLOPs of their largest run, `other` what another form says of the same runs.
+    `largest` are the FLOPs of their largest run, `others` all else that forecasts from the same
+    runs, the best first.
     """
 
     fit: SurfaceSource | MinimaSource
     draws: DrawTable | None
     cost: FlopsModel
     largest: float
-    other: Source | None = None
+    others: tuple[Source, ...] = ()
+
+    @property
+    def other(self) -> Source | None:
+        """The best of the other form: a surface, or laws through the minima."""
+        form = self.forecaster.form
+        return next((other for other in self.others if other.forecaster.form != form), None)
 
     @property
     def forecaster(self) -> Forecaster:
@@ -83,13 +90,13 @@ class Source:
 
     @property
     def error(self) -> FormError:
-        """What hold-out and the other form show of this one's error."""
-        other = None if self.other is None else self.other.best
-        return FormError(self.fit.held_out, other, self.largest)
+        """What hold-out and the others show of this one's error."""
+        others = [other.best for other in self.others]
+        return FormError(self.fit.held_out, others, self.largest, self.other is not None)
 
-    def checked_by(self, held_out: HeldOutError | None, other: Source | None) -> Source:
+    def checked_by(self, held_out: HeldOutError | None, others: Sequence[Source]) -> Source:
         """The source with what is known of its error."""
-        return replace(self, fit=replace(self.fit, held_out=held_out), other=other)
+        return replace(self, fit=replace(self.fit, held_out=held_out), others=tuple(others))
 
     @property
     def noise(self) -> Floats:

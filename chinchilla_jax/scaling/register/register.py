@@ -25,7 +25,7 @@ from chinchilla_jax.scaling.comparison import read
 from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.forecast.frontier import from_fits, source_of
 from chinchilla_jax.scaling.forecast.questions import Answer, at_flops
-from chinchilla_jax.scaling.forecast.runs import run_forecast
+from chinchilla_jax.scaling.forecast.runs import noise_of_seeds, run_forecast
 from chinchilla_jax.scaling.forecast.source import Source
 from chinchilla_jax.scaling.register import runs as check
 from chinchilla_jax.scaling.register.registration import (
@@ -180,7 +180,7 @@ def _registration(
             flops_convention=fits.table.flops_convention,
             largest=rests.largest,
             minima=_MINIMA,
-            noise=_noise(fits, rests),
+            noise=noise_of_seeds(fits, budget) or float(rests.fit.noise),
         ),
         flops=budget,
         decades=math.log10(budget / rests.largest),
@@ -256,17 +256,6 @@ def runs_digest(rows: Sequence[Mapping[str, Any]]) -> str:
             if row["status"] in ("done", "diverged")
         )
     )
-
-
-def _noise(fits: Fits, rests: Source) -> float:
-    """Standard deviation of ln loss between runs of the new budget that differ in chance alone.
-
-    Where seeds tell it, that of the largest budget there is: the residuals of a surface hold what
-    it misses besides, and the noise of small budgets.
-    """
-    minima = fits.sources.minima
-    by_seeds = minima is not None and fits.isoflop.noise.from_ == "seeds"
-    return float(minima.noise if by_seeds and minima is not None else rests.fit.noise)
 
 
 def _slope(rests: Source, budget: float) -> float:

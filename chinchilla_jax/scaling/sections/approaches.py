@@ -166,6 +166,7 @@ def isoflop(each: Approaches, bias: Mapping[str, Bias | None]) -> IsoFlop:
             noise.trend,
             noise.middle if noise.trend else None,
             noise.shared if noise.trunk_R is not None else None,
+            noise.range if noise.trend else None,
         ),
         interval=head.interval,
     )

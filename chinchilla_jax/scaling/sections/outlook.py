@@ -1,6 +1,7 @@
 """What lies beyond the runs: hold-out, forecasts, and forecasts checked."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from chinchilla_jax.scaling.fits import (
     ForecastScore,
     HeldOutMinimum,
     Holdout,
+    MinimaSource,
     Prediction,
     Sources,
     SurfaceSource,
@@ -171,11 +173,15 @@ def _inside(value: float, ends: Interval | None) -> bool | None:
 
 def kept(found: Candidates, family: Surfaces) -> tuple[Sources, Draws]:
     """What `forecast` will rest on: of each form the one that hold-out prefers, with its draws."""
-    surface = minima = None
-    of_surface = of_minima = None
-    for source in reversed(found.sources):  # the first of a form stays
-        if isinstance(source.fit, SurfaceSource):
-            surface, of_surface = source.fit, source.draws
-        else:
+    surfaces: list[SurfaceSource] = []
+    of_surface = minima = of_minima = None
+    for source in found.sources:
+        if isinstance(source.fit, MinimaSource):
             minima, of_minima = source.fit, source.draws
-    return Sources(surface, minima, family.runs), Draws(of_surface, of_minima, family.draws)
+        elif surfaces:
+            surfaces.append(replace(source.fit, held_out=None))
+        else:
+            surfaces, of_surface = [source.fit], source.draws
+    surface, beside = next(iter(surfaces), None), tuple(surfaces[1:])
+    sources = Sources(surface, minima, family.runs, beside)
+    return sources, Draws(of_surface, of_minima, family.draws)

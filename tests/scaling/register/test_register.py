@@ -19,6 +19,7 @@ from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.fits import read as read_fits
 from chinchilla_jax.scaling.forecast.frontier import from_fits
 from chinchilla_jax.scaling.forecast.questions import at_flops
+from chinchilla_jax.scaling.forecast.runs import noise_of_seeds
 from chinchilla_jax.scaling.register import registration
 from chinchilla_jax.scaling.register.register import register
 from chinchilla_jax.scaling.settings import Settings
@@ -297,5 +298,18 @@ def test_the_noise_is_that_of_seeds_at_the_largest_budget(tmp_path):
         return true_loss(cell.params, cell.tokens) * np.exp(noise)
 
     train(tmp_path, cells, loss)
-    made = register(report(tmp_path), 1e13, tmp_path / "f.json", form="surface")
+    files = tmp_path / "f.json", tmp_path / "check_1e13.py"
+    made = register(report(tmp_path), 1e13, *files, form="surface")
     assert made.basis.form == "surface" and 0.003 < made.basis.noise < 0.009
+    # Runs scatter by it around what is expected, those off the best size by the misfit besides.
+    best, *_, far = sorted(made.runs, key=lambda run: abs(math.log(run.size)))
+    star, near, off = (
+        math.log(one.interval[1] / one.interval[0]) / 2 for one in (made.loss, best.loss, far.loss)
+    )
+    fits = read_fits(tmp_path / "report" / "fits.json")
+    misfit = fits.sources.surface.noise
+    assert misfit > 2 * made.basis.noise
+    assert near == pytest.approx(math.hypot(star, 1.96 * made.basis.noise), rel=0.1)
+    assert off > 1.15 * near
+    assert noise_of_seeds(fits, 1e11) > 2 * noise_of_seeds(fits, 1e13)
+    assert noise_of_seeds(fits, 1e14) == noise_of_seeds(fits, 1e13) == made.basis.noise

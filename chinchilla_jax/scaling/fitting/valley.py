@@ -92,6 +92,16 @@ class Valley:
         found[flat] = np.nan
         return np.asarray(found / scale)
 
+    def solved_near(self, begin: Floats, theta: Floats, noise_BxF: Floats | None) -> Floats:
+        """`solved`; of many runs by how the coefficients through some of them move from `begin`."""
+        few = self.thinned()
+        if len(few.u_S) == len(self.u_S):
+            return self.solved(theta, noise_BxF)
+        if noise_BxF is not None:
+            noise_BxF = noise_BxF * np.sqrt(len(few.u_S) / len(self.u_S))
+        move = few.solved(theta, noise_BxF) - few.solved(begin[None])
+        return np.asarray(self.solved(begin[None]) + move)
+
     def frame_SxF(self, theta: Floats) -> Floats:
         """The directions of the runs' noise that the draws of `solved` are along."""
         basis = self.basis(theta)
@@ -101,9 +111,15 @@ class Valley:
             normal = np.eye(3)
         return np.asarray(np.linalg.solve(np.linalg.cholesky(normal), scaled.T).T)
 
-    def minima(self, theta_Bx2: Floats, noise_BxF: Floats | None = None) -> Minima:
-        """In closed form: alpha a exp(-alpha u) = slope beta b exp(beta v) along the budget."""
-        level, line, square = self.solved(theta_Bx2, noise_BxF).T
+    def minima(
+        self, theta_Bx2: Floats, noise_BxF: Floats | None = None, begin: Floats | None = None
+    ) -> Minima:
+        """In closed form: alpha a exp(-alpha u) = slope beta b exp(beta v) along the budget.
+
+        `begin` are exponents near which all those of `theta_Bx2` lie.
+        """
+        begin = theta_Bx2[0] if begin is None else begin
+        level, line, square = self.solved_near(begin, theta_Bx2, noise_BxF).T
         alpha, beta = np.exp(theta_Bx2).T
         total, rate = alpha + beta, self.slope * beta
         left, right = (2 * square / alpha - line) / total, (2 * square / beta + line) / total
@@ -147,6 +163,7 @@ class Valleys:
             budget.minima(
                 theta,
                 size * scale_B[:, None] * chance.along(p.row_S, budget.frame_SxF(self.theta)),
+                self.theta,
             )
             for budget, p, size in zip(self.budgets, self.found, noise_G, strict=True)
         ]

@@ -6,6 +6,7 @@ import pytest
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.fitting import estimators, valley
 from chinchilla_jax.scaling.fitting.bias import expected_bias
+from chinchilla_jax.scaling.fitting.chance import Chance
 from chinchilla_jax.scaling.fitting.curves import polynomial_left_out
 from chinchilla_jax.scaling.fitting.estimators import (
     ESTIMATORS,
@@ -56,6 +57,20 @@ def test_where_a_valley_begins_does_not_change_it(monkeypatch):
     whole = fit_valleys(found).theta
     monkeypatch.setattr(valley, "_MOST_GRID", 9)
     assert len(found[0].loss_S) == 60 and fit_valleys(found).theta == pytest.approx(whole, abs=1e-4)
+
+
+def test_draws_of_many_runs_are_those_of_all(monkeypatch):
+    """Some of a budget's runs tell how its coefficients move with the exponents."""
+    fitted = fit_valleys(profiles_of(*table(noise=0.003, sizes=600)))
+    drawn = []
+    for most in (10_000, 100):
+        monkeypatch.setattr(valley, "_MOST_GRID", most)
+        chance = Chance.of(np.random.default_rng(0), 300)
+        each = fitted.drawn(np.full(5, 0.003), np.ones(300), chance)
+        drawn.append(np.array([lowest.log_params_B for lowest in each]))
+    scatter = drawn[0].std(axis=1)
+    assert np.all(np.sqrt(np.mean((drawn[1] - drawn[0]) ** 2, axis=1)) < 0.1 * scatter)
+    np.testing.assert_allclose(drawn[1].std(axis=1), scatter, rtol=0.05)
 
 
 def test_valleys_have_no_bias_where_parabolas_do():

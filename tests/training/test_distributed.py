@@ -202,10 +202,14 @@ def mixed(data, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_two_processes_train_experts_on_a_mixture_as_one(mixed, tmp_path):
-    """The same picks of the same text, half of it each; a quarter of it is the second text."""
+@pytest.mark.parametrize("mesh", [(2, 2, 2), (1, 1, 8)])
+def test_two_processes_train_experts_on_a_mixture_as_one(mesh, mixed, tmp_path):
+    """The same picks of the same text, of which a quarter is the second text.
+
+    On the first mesh each process has all experts and half of the text, on the other the reverse.
+    """
     run, corpus = mixed
-    run = with_training(run, data_parallel=2, fsdp=2, tensor=2)
+    run = with_training(run, **dict(zip(ON, mesh, strict=True)))
     alone = RunDirectory(tmp_path / "alone")
     row = train(run, corpus, alone)
     argument, directory = resolved(run, tmp_path / "work")
@@ -221,7 +225,7 @@ def test_two_processes_train_experts_on_a_mixture_as_one(mixed, tmp_path):
             assert line[key] == pytest.approx(other[key], rel=1e-4), key
     read = job.examples()
     assert sorted({n for own in read for n in own}) == list(range(run.steps * run.batch_size))
-    assert not set(read[0]) & set(read[1])
+    assert (set(read[0]) == set(read[1])) == (mesh == (1, 1, 8))
     text = corpus.examples(run.seed, np.unique(np.concatenate(read)), run.sequence_length)
     second = np.isin(text, np.frombuffer(b"QUITE", np.uint8)).any(axis=1)
     assert second.sum() == run.steps * run.batch_size // 4

@@ -34,6 +34,7 @@ _VARIABLE = "CHINCHILLA_JAX_LOCK"
 _PERIOD = "CHINCHILLA_JAX_LEASE_SECONDS"
 _PATIENCE = 10.0  # seconds after which one who waits looks whether the owner is alive
 _USUAL, _LONGEST = 10.0, 600.0  # seconds of a period
+_GLANCE_SECONDS = 0.01  # that one who only looks has a lock, or less
 _LENGTH = 2000  # bytes that a lease or a name has at most
 
 
@@ -88,6 +89,13 @@ def flock(file: IO[Any] | int, exclusive: bool = True, wait: bool = False) -> No
         raise OSError(errno.ENOSYS, "Windows has no flock") from None
     kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+
+
+def unlock(file: IO[Any]) -> None:
+    """Gives back what `flock` took; closing the file does too."""
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_UN)
 
 
 @contextlib.contextmanager
@@ -154,19 +162,33 @@ def _flocked(folder: Path) -> Iterator[Lock | None]:
 
     with storage.attempt(folder / "lock", "written", opened) as file:
         try:
-            flock(file)
-        except BlockingIOError:
-            yield None
-            return
+            taken = _taken(file)
         except OSError as error:
             raise UserError(
                 f"{folder}: its file system has no locks ({storage.reason(error)}); "
                 f"set {_VARIABLE}=lease on every host"
             ) from None
+        if not taken:
+            yield None
+            return
         with contextlib.suppress(OSError):  # a full disk: the lock holds without the name in it
             file.truncate(0)
             file.write(f"{myself()}\n".encode())
         yield Lock()
+
+
+def _taken(file: IO[Any]) -> bool:
+    """Whether the lock is ours now; one who only looks, by `is_held`, is no owner."""
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            flock(file)
+            return True
+        try:
+            flock(file, exclusive=False)
+        except OSError:  # it has an owner; or this is NFS, which has no such look
+            return False
+        unlock(file)
+        time.sleep(_GLANCE_SECONDS * (1 + secrets.randbelow(1000) / 1000))
 
 
 @dataclass(frozen=True)

@@ -90,14 +90,17 @@ def _text(file: Path) -> str:
 
 
 def renew(workdir: Path) -> None:
-    """`write` where the table is not there or lacks a column of all rows, and runs were begun.
+    """`write` where the table is not there or lacks a row or a column of all, and runs were begun.
 
-    The plan has grown, or another version wrote it: so that `note` need not rebuild it.
+    The plan has grown, also under one who was about to `note`, or another version wrote the table:
+    so that `note` need not rebuild it.
     """
     cells = read_plan(workdir)[1]
     if not (cells and storage.names(workdir / "runs")):
         return
-    if row_of(cells[0].run).keys() <= set(_header(_text(workdir / "results.csv"))):
+    text = _text(workdir / "results.csv")
+    whole = text.count("\n") == 1 + len(cells)
+    if whole and row_of(cells[0].run).keys() <= set(_header(text)):
         return
     try:
         write(workdir)

@@ -15,7 +15,15 @@ from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.experiment.records import RunDirectory
-from chinchilla_jax.training import branches, devices, distributed, given, sinks, techniques
+from chinchilla_jax.training import (
+    branches,
+    devices,
+    distributed,
+    given,
+    sinks,
+    techniques,
+    threads,
+)
 from chinchilla_jax.training.announce import announce
 from chinchilla_jax.training.batches import Batches
 from chinchilla_jax.training.checkpoints import Checkpoints, meta
@@ -65,6 +73,7 @@ def train(
     if (result := distributed.on_writer(directory.result)) is not None:
         return result
     run = devices.resolved(run)
+    distributed.on_writer(lambda: threads.check(run, directory))
     sinks.check(run)
     if run.model.vocab_size < corpus.meta.vocab_size:
         raise UserError(

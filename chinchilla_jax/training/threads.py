@@ -16,6 +16,7 @@ import os
 from collections.abc import Sequence
 
 from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.execution import MOST_THREADS
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training import distributed
@@ -34,6 +35,20 @@ def alone(run: RunConfig, directory: RunDirectory) -> int:
     """Of a run that has the machine for itself; raises as `of_cell`."""
     all_cores = len(usable_cores()) if run.model.width >= SHARED_FROM_WIDTH else 1
     return _begun_with(run, directory) or run.execution.threads or all_cores
+
+
+def check(run: RunConfig, directory: RunDirectory) -> None:
+    """Of a run on the threads of this process.
+
+    Raises:
+      UserError: it, or its trunk, has been begun on others since its place was chosen.
+    """
+    begun, now = _begun_with(run, directory), run.execution.threads
+    if begun and now and begun != now:
+        raise UserError(
+            f"{directory.path}: was begun meanwhile, on {begun} threads and not on {now}, on which "
+            "it would differ in its last digits; the same command continues it"
+        )
 
 
 def advice(runs: Sequence[RunConfig], cores: int) -> str:

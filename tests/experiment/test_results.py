@@ -77,11 +77,17 @@ def test_a_plan_that_grows_leaves_no_table_of_the_smaller_one(tmp_path):
     runs = planned(tmp_path)
     finish(tmp_path, runs[0])
     results.write(tmp_path)
+    smaller = table(tmp_path)
     more = planned(tmp_path, seeds=2)
     assert not (tmp_path / "results.csv").exists()
     results.note(tmp_path, [more[0]])
-    assert len(table(tmp_path).splitlines()) == 1 + len(more) + 2  # two are rejected
-    assert "\n" + more[0].run_id + ",done," in table(tmp_path)
+    right = table(tmp_path)
+    assert len(right.splitlines()) == 1 + len(more) + 2  # two are rejected
+    assert "\n" + more[0].run_id + ",done," in right
+    # By one who had read it before and wrote afterwards.
+    storage.write_text_atomic(tmp_path / "results.csv", smaller)
+    results.renew(tmp_path)
+    assert table(tmp_path) == right
 
 
 def test_a_table_of_another_version_is_renewed_before_cells_end(tmp_path, caplog):

@@ -288,6 +288,18 @@ class TestLease:
             pass
 
 
+def test_one_who_only_looks_keeps_nobody_from_a_lock(tmp_path):
+    with lock.lock(tmp_path):
+        pass
+    with (tmp_path / "lock").open("rb") as watcher:  # in the middle of `is_held`
+        lock.flock(watcher, exclusive=False)
+        threading.Timer(0.1, lambda: lock.unlock(watcher)).start()
+        with lock.lock(tmp_path) as mine:
+            assert mine is not None
+            with lock.lock(tmp_path) as second:
+                assert second is None and lock.is_held(tmp_path)
+
+
 def test_a_file_system_without_flock_is_one_line_that_says_what_to_do(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

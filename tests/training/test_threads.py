@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training import placement, supervise, threads
+from chinchilla_jax.training.loop import train
 from chinchilla_jax.training.placement import Host
 from tests.conftest import QUICK_TO_COMPILE
 from tests.training.helpers import small_run, with_training
@@ -80,6 +82,20 @@ def test_other_threads_than_it_began_with_are_told(tmp_path, caplog):
     for count, said in ((0, False), (2, False), (2, False), (1, True)):
         directory.start(with_training(run, threads=count))
         assert ("begun on 2 threads, goes on on 1" in caplog.text) == said
+
+
+def test_a_run_that_another_program_began_meanwhile_is_left_to_its_threads(
+    tmp_path, monkeypatch, text_corpus
+):
+    """By `train` on all cores, after the sweep chose a worker for it."""
+    run = small_run(training={"data_parallel": 1})
+    directory = RunDirectory(tmp_path)
+    directory.start(with_training(run, threads=2))
+    monkeypatch.setenv("PJRT_NPROC", "1")
+    with pytest.raises(UserError, match="begun meanwhile, on 2 threads and not on 1"):
+        train(run, text_corpus, directory)
+    for count in (0, 2):  # several devices have a pool of their own
+        threads.check(with_training(run, threads=count), directory)
 
 
 def test_workers_are_told_and_differ_by_them(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -57,7 +57,24 @@ def run(main: Callable[[list[str]], Any], interrupted: str = "interrupted") -> N
         sys.exit(1)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        _end_interrupted()
+
+
+def _end_interrupted() -> NoReturn:
+    """Ends this process, without the interpreter's end where it has JAX.
+
+    That takes from threads of JAX what they still use to compile or compute, which may end in a
+    segmentation fault. Several processes part from each other in it.
+    """
+    several = "chinchilla_jax.training.distributed"
+    alone = several not in sys.modules or sys.modules[several].process_count() == 1
+    if "jax" in sys.modules and alone:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(EXIT_INTERRUPTED)
+    sys.exit(EXIT_INTERRUPTED)
 
 
 @contextlib.contextmanager

@@ -209,6 +209,24 @@ def test_ctrl_c_is_no_traceback_also_while_python_imports(tmp_path, when, status
     assert (done.returncode, done.stderr) == (status, said)
 
 
+@pytest.mark.parametrize("status", [130, 1])
+def test_a_program_that_is_interrupted_does_not_wait_for_the_end_of_jax(status):
+    """The end of the interpreter, which here aborts, while JAX's threads may be at work."""
+    code = (
+        "import atexit, os, sys; from chinchilla_jax import program; sys.modules['jax'] = os\n"
+        "def main(_):\n"
+        "    atexit.register(os.abort)\n"
+        "    print('said', end='')\n"
+        f"    if {status} == 1: sys.exit(1)\n"
+        "    raise KeyboardInterrupt\n"
+        "program.run(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == (130 if status == 130 else -signal.SIGABRT)
+    assert done.stdout == "said"
+    assert done.stderr == "interrupted\n" or status == 1
+
+
 def test_memory_that_runs_out_is_one_line(capsys):
     with as_in_a_new_process(["plan"]), pytest.raises(SystemExit) as end:
         program.run(lambda _: bytes(1 << 62))

@@ -3,8 +3,9 @@
     python -m pytest -m slow -s tests/training/test_soak.py
     SOAK_SEED=1,2,3 SOAK_MINUTES=20 python -m pytest -m slow -s tests/training/test_soak.py
 
-An undisturbed sweep is made once, for all seeds. What must hold in the end: every run that is over
-is in the plan and as without a disturbance, to the last digit; no process stays; every program that
+An undisturbed sweep is made once, for all seeds; with SOAK_COMMON=FOLDER it is kept there for
+others of the same code, side by side or later. What must hold in the end: every run that is over is
+in the plan and as without a disturbance, to the last digit; no process stays; every program that
 ended by itself said why in a line.
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import pytest
 
+from chinchilla_jax.experiment import lock
 from tests.conftest import QUICK_TO_COMPILE, write_sentences
 
 pytestmark = pytest.mark.slow
@@ -180,20 +182,33 @@ class Place:
 
 @pytest.fixture(scope="module")
 def common(tmp_path_factory):
-    """A folder with text, a configuration and a cache."""
-    folder = tmp_path_factory.mktemp("common")
-    (folder / "text").mkdir()
-    write_sentences(folder / "text")
-    (folder / "config.py").write_text(CONFIG.format(path=str(folder / "text")))
+    """A folder with text, a configuration and a cache, and the lock of who is making them."""
+    folder = Path(os.environ.get("SOAK_COMMON") or tmp_path_factory.mktemp("common")).absolute()
+    (folder / "text").mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if not (folder / "config.py").exists():
+            write_sentences(folder / "text")
+            (folder / "config.py").write_text(CONFIG.format(path=str(folder / "text")))
     return folder
 
 
 @pytest.fixture(scope="module")
 def whole(common, tmp_path_factory):
     """What nothing disturbed: rows by run id."""
-    place = Place(tmp_path_factory.mktemp("whole"), common, random.Random(0))
-    place.finish(GROWN)
-    return place.results()
+    file = common / "whole.json"
+    with locked(common):
+        if not file.exists():
+            place = Place(tmp_path_factory.mktemp("whole"), common, random.Random(0))
+            place.finish(GROWN)
+            file.write_text(json.dumps(place.results()))
+    return json.loads(file.read_text())
+
+
+@contextlib.contextmanager
+def locked(folder):
+    with (folder / "lock").open("a") as file:
+        lock.flock(file, wait=True)
+        yield
 
 
 @pytest.fixture(params=range(len(SEEDS)), ids=lambda number: f"seed{number}")

@@ -123,7 +123,7 @@ def _scatter(fits: Fits, source: Source, beside: Source, flops: Floats, params: 
         return source.noise
     missed = np.sqrt(max(0.0, beside.fit.noise**2 - fits.isoflop.noise.log_loss**2))
     off = np.abs(np.log2(params / source.best(flops).params))
-    return np.hypot(noise, missed * np.minimum(1.0, off))
+    return np.asarray(np.hypot(noise, missed * np.minimum(1.0, off)))
 
 
 def _averaged(fits: Fits, params: float, tokens: float) -> RunForecast:

@@ -116,8 +116,8 @@ def test_seeds_are_one_cell():
     one, other = compared(runs, fits), compared(many, fit_forms(fit, many))
     assert other.beyond.folds == one.beyond.folds == 3
     for member, same in zip(one.members, other.members, strict=True):
-        assert same.weight == pytest.approx(member.weight, abs=0.05)
-        assert same.rms == pytest.approx(member.rms, rel=0.1)
+        assert same.weight == pytest.approx(member.weight, abs=0.1)
+        assert same.rms == pytest.approx(member.rms, rel=0.3)
     np.testing.assert_allclose(other.beyond.distance_H, one.beyond.distance_H)
 
 

@@ -22,6 +22,7 @@ from chinchilla_jax.techniques.quantisation import Quantisation
 
 _WIDTHS = (16.0, 8.0, 5.0, 4.0, 3.0)  # bits of dense runs after training
 _AFTER = {"techniques.quantisation.after": (4.0,)}
+_NOT_AFTER: dict[str, Any] = {"techniques.quantisation.after": ()}
 _LEVEL, _BITS = "techniques.sparsity.level", "techniques.quantisation.bits"
 _TEACHER = {"techniques.distillation.teacher": "3e12-48x3"}
 _ROUTED, _PER_TOKEN = "techniques.experts.routed", "techniques.experts.per_token"
@@ -54,12 +55,16 @@ _BUDGETS, _AT = (3e11, 1e12), (24, 32, 48)
 
 def get_config() -> Experiment:
     settings = {
-        name: Setting(values=values, budgets=_BUDGETS, widths=_AT)
+        name: Setting(values=_NOT_AFTER | values, budgets=_BUDGETS, widths=_AT)
         for name, values in _SETTINGS.items()
     }
     # Models of two heads.
-    grouped = Setting(values={f"{_SHAPE}.kv_heads": 1}, budgets=_BUDGETS, widths=(48, 64))
-    starts = Setting(values={"data.builder": "c_source"}, budgets=_BUDGETS[-1:], widths=_AT)
+    grouped = Setting(
+        values=_NOT_AFTER | {f"{_SHAPE}.kv_heads": 1}, budgets=_BUDGETS, widths=(48, 64)
+    )
+    starts = Setting(
+        values=_NOT_AFTER | {"data.builder": "c_source"}, budgets=_BUDGETS[-1:], widths=_AT
+    )
     return Experiment(
         name="techniques",
         budgets=(*_BUDGETS, 3e12),

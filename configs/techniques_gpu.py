@@ -26,6 +26,7 @@ _OTHER = "/data/other/*.jsonl.zst"
 _CURATED = "/data/curated/*.jsonl.zst"
 _WIDTHS = (16.0, 8.0, 5.0, 4.0, 3.0)  # bits of dense runs after training
 _AFTER = {"techniques.quantisation.after": (4.0,)}
+_NOT_AFTER: dict[str, Any] = {"techniques.quantisation.after": ()}
 _LEVEL, _BITS = "techniques.sparsity.level", "techniques.quantisation.bits"
 _TEACHER = {"techniques.distillation.teacher": "1e18-768x13"}
 _ROUTED, _PER_TOKEN = "techniques.experts.routed", "techniques.experts.per_token"
@@ -59,10 +60,10 @@ _BUDGETS, _AT = (1e17, 3e17), (512, 640, 768)
 
 def get_config() -> Experiment:
     settings = {
-        name: Setting(values=values, budgets=_BUDGETS, widths=_AT)
+        name: Setting(values=_NOT_AFTER | values, budgets=_BUDGETS, widths=_AT)
         for name, values in _SETTINGS.items()
     }
-    starts = Setting(values={"data.path": _OTHER}, budgets=_BUDGETS[-1:], widths=_AT)
+    starts = Setting(values=_NOT_AFTER | {"data.path": _OTHER}, budgets=_BUDGETS[-1:], widths=_AT)
     return Experiment(
         name="techniques_gpu",
         budgets=(*_BUDGETS, 1e18),

@@ -23,6 +23,7 @@ from chinchilla_jax.scaling.table.conditions import Condition, conditions, restr
 from chinchilla_jax.scaling.table.runs import Runs
 
 BY = "technique"  # --by=technique asks for a league table
+_NEEDS = "needs"  # names of the runs that a run begins from, or is taught by
 DENSE = ("dense", "none", "baseline", "off", "")  # of a foreign column that names techniques
 
 
@@ -121,21 +122,24 @@ def is_panel(runs: Runs) -> bool:
 
 
 def of_one_text(runs: Runs) -> Runs:
-    """Without dense runs of a text that no technique's runs are measured on.
+    """Without the runs of a text from which those of another text begin, by the column `needs`.
 
-    Others begin from them; their own losses are of other passages, and compare with none.
+    Their losses are of other passages, and compare with none.
     """
-    off = {n: label(v) for n, v in techniques.dense_columns().items() if n in runs.labels}
-    if not off or TEXT not in runs.labels:
+    if not {TEXT, _NEEDS} <= {*runs.labels}:
         return runs
     text_R = held_out(runs.labels[TEXT])
-    dense_R = np.all([runs.labels[name] == value for name, value in off.items()], axis=0)
-    other_R = ~np.isin(text_R, text_R[~dense_R])
-    if not other_R.any() or other_R.sum() == dense_R.sum():
+    text_of = dict(zip(runs.run_id_R, text_R, strict=True))
+    begun = zip(runs.labels[_NEEDS], text_R, strict=True)
+    others = {text_of.get(name, own) for names, own in begun for name in names.split()} - {
+        own for own, names in zip(text_R, runs.labels[_NEEDS], strict=True) if names
+    }
+    other_R = np.isin(text_R, [*others])
+    if not other_R.any():
         return runs
     said = (
-        f"{other_R.sum()} runs are of another text than the others, on which their losses are "
-        "measured: they are left out of the league table"
+        f"{other_R.sum()} rows are of a text from which runs of another begin: they are left out "
+        "of the league table, whose losses are of one held-out text"
     )
     return replace(restricted(runs, ~other_R, {}), notes=(*runs.notes, said))
 

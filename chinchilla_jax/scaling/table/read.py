@@ -138,9 +138,14 @@ def _sweep(folder: Path) -> Raw:
         return read_raw(folder / "results.csv")
     rows = results.collect(folder)
     found: dict[str, list[Cell]] = {
-        name: [row.get(name) for row in rows] for name in columns_of(rows)
+        name: [_cell(row.get(name)) for row in rows] for name in columns_of(rows)
     }
     return Raw(str(folder), found, list(range(2, len(rows) + 2)))  # as in results.csv
+
+
+def _cell(value: Any) -> Cell:
+    """What stands in results.csv: lists, as the parts of a mixture, as their text."""
+    return str(value) if isinstance(value, list) else value
 
 
 def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:

@@ -248,26 +248,32 @@ def test_a_shape_is_paired_with_the_dense_run_of_its_budget_whose_tokens_differ(
 
 
 def test_runs_of_another_text_are_left_out_and_a_mixture_is_no_confound():
-    columns = ("sparsity_level", "data_mixed_with", "data_weights")
+    columns = ("sparsity_level", "transfer_start", "data_mixed_with", "data_weights")
 
     def rows(part, text, **values):
         kept = [{k: v for k, v in row.items() if k != "technique"} for row in part]
-        of = dict(zip(columns, (0.0, "", ""), strict=True)) | values
-        return [row | of | {"data_fingerprint": text, "builder": text[-1]} for row in kept]
+        of = dict(zip(columns, (0.0, "", "", ""), strict=True)) | values
+        return [row | of | {"data_fingerprint": text} for row in kept]
 
     mixed = rows(under("x", 0.8), "a+b", data_mixed_with=["b"], data_weights=[3.0, 1.0])
-    sparse = rows(under("x", 0.5), "a", sparsity_level=0.5)
-    for row in mixed:
-        row["builder"] = "a"
-    table = [*rows(DENSE, "a"), *mixed, *sparse, *rows(under("x", 3.0), "b")]
-    runs = read_runs(table)
-    assert is_panel(runs)
-    made = panel(runs)
+    begun = rows(under("x", 1.5), "a", transfer_start="first")
+    first = [*rows(under("x", 3.0), "b"), *rows(under("x", 2.0), "b", sparsity_level=0.5)]
+    table = [*rows(DENSE, "a"), *mixed, *begun, *first]
+    for number, row in enumerate(table):
+        row["run_id"], row["needs"] = f"r{number}", ""
+        row["builder"] = "b" if row in first else "a"
+    for row, other in zip(begun, first, strict=False):
+        row["needs"] = other["run_id"]
+    made = panel(read_runs(table))
+    assert is_panel(read_runs(table))
     assert len(made.dense.runs) == len(DENSE) and not made.warnings
-    assert [made.label(one.values) for one in made.others] == ["25 % b", "50 % sparse"]
-    assert any(f"{len(DENSE[2:30])} runs are of another text" in said for said in made.runs.notes)
+    assert [made.label(one.values) for one in made.others] == ["begun from first", "25 % b"]
+    assert any(f"{len(first)} rows are of a text" in said for said in made.runs.notes)
     assert of_one_text(made.runs) is made.runs  # once is enough
-    assert not is_panel(read_runs([*rows(DENSE, "a"), *rows(under("x", 3.0), "b")]))
+    for row in begun:
+        row["needs"] = ""
+    with pytest.raises(UserError, match="also differ in column"):
+        panel(read_runs(table))
 
 
 def test_a_run_that_another_begins_from_is_charged_when_training_is():

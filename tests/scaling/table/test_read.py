@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chinchilla_jax.experiment import plans, results
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.table.read import read_runs
@@ -56,6 +57,13 @@ def test_every_format_gives_the_same_numbers(tmp_path, suffix):
     np.testing.assert_array_equal(runs.flops, BUDGET)
     assert list(runs.group_R) == [0] * 6 + [1] * 6 + [2] * 6
     assert runs.loss.dtype == np.float64
+
+
+def test_lists_of_a_sweep_are_texts_as_in_its_table(tmp_path, monkeypatch):
+    rows = [row | {"data_mixed_with": ["b"], "n": i} for i, row in enumerate(ROWS)]
+    monkeypatch.setattr(plans, "has_plan", lambda folder: True)
+    monkeypatch.setattr(results, "collect", lambda folder: rows)
+    assert set(read_runs(tmp_path).labels["data_mixed_with"]) == {"['b']"}
 
 
 def test_names_are_found_or_given(tmp_path):

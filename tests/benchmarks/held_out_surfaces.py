@@ -22,7 +22,7 @@ from chinchilla_jax.scaling.approaches import approaches
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import FormFit
 from chinchilla_jax.scaling.fitting.surface import PARAMETERS, Surface
-from chinchilla_jax.scaling.forecast.runs import mean_loss, run_interval
+from chinchilla_jax.scaling.forecast.average import mean_loss, run_interval
 from chinchilla_jax.scaling.sections.surfaces import surfaces
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.conditions import conditions

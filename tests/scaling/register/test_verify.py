@@ -265,3 +265,22 @@ def test_killed_before_the_ledger_it_goes_on(copied, monkeypatch):
     first = verdicts.in_folder(folder / "runs")
     assert verify(folder / "forecasts" / "one.json", folder / "runs") == first
     assert ledgers.read(folder / "forecasts" / "ledger.jsonl").verdicts == (first,)
+
+
+def test_the_figures_legend_lies_within_it(place):
+    """With all its entries, which is when a run lies outside."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from chinchilla_jax.scaling.report.plots import outcome as plots
+    from chinchilla_jax.scaling.report.plots import style
+
+    folder, _ = place
+    found = verify(folder / "forecasts" / "one.json", folder / "runs")
+    outside = dataclasses.replace(found.runs[0], inside=False)
+    with style.styled():
+        figure = plots.outcome(dataclasses.replace(found, runs=(outside, *found.runs[1:])))
+        canvas = FigureCanvasAgg(figure)
+        legend = figure.axes[0].get_legend()
+        box = legend.get_window_extent(canvas.get_renderer())
+    assert len(legend.get_texts()) == 5
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,7 @@ def forest(league: League) -> Figure | str:
     )
     figure.legend(handles=[style.key(text, **look) for text, look in _KEYS], loc="upper right",
                   ncols=len(_KEYS), columnspacing=1.4)  # fmt: skip
-    _lower(figure, axes, 1)
+    style.lower(figure, axes, 1)
     return figure
 
 
@@ -147,7 +146,7 @@ def points(league: League, ruler: Ruler | None) -> Figure | str:
     columns = 4 if max(len(str(k.get_label())) for k in keys) < 40 else 3
     figure.legend(handles=keys, loc="upper left", bbox_to_anchor=(0.04, 1.0), ncols=columns,
                   columnspacing=1.4)  # fmt: skip
-    _lower(figure, axes, -(-len(keys) // columns))
+    style.lower(figure, axes, -(-len(keys) // columns))
     return figure
 
 
@@ -176,16 +175,6 @@ def _above(
 
 def _logs(ax: Axes, values: Floats) -> None:
     style.log_axis(ax.xaxis, *style.padded(values, 1.4))
-
-
-def _lower(figure: Figure, axes: Sequence[Axes], rows: int) -> None:
-    """Makes the figure taller by the rows of its legend, which stands above the panels."""
-    was = figure.get_figheight()
-    tall = was + 0.2 * rows
-    figure.set_figheight(tall)
-    for ax in axes:
-        box = ax.get_position()
-        ax.set_position((box.x0, box.y0 * was / tall, box.width, box.height * was / tall))
 
 
 def _look(number: int) -> tuple[str, str]:

@@ -65,8 +65,9 @@ def outcome(verdict: Verdict) -> Figure | str:
     ax.set_ylim(*style.limits(np.concatenate(heights)))
     ax.set_xlabel("parameters N")
     ax.set_ylabel(f"loss at {numbers.power_of_ten(verdict.flops)} FLOPs (nats per token)")
-    ax.legend(handles=keys, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=5,
+    ax.legend(handles=keys, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3,
               borderaxespad=0.1, columnspacing=1.0, handletextpad=0.5)  # fmt: skip
+    style.lower(figure, [ax], 1)
     return figure
 
 

@@ -113,6 +113,16 @@ def panels(
     return figure, axes
 
 
+def lower(figure: Figure, axes: Sequence[Axes], rows: int) -> None:
+    """Makes the figure taller by the rows of its legend, which stands above the panels."""
+    was = figure.get_figheight()
+    tall = was + 0.2 * rows
+    figure.set_figheight(tall)
+    for ax in axes:
+        box = ax.get_position()
+        ax.set_position((box.x0, box.y0 * was / tall, box.width, box.height * was / tall))
+
+
 def log_axis(
     axis: Axis, low: float, high: float, write: Callable[[float], str] = numbers.power_of_ten
 ) -> None:

@@ -153,6 +153,8 @@ def test_an_installed_wheel_has_its_tables_and_configs(tmp_path):
     assert config == "quickstart"
     top = {path.name for path in target.iterdir() if not path.name.endswith(".dist-info")}
     assert top - {"bin", "__pycache__"} == {"chinchilla_jax"}
+    tables = {path.name for path in target.rglob("third_party/*")}
+    assert "jobset_crd.json" not in tables, tables  # which only a test reads
     beside = {path.suffix for path in target.rglob("chinchilla_jax/**/*") if path.is_file()}
     assert beside <= {".py", ".pyc", ".typed", ".csv", ".json", ".md", ".css", ".js"}
 

@@ -17,7 +17,7 @@ from chinchilla_jax.experiment.earlier import MOVED
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.panel import Setting
 from chinchilla_jax.experiment.points import Point
-from chinchilla_jax.experiment.schema import nearest, replace_paths, unknown_field
+from chinchilla_jax.experiment.schema import closest, replace_paths, unknown_field
 from chinchilla_jax.experiment.storage import expanded, is_remote
 
 log = logging.getLogger(__name__)
@@ -68,15 +68,7 @@ def load_experiment(path: str, overrides: Sequence[tuple[str, str]] = ()) -> Exp
     if not found and (carried := _carried(file)):
         file, found = carried, True
     if not found:
-        places = (file, file.parent, Path("configs"))
-        folder = next((place for place in places if place.is_dir()), Path("configs"))
-        names = sorted(str(p) for p in folder.glob("*.py") if p.is_file())
-        names = names or sorted(f"configs/{p.name}" for p in CONFIGS.glob("*.py"))
-        what = "is a folder; give a file of it" if folder == file else "no such file"
-        raise UserError(
-            f"--config={path}: {what}{nearest(path, names) if folder != file else ''} "
-            f"({folder}/ has {', '.join(Path(n).name for n in names) or 'no configs'})"
-        )
+        raise UserError(f"--config={path}: {_missing(file)}")
     for name, _ in overrides:
         if name in MOVED:
             raise UserError(f"config.{name}: is now config.{MOVED[name]}")
@@ -105,6 +97,33 @@ def _carried(file: Path) -> Path | None:
         return None
     log.info("--config=%s: the one of %s", file, CONFIGS)
     return carried
+
+
+def _missing(file: Path) -> str:
+    """What is wrong with a configuration that is not there, the nearest one, and what there is."""
+    if file.is_dir():
+        return f"is a folder; give a file of it ({file}/ has {_listed(_files(file))})"
+    bare = file.parent == Path()
+    folders = (Path("configs"),) if bare else (file.parent, Path("configs"))
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    there = _files(CONFIGS if folder is None else folder)
+    spelled = {p.stem: f"configs/{p.name}" if folder is None else str(p) for p in there}
+    if bare:  # a file here, or one that the package carries, goes by its name
+        spelled |= {p.stem: p.name for p in _files(Path())} | {
+            p.stem: p.stem for p in _files(CONFIGS)
+        }
+    near = closest(file.stem, list(spelled))
+    place = "the package" if folder is None else f"{folder}/"
+    did = f"; did you mean {spelled[near]}?" if near else ""
+    return f"no such file{did} ({place} has {_listed(there)})"
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.py") if path.is_file())
+
+
+def _listed(files: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in files) or "no configs"
 
 
 def _unknown_argument(error: TypeError) -> str:

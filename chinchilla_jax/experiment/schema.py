@@ -34,8 +34,14 @@ _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", 
 
 def nearest(name: str, names: Sequence[str]) -> str:
     """`; did you mean X?` for the closest of `names`, or nothing when none is close."""
+    close = closest(name, names)
+    return f"; did you mean {close}?" if close else ""
+
+
+def closest(name: str, names: Sequence[str]) -> str:
+    """The closest of `names`, or nothing when none is close."""
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.65)
-    return f"; did you mean {close[0]}?" if close else ""
+    return close[0] if close else ""
 
 
 def require(condition: bool, where: str, value: object, rule: str) -> None:

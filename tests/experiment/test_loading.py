@@ -85,6 +85,29 @@ def test_a_missing_file_names_the_nearest(tmp_path):
         load_experiment(str(tmp_path / "quikstart.py"))
 
 
+@pytest.mark.parametrize("folder", ["", "configs"])
+@pytest.mark.parametrize(
+    "name,near",
+    [
+        ("quickstrat", "quickstart"),
+        ("quick_start", "quickstart"),
+        ("quickstrat.py", "quickstart"),
+        ("config/quickstart.py", "configs/quickstart.py"),
+        ("onw.py", "own.py"),
+    ],
+)
+def test_a_misspelt_name_names_the_nearest_that_would_do(tmp_path, monkeypatch, folder, name, near):
+    (tmp_path / "own.py").write_text(GOOD)
+    if folder:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "quickstart.py").write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    place = "configs/" if folder else "the package"
+    with pytest.raises(UserError, match=rf"; did you mean {near}\? \({place} has .*quickstart\.py"):
+        load_experiment(name)
+    load_experiment(near)
+
+
 @pytest.mark.parametrize(
     "name,content,words",
     [

@@ -17,7 +17,7 @@ the interval to expect, by the runs there are; --write_config extends their work
 from absl import flags
 
 from chinchilla_jax import flag_values, program, shared_flags
-from chinchilla_jax.experiment import grid, hardware, storage, tables
+from chinchilla_jax.experiment import grid, hardware, source, storage, tables
 from chinchilla_jax.experiment.errors import UserError
 
 _CONFIG = shared_flags.define_config(required=False)
@@ -64,9 +64,10 @@ def _next() -> str:
     budget, target = _AIM()
     if not _RUNS.value or budget is None:
         raise UserError("--next: give --runs, a sweep's folder or a table, and --flops to spend")
+    if file := _WRITE_CONFIG.value:
+        source.new_file(file)  # before what takes a while
     found = next_runs(_RUNS.value, budget, target, flag_values.pairs("where", _WHERE.value))
-    said = design.chosen(found)
-    return f"{said}\n{design.written(found, _WRITE_CONFIG.value)}" if _WRITE_CONFIG.value else said
+    return "\n".join([design.chosen(found), *([design.written(found, file)] if file else [])])
 
 
 def main(_: list[str]) -> None:
@@ -78,7 +79,6 @@ def main(_: list[str]) -> None:
     if (_DEVICES.value is None) != (_HARDWARE.value is None):
         raise UserError("--devices and --hardware: give both or neither")
     experiment = program.experiment_from_flags(_CONFIG.value)
-    devices = _DEVICES.value or 0
     machine = None if _HARDWARE.value is None else hardware.by_name(_HARDWARE.value)
     if _WORKDIR.value:
         from chinchilla_jax.training.sweep import freeze_plan
@@ -88,7 +88,7 @@ def main(_: list[str]) -> None:
         cells = grid.plan(experiment)
     print(tables.plan(cells))
     if machine:
-        print(f"\n{tables.hardware_plan(cells, devices, machine)}")
+        print(f"\n{tables.hardware_plan(cells, _DEVICES.value or 0, machine)}")
     if _WORKDIR.value:
         print(f"plan: {storage.path(_WORKDIR.value) / 'plan.json'}")
     else:

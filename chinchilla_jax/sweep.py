@@ -18,6 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from chinchilla_jax import program, shared_flags
+from chinchilla_jax.experiment import halving as searches
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.plans import cells_of
@@ -85,6 +86,7 @@ def _made(workdir: Path, several: bool, asked: Experiment | None, opened: ExitSt
     if _HALVING.value:
         rows, more = halving.run(workdir, chosen, make, _HALVING.value)
     else:
+        distributed.on_writer(lambda: searches.end(workdir))
         rows = make(chosen)
     said, left = sweep.outcome(workdir, chosen, rows)
     if distributed.is_writer():

@@ -1,18 +1,17 @@
-"""Small sizes as trunks with branches: seven budgets and three seeds.
+"""Small sizes as trunks with branches: seven budgets, and seeds where they cost little.
 
     python -m chinchilla_jax.sweep --config=configs/branches.py --workdir=runs/branches
     python -m chinchilla_jax.evaluate --runs=runs/branches --out=runs/branches/report
 
 One trunk per size and seed under a constant rate, from which each budget cools down
-(experiment/trunks.py): 126 runs, 2.49e13 FLOPs, for 63 % of what they would cost apart.
+(experiment/trunks.py): two seeds at every budget, six up to 1e11; 156 runs, 1.87e13 FLOPs, for 61 %
+of what they would cost apart.
 
-Run once (2026-11-28, heads of 12 and 16 at widths 24 to 48) beside 24 separate runs of these
-sizes at 1e11 to 3e12, 2.64e13 FLOPs, the quickstart of that day: a = .501 (.477 to .529) from the
-minima against .497 (.439 to .547), half as wide; branches end .6 +- .2 % below the separate runs
-of the same size and budget (18 of them, mean of three seeds; at 1e12 they end level); noise is
-.85 % of loss, of whose variance the branches of a trunk share 73 %. So seeds of trunks tell more
-than further budgets (tests/benchmarks/LOG.md, 2026-11-28). The largest budget is a third of
-theirs: a loss is forecast from further away.
+Run once (2026-11-28) beside the quickstart's 28 separate runs, 1.90e13 FLOPs up to 3e12, on the
+same text: a = .498 (.480 to .520) from the minima against .511 (.477 to .551), an interval .54 as
+wide; every minimum is inside. Branches end .36 +- .18 % below the separate runs of the same size
+and budget (14 of them; .8 and .6 % below at 1e11 and 3e11, .4 % above at 1e12); noise is .68 % of
+loss. The largest budget is a third of the quickstart's: a loss is forecast from further away.
 """
 
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
@@ -27,7 +26,7 @@ def get_config() -> Experiment:
             widths=(8, 12, 16, 24, 32, 48, 64, 96, 128, 160),
             min_tokens_per_param=0.3,
             branches=True,
+            replicates_up_to=(1e12, 1e11, 1e11, 1e11, 1e11),
         ),
-        recipe=RecipeConfig(schedule="wsd", cooldown_fraction=0.25, decay_timescale=0.0),
-        vary={"seed": (0, 1, 2)},
+        recipe=RecipeConfig(schedule="wsd", cooldown_fraction=0.2, decay_timescale=0.0),
     )

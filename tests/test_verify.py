@@ -64,7 +64,7 @@ FORECAST = ("--fits=runs/grid/report/fits.json", "--register=forecasts/two.json"
         ("forecast", (*FORECAST, "--flops=1e13", "--loss=2"), ("no more",)),
         ("forecast", (*FORECAST[:1], "--flops=1e13", "--write_config=x.py"), ("--register=FILE",)),
         ("forecast", (*FORECAST, "--flops=1e12"), ("have runs of 3e12", "larger budget")),
-        ("forecast", (*FORECAST, "--flops=1e13", "--write_config=x"), ("forecast_1e13.py",)),
+        ("forecast", (*FORECAST, "--flops=1e13", "--write_config=x"), ("configs/more.py",)),
         ("forecast", (*FORECAST, "--flops=1e13", "--seeds=0"), ("seeds",)),
         ("verify", (), ("--forecast=FILE", "--ledger")),
         ("verify", ("--runs=runs/grid",), ("--forecast=FILE and",)),

@@ -127,7 +127,8 @@ class LadderConfig:
     # Whether the runs of a size share a trunk, from which each cools down (`trunks.py`).
     branches: bool = field(default=False, metadata=UNLESS_DEFAULT)
     # FLOPs: a budget has one more seed for each of these that it does not exceed. Seeds pay where
-    # they cost little: an exponent hangs on its smallest budget as much as on its largest.
+    # they cost little: an exponent hangs on its smallest budget as much as on its largest. Of
+    # branches each further seed is a trunk of its own, which ends at the last of these budgets.
     replicates_up_to: tuple[float, ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
     def __post_init__(self) -> None:
@@ -146,12 +147,6 @@ class LadderConfig:
             require(not shape.experts, f"{where}.shapes: experts", shape.experts, rule)
         for flops in self.replicates_up_to:
             positive(where, replicates_up_to=flops)
-        require(
-            not (self.branches and self.replicates_up_to),
-            f"{where}.replicates_up_to",
-            self.replicates_up_to,
-            "the branches of a trunk have its seed; give seeds to trunks by vary",
-        )
         for number in self.sizes_per_budget:
             require(
                 number >= 0,

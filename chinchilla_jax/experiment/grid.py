@@ -77,12 +77,12 @@ def plan(
         judged = {
             (number, place): size
             for number, budget in enumerate(experiment.budgets)
-            if variant.setting.at_budget(budget)
+            if source.ladder.branches or variant.setting.at_budget(budget)
             for place, size in zip(
                 rungs, _judged(source, list(rungs.values()), number, train_tokens), strict=True
             )
         }
-        if source.ladder.branches:
+        if source.ladder.branches:  # with the batch of all budgets, whichever of them it runs
             judged = _on_trunks(source, judged, train_tokens)
         found += [
             (
@@ -90,6 +90,7 @@ def plan(
                 Planned(_run(variant, size), source, size.reason),
             )
             for (number, place), size in judged.items()
+            if variant.setting.at_budget(experiment.budgets[number])
         ]
     found.sort(key=lambda item: item[0])  # budget, size, variant; replicates after all others
     every = _with_points(experiment, [planned for _, planned in found], train_tokens)
@@ -120,6 +121,11 @@ def _replicates(experiment: Experiment) -> list[Variant[Experiment]]:
     """Further seeds of `ladder.replicates_up_to`, at its budgets; none where seeds vary anyway."""
     found: list[Variant[Experiment]] = []
     if "seed" in experiment.vary:
+        if asked := experiment.ladder.replicates_up_to:
+            log.warning(
+                "ladder.replicates_up_to = %s: adds no seed, since vary.seed = %s names them all",
+                asked, experiment.vary["seed"],
+            )  # fmt: skip
         return found
     for extra, most in enumerate(sorted(experiment.ladder.replicates_up_to, reverse=True), start=1):
         budgets = tuple(budget for budget in experiment.budgets if budget <= most)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.experiment import claims, earlier, needs, storage
-from chinchilla_jax.experiment.config import DataConfig, Experiment
+from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import Cell
@@ -85,7 +85,19 @@ def _lost(old: Sequence[Cell], new: Sequence[Cell]) -> dict[str, str]:
         if other is None:
             found[run.run_id] = "dropped"
         elif other != run and fingerprint(other) != fingerprint(run):
-            found[run.run_id] = first_difference(to_json(run), to_json(other))
+            found[run.run_id] = _difference(run, other)
+    return found
+
+
+def _difference(run: RunConfig, other: RunConfig) -> str:
+    """Between two runs of one id, and why where it is the work of other budgets of their size."""
+    found = first_difference(to_json(run), to_json(other))
+    shares = any(one.parent or one.branches for one in (run, other))
+    if shares and (run.batch_size, run.optimizer) != (other.batch_size, other.optimizer):
+        found += (
+            "; the runs of a size share a trunk, with the batch and the warm-up by the shortest "
+            "and the longest of them, so that a budget which is added changes them all"
+        )
     return found
 
 

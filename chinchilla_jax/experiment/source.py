@@ -8,11 +8,31 @@ file gives back the very same experiment.
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment.config import Experiment
+from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.config import Experiment, is_plain_name
+from chinchilla_jax.experiment.errors import UserError
 
 _WIDTH = 100  # characters of a line
+
+
+def new_file(asked: Path | str) -> Path:
+    """The place that --write_config names: a Python file that is not there yet.
+
+    Raises:
+      UserError: it is no Python file, its name could not name an experiment, or it is there.
+    """
+    file = storage.path(asked)
+    if not (file.suffix == ".py" and is_plain_name(file.stem)):
+        raise UserError(
+            f"--write_config={asked}: give a Python file, as configs/more.py; its name of letters, "
+            "digits and _ . + -"
+        )
+    if storage.exists(file):
+        raise UserError(f"--write_config={file}: is there already; give another name")
+    return file
 
 
 def source(experiment: Experiment, docstring: str) -> str:

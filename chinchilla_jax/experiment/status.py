@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from chinchilla_jax.experiment import halving
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.fingerprint import leaves
 from chinchilla_jax.experiment.numbers import duration, fixed
@@ -47,11 +48,13 @@ def other_plan(workdir: Path, experiment: Experiment) -> list[str]:
 
 
 def rows(workdir: Path, sleep: Callable[[float], None] = time.sleep) -> list[dict[str, Any]]:
-    """`results.collect`, where a cell under way is running, stalled? or silent, with the reason.
+    """`results.collect`, where a cell under way is running, stalled? or silent, with the reason,
+    and one that a search has left out is left out.
 
     Takes up to two beats where there is such a cell, else no time.
     """
     found = collect(workdir)
+    halving.mark(workdir, read_plan(workdir)[1], found)
     open_rows = {row["run_id"]: row for row in found if row["status"] in ("missing", "failed")}
     first = {name: run_directory(workdir, name).last_heartbeat() for name in open_rows}
     waiting = {name: beat for name, beat in first.items() if beat is not None}

@@ -1,9 +1,9 @@
 """A sweep as it goes: `sweep --status --watch` in a terminal or a log, `--json` for programs.
 
-    {"cells": 24, "over": 12, "flops": 3.2e12, "flops_total": 1e13, "flops_per_second": 1.1e9,
-     "seconds_left": 6200.0, "runs": [{"run_id": ..., "status": "running", "reason": ...,
-     "step": 40, "steps": 800, "loss": 3.21, "tokens_per_second": 5.1e4, "seconds_left": 75.0,
-     "curve": [[10, 5.1], [20, 4.4], ...]}, ...]}
+    {"cells": 24, "left_out": 0, "over": 12, "flops": 3.2e12, "flops_total": 1e13,
+     "flops_per_second": 1.1e9, "seconds_left": 6200.0, "runs": [{"run_id": ...,
+     "status": "running", "reason": ..., "step": 40, "steps": 800, "loss": 3.21,
+     "tokens_per_second": 5.1e4, "seconds_left": 75.0, "curve": [[10, 5.1], [20, 4.4], ...]}, ...]}
 
 is one line of JSON; with --watch there is one a look. What is not known is null. `status` is that
 of `results.csv`, and of a run under way running, stalled? or silent (`status`).
@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from chinchilla_jax.experiment import contents, storage
+from chinchilla_jax.experiment import contents, halving, storage
 from chinchilla_jax.experiment.numbers import count, duration, fixed, flops
+from chinchilla_jax.experiment.plans import read_plan
 from chinchilla_jax.experiment.records import HEARTBEAT_SECONDS, run_directory
 from chinchilla_jax.experiment.results import collect
 from chinchilla_jax.experiment.rows import MARGINAL
@@ -28,7 +29,6 @@ from chinchilla_jax.experiment.tables import table
 LOOK_SECONDS = 2.0  # between two looks
 _POINTS = 24  # of a curve
 _LEVELS = "▁▂▃▄▅▆▇█", "_.-=+*%#"  # the second where a terminal has no Unicode
-_OVER = ("done", "diverged")
 
 
 class Watch:
@@ -46,6 +46,7 @@ class Watch:
     def rows(self) -> list[dict[str, Any]]:
         """As of `status.rows`, without waiting: a run is alive until two beats are missed."""
         found, now = collect(self._workdir), self._clock()
+        halving.mark(self._workdir, read_plan(self._workdir)[1], found)
         for row in found:
             name = row["run_id"]
             if row["status"] not in ("missing", "failed"):
@@ -61,20 +62,21 @@ class Watch:
 
 def facts(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the module's docstring shows, of the rows of a sweep."""
-    planned = [row for row in rows if row["status"] != "rejected"]
+    planned = [row for row in rows if row["status"] not in ("rejected", halving.LEFT_OUT)]
     runs = [_facts_of(workdir, row) for row in planned]
     total = float(sum(row.get(MARGINAL, row["flops"]) or 0.0 for row in planned))
     spent, rate = 0.0, 0.0
     for row, run in zip(planned, runs, strict=True):
         cost = row["flops"] or 0.0
-        share = 1.0 if row["status"] in _OVER else (run["step"] or 0) / row["steps"]
+        share = 1.0 if row["status"] in halving.OVER else (run["step"] or 0) / row["steps"]
         of_trunk = cost - (row.get(MARGINAL, cost) or 0.0)
         spent += max(cost * share - of_trunk, 0.0)
         if run["status"] == "running" and run["tokens_per_second"]:
             rate += run["tokens_per_second"] * cost / row["tokens"]
     return {
         "cells": len(planned),
-        "over": sum(row["status"] in _OVER for row in planned),
+        "left_out": sum(row["status"] == halving.LEFT_OUT for row in rows),
+        "over": sum(row["status"] in halving.OVER for row in planned),
         "flops": spent,
         "flops_total": total,
         "flops_per_second": rate or None,
@@ -138,8 +140,10 @@ def text(found: Mapping[str, Any], levels: str = _LEVELS[0]) -> list[str]:
     counts: dict[str, int] = {}
     for run in found["runs"]:
         counts[run["status"]] = counts.get(run["status"], 0) + 1
+    left = found["left_out"]
     parts = [
-        f"{found['over']} of {found['cells']} cells over",
+        f"{found['over']} of {found['cells']} cells over"
+        + f", {left} left out by the search" * (left > 0),
         ", ".join(f"{number} {status}" for status, number in counts.items()),
         f"{flops(found['flops'])} of {flops(found['flops_total'])} FLOPs",
     ]

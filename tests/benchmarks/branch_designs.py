@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.branch_designs
 
-Losses are those of a surface fitted to 41 dense runs at this scale, with noise of 1 % of which the
-branches of a trunk share nine tenths, as two seeds of two sizes had it. The scatter is that of
-tables: of a through the minima of valleys, and of ln N* at 1e13 FLOPs.
+Losses are those of a surface fitted to 41 dense runs at this scale, with noise of .85 % of which
+the branches of a trunk share three quarters, as the first sweep of configs/branches.py had it. The
+scatter is that of tables: of a through the minima of valleys, and of ln N* at 1e13 FLOPs.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from chinchilla_jax.scaling.fitting.isoflop import power_laws, profiles
 from configs.branches import get_config as branches
 from configs.quickstart import get_config as quickstart
 
-TABLES, NOISE, SHARED, AT = 300, 0.01, 0.9, 1e13
+TABLES, NOISE, SHARED, AT = 200, 0.0085, 0.75, 1e13
 BUDGETS = (3e10, 5.5e10, 1e11, 1.7e11, 3e11, 5.5e11, 1e12, 1.7e12, 3e12)
 
 
@@ -26,12 +26,17 @@ def loss(params, tokens):
     return 0.975 + 0.359 * (params / 1e5) ** -0.437 + 0.455 * (tokens / 1e6) ** -0.439
 
 
-def design(budgets, seeds):
-    """Cells of the quickstart's sizes on trunks."""
-    source = dataclasses.replace(
-        branches(), budgets=budgets, vary={"seed": tuple(range(seeds))} if seeds > 1 else {}
+def design(budgets, further, cooldown=0.2):
+    """Cells of the quickstart's sizes on trunks, with a further seed up to each of `further`."""
+    source = branches()
+    return planned(
+        dataclasses.replace(
+            source,
+            budgets=budgets,
+            ladder=dataclasses.replace(source.ladder, replicates_up_to=further),
+            recipe=dataclasses.replace(source.recipe, cooldown_fraction=cooldown),
+        )
     )
-    return planned(source)
 
 
 def planned(source):
@@ -65,9 +70,18 @@ if __name__ == "__main__":
     apart = planned(quickstart())
     whole = sum(cell.flops for cell in apart)
     designs = {"quickstart, separate runs": apart}
-    for low, high, seeds in ((2, 9, 1), (1, 9, 1), (0, 9, 1), (1, 8, 2), (1, 7, 3), (0, 7, 3)):
+    for low, high, further, cooldown in (
+        (0, 7, (1e12, 1e12), 0.25),
+        (0, 7, (1e12, 3e11, 1e11), 0.25),
+        (0, 7, (1e12, 1e11, 1e11, 1e11, 1e11), 0.2),
+        (0, 7, (1e12, 1.7e11, 1e11, 1e11), 0.2),
+        (0, 8, (3e11, 3e11, 1e11, 1e11), 0.2),
+    ):
         ends = f"{BUDGETS[low]:.2g} to {BUDGETS[high - 1]:.2g}"
-        designs[f"{high - low} budgets, {ends}, {seeds} seeds"] = design(BUDGETS[low:high], seeds)
+        seeds = ", ".join(f"{most:.2g}" for most in further)
+        designs[f"{ends}, further seeds up to {seeds}"] = design(
+            BUDGETS[low:high], further, cooldown
+        )
     for name, cells in designs.items():
         spent = sum(marginal_flops(cell.run) for cell in cells) / whole
         a, size = scatter(cells, 0.0 if cells is apart else SHARED)

@@ -95,18 +95,18 @@ def test_small_budgets_have_further_seeds_after_all_other_cells():
     assert of_seed == {c.run for c in plain if c.run.budget < 1e12}
 
 
-def test_further_seeds_leave_alone_what_a_person_asks_for():
-    """Seeds that vary are all; a budget beyond has one; trunks have seeds of their own."""
+def test_further_seeds_leave_alone_what_a_person_asks_for(caplog):
+    """Seeds that vary are all, which is said; a budget beyond has one."""
     source = experiment(budgets=(1e11, 1e13))
     ladder = replace(source.ladder, replicates_up_to=(3e11,))
     varied = replace(source, ladder=ladder, vary={"seed": (0, 1)})
     assert [c.run for c in grid.plan(varied)] == [
         c.run for c in grid.plan(replace(varied, ladder=source.ladder))
     ]
+    said = "ladder.replicates_up_to = (300000000000.0,): adds no seed, since vary.seed = (0, 1)"
+    assert caplog.text.count(said) == 1
     beyond = replace(source, ladder=ladder, budgets=(1e13,))
     assert {c.run.seed for c in grid.plan(beyond)} == {0}
-    with pytest.raises(UserError, match=r"replicates_up_to.*seeds to trunks"):
-        replace(ladder, branches=True)
 
 
 def test_shapes_that_share_width_and_depth_have_ids_of_their_own():

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from chinchilla_jax.experiment.config import DataConfig, Experiment, LadderConfig, RecipeConfig
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.loading import load_experiment
 from chinchilla_jax.experiment.model import ModelConfig
-from chinchilla_jax.experiment.source import source
+from chinchilla_jax.experiment.source import new_file, source
 
 CONFIGS = sorted(Path("configs").glob("*.py"))
 
@@ -57,3 +58,19 @@ def test_it_reads_like_the_configs_that_are_there(tmp_path):
 def test_a_docstring_that_ends_its_quotes_is_refused(docstring):
     with pytest.raises(ValueError, match="quotes"):
         source(load_experiment("configs/quickstart.py"), docstring)
+
+
+@pytest.mark.parametrize("name", ["more.txt", "more", "-x.py", "a b.py", "ä*.py"])
+def test_a_file_that_could_be_no_configuration_is_refused(name, tmp_path):
+    with pytest.raises(UserError, match=r"--write_config=.*: give a Python file, as configs/more"):
+        new_file(tmp_path / name)
+
+
+def test_a_configuration_may_have_any_plain_name(tmp_path):
+    file = new_file(tmp_path / "my-name.2.py")
+    file.write_text(
+        source(Experiment(name="x", budgets=(1e11,), ladder=LadderConfig(widths=(8,))), ".")
+    )
+    assert load_experiment(str(file)).name == "x"
+    with pytest.raises(UserError, match=r"my-name\.2\.py: is there already; give another name"):
+        new_file(file)

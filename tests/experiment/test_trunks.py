@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from chinchilla_jax.experiment import tables
+from chinchilla_jax.experiment import plans, records, tables
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -66,6 +66,29 @@ def test_the_recipe_of_a_trunk():
     assert trunk.optimizer.weight_decay == 0.0
 
 
+def test_further_seeds_of_small_budgets_are_trunks_with_the_batch_of_the_first():
+    ladder = dataclasses.replace(experiment().ladder, replicates_up_to=(3e11, 1e11))
+    plain, cells = planned(), planned(ladder=ladder)
+    assert [c.run for c in cells[: len(plain)]] == [c.run for c in plain]
+    of_seed = {seed: [c.run for c in cells if c.run.seed == seed] for seed in (0, 1, 2)}
+    for seed, most in ((1, 3e11), (2, 1e11)):
+        assert of_seed[seed] and {r.budget for r in of_seed[seed]} == {
+            b for b in BUDGETS if b <= most
+        }
+        first = {(r.budget, r.model): r for r in of_seed[0]}
+        for run in of_seed[seed]:
+            like = first[run.budget, run.model]
+            assert (run.batch_size, run.steps, run.optimizer) == (
+                like.batch_size, like.steps, like.optimizer
+            )  # fmt: skip
+    # The longest of a seed is its trunk, whatever the first seed's is.
+    seeds = {trunk.seed: len(of) for trunk, of in families(cells).values() if of}
+    assert seeds == {0: 2, 1: 1} or set(seeds) == {0, 1}
+    for trunk, branches in families(cells).values():
+        assert {run.seed for run in branches} <= {trunk.seed}
+        assert all(run.steps < trunk.steps for run in branches)
+
+
 def test_flops_are_spent_once_and_counted_as_if_alone():
     cells = planned()
     for trunk, branches in families(cells).values():
@@ -108,6 +131,21 @@ def test_without_branches_nothing_knows_of_them():
             row_of(cell.run)
         )
     assert "marginal" not in tables.plan(plan(experiment(ladder=ladder)))
+
+
+def test_a_larger_budget_would_change_begun_trunks_and_that_is_why_it_is_refused(tmp_path):
+    source = experiment()
+    plans.write_plan(tmp_path, source, plan(source), {})
+    larger = experiment(budgets=(*BUDGETS, 3e12))
+    after = {c.run.run_id: c.run.batch_size for c in plan(larger)}
+    run = next(r for r in (c.run for c in plan(source)) if after[r.run_id] != r.batch_size)
+    records.run_directory(tmp_path, run.run_id).start(run)
+    with pytest.raises(UserError) as refused:
+        plans.write_plan(tmp_path, larger, plan(larger), {})
+    said = str(refused.value)
+    assert f"run {run.run_id} was begun under another plan (" in said
+    assert "share a trunk" in said and "a budget which is added changes them all" in said
+    assert said.endswith("use another --workdir")
 
 
 def test_a_technique_that_follows_the_length_of_a_run_has_no_trunk():

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from chinchilla_jax.experiment import plans, records, watch
+from chinchilla_jax.experiment import halving, plans, records, status, watch
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.records import run_directory
@@ -164,3 +164,14 @@ def test_a_branch_has_spent_what_its_trunk_has_not(tmp_path):
     assert (found["flops"], found["flops_total"]) == (0.0, 250.0)
     found = watch.facts(tmp_path, [row | {"status": "done"}])
     assert (found["flops"], found["flops_total"]) == (250.0, 250.0)
+
+
+def test_a_search_is_over_when_its_own_runs_are(sweep, monkeypatch):
+    workdir, runs, _ = sweep
+    out = frozenset(run.run_id for run in runs[1:])
+    monkeypatch.setattr(halving, "left_out", lambda folder, cells, rows: out - set(rows))
+    run_directory(workdir, runs[0].run_id).finish(runs[0], "done", "", {"loss": 2.0})
+    stream = io.StringIO()
+    watch.show(workdir, stream, as_json=False, sleep=pytest.fail)
+    assert stream.getvalue().startswith("1 of 1 cells over, 2 left out by the search; 1 done; ")
+    assert f"{halving.LEFT_OUT}" in status.text(workdir)

@@ -11,14 +11,14 @@ design saves against a grid and against V-optimal ones: tests/benchmarks/next_ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.experiment import results, storage
+from chinchilla_jax.experiment import halving, results, storage
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import count, flops
@@ -90,6 +90,7 @@ class NextRuns:
     loss: Shrunk
     runs: tuple[NextRun, ...]
     waiting: int  # cells of the plan that are not over, and counted as made
+    left_out: int  # cells of the plan that a search has left out: no sweep of it makes them
     reason: str = ""
     experiment: Experiment | None = None
 
@@ -132,14 +133,17 @@ def next_runs(
     runs = source if isinstance(source, Runs) else read_runs(source)
     known = known_of(picked(runs, where or {}), settings or Settings(), target)
     sweep = _sweep_of(source)
-    pool, waiting = _pool(known, sweep, budget)
+    rows = [] if sweep is None else results.collect(sweep.folder)
+    over = {row["run_id"]: row for row in rows if row["status"] != "missing"}
+    left_out = frozenset() if sweep is None else halving.left_out(sweep.folder, sweep.cells, over)
+    pool, waiting = _pool(known, sweep, budget, over.keys() | left_out)
     knowledge = known.of(pool)
     if knowledge is None:
         raise UserError(
             f"at {flops(known.target)} FLOPs these runs tell too little to say which is next; "
             "train the plan's own cells first, or ask for a nearer --target"
         )
-    now_T = knowledge.variance_T
+    now_T, counted = knowledge.variance_T, (len(waiting), len(left_out))
     for candidate in waiting:
         knowledge = knowledge.after(candidate)
     if budget < pool.flops_C.min() * (1 - 1e-9):
@@ -148,7 +152,7 @@ def next_runs(
         raise TooLittle(
             f"--flops={flops(budget)}: the cheapest run, {count(pool.params_C[cheapest])} "
             f"parameters, takes {flops(pool.flops_C[cheapest])}",
-            _told(known, pool, nothing, budget, now_T, len(waiting), sweep),
+            _told(known, pool, nothing, budget, now_T, counted, sweep),
         )
     design = choose(knowledge, pool.flops_C, pool.most_C, budget)
     gained_T = np.sqrt(design.after.variance_T / knowledge.variance_T)
@@ -161,7 +165,7 @@ def next_runs(
         design = Design(np.zeros(len(pool), np.int64), knowledge)
     elif share < 1:
         design = cheapest_of(design, knowledge, pool.flops_C, share)
-    return _told(known, pool, design, budget, now_T, len(waiting), sweep, reason)
+    return _told(known, pool, design, budget, now_T, counted, sweep, reason)
 
 
 def _told(
@@ -170,7 +174,7 @@ def _told(
     design: Design,
     budget: float,
     now_T: Floats,
-    waiting: int,
+    counted: tuple[int, int],
     sweep: Sweep | None,
     reason: str = "",
 ) -> NextRuns:
@@ -192,7 +196,8 @@ def _told(
         noise_source=noise.source,
         **shrunk,
         runs=_listed(known, pool, design),
-        waiting=waiting,
+        waiting=counted[0],
+        left_out=counted[1],
         reason=reason,
         experiment=_extended(sweep, pool, design) if sweep is not None and extends else None,
     )
@@ -205,8 +210,14 @@ def _sweep_of(source: Any) -> Sweep | None:
     return sweep_of(str(source), storage.path(source) / "report" / "fits.json")
 
 
-def _pool(known: Known, sweep: Sweep | None, budget: float) -> tuple[Pool, list[int]]:
-    """The candidates, and which of them a plan will make anyway, each as often as it stands."""
+def _pool(
+    known: Known, sweep: Sweep | None, budget: float, settled: Collection[str]
+) -> tuple[Pool, list[int]]:
+    """The candidates, and which of them a plan will make anyway, each as often as it stands.
+
+    Args:
+      settled: ids of the cells that are over or will never be made.
+    """
     runs, cost, most = known.each.runs, known.each.flops_model, min(budget, known.target)
     if sweep is None:
         return candidates.near(candidates.of_table(runs, cost, most), known.surface), []
@@ -215,11 +226,10 @@ def _pool(known: Known, sweep: Sweep | None, budget: float) -> tuple[Pool, list[
     pool = candidates.of_sweep(sweep, base, runs, most, best)
     pool = candidates.near(pool, known.surface)
     places = {key_of(cells[0]): c for c, cells in enumerate(pool.cells)}
-    over = {row["run_id"] for row in results.collect(sweep.folder) if row["status"] != "missing"}
     left = [
         places[key_of(cell)]
         for cell in sweep.cells
-        if cell.status == "planned" and cell.run.run_id not in over and key_of(cell) in places
+        if cell.status == "planned" and cell.run.run_id not in settled and key_of(cell) in places
     ]
     return pool, left
 

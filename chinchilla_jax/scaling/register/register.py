@@ -81,11 +81,7 @@ def register(
     fits_file, file = storage.path(fits), storage.path(file)
     if fits_file.is_dir():
         fits_file = fits_file / "fits.json"
-    config = None if config is None else storage.path(config)
-    if config is not None and not (config.suffix == ".py" and config.stem.isidentifier()):
-        raise UserError(f"--write_config={config}: give a Python file, as configs/forecast_1e13.py")
-    if config is not None and storage.exists(config):
-        raise UserError(f"{config}: is there already; give another name")
+    config = None if config is None else source.new_file(config)
     found = read(fits_file, where)
     if storage.exists(file):
         made = _begun(file, config, found, flops, seeds)

@@ -42,6 +42,11 @@ def chosen(found: NextRuns) -> str:
         parts.append(
             f"{found.waiting} cells of the plan are not over; they count as made, and come first"
         )
+    if found.left_out:
+        parts.append(
+            f"{found.left_out} cells that a search left out count as not made; a sweep without "
+            "--halving makes these too"
+        )
     if found.reason:
         parts.append(f"Nothing to run: {found.reason}.")
     effect = [
@@ -83,8 +88,8 @@ def smallest(found: Enough) -> str:
         *([tables.table(head, rows)] if rows else []),
         f"N* at {flops(found.target)} FLOPs within a factor {found.asked:g} from end to end of its "
         f"95 % interval: {said}.",
-        f"N*, L*: upper end over lower, medians of made-up grids; a run scatters by "
-        f"{percent(found.noise).lstrip('+')} of loss.",
+        f"{'N*, L*: upper end over lower, medians of made-up grids; a' if rows else 'A'} run "
+        f"scatters by {percent(found.noise).lstrip('+')} of loss.",
     ])  # fmt: skip
 
 
@@ -98,9 +103,7 @@ def written(found: NextRuns, file: str) -> str:
     Raises:
       UserError: the runs are of a table, there are none, or the file is there.
     """
-    config = storage.path(file)
-    if not (config.suffix == ".py" and config.stem.isidentifier()):
-        raise UserError(f"--write_config={file}: give a Python file, as configs/more.py")
+    config = source.new_file(file)
     if found.reason:
         raise UserError(f"--write_config: {found.reason}")
     if found.experiment is None:

@@ -33,7 +33,14 @@ from chinchilla_jax.scaling.ruler.multiplier import (
     measured,
     times,
 )
-from chinchilla_jax.scaling.ruler.pairs import Pairs, cells_apart, clusters, pairs, places
+from chinchilla_jax.scaling.ruler.pairs import (
+    Pairs,
+    cells_apart,
+    clusters,
+    joined,
+    pairs,
+    places,
+)
 from chinchilla_jax.scaling.ruler.panel import Panel, parts_of
 from chinchilla_jax.scaling.ruler.records import League, Measure, Multiplier, Stack, Standing, Trend
 from chinchilla_jax.scaling.ruler.yardstick import Yardstick, cell_weights, yardstick
@@ -161,8 +168,8 @@ def _ruler(
 ) -> Ruler:
     """The law of the dense runs in every currency, drawn alike in all of them."""
     rng = np.random.default_rng([settings.seed, 10])
-    cells = int(dense.cell_R().max()) + 1
-    weights = cell_weights(cells, min(settings.draws, DRAWS), rng)
+    cell_R = joined(dense.cell_R(), dense.trunk_R())
+    weights = cell_weights(int(cell_R.max()) + 1, min(settings.draws, DRAWS), rng)[:, cell_R]
     size = Counted(
         Currency("size", "parameters", "size"),
         dense.params,
@@ -223,7 +230,7 @@ def _measured(
 ) -> dict[str, Measured]:
     """Every multiplier of one condition by its measure, all by the same draws."""
     runs, found = ruler.others[i], ruler.pairs[i]
-    cluster_R = clusters(found.cell_R, LEAST_CELLS)
+    cluster_R = clusters(found.cell_R, LEAST_CELLS, runs.trunk_R())
     size = int(cluster_R.max()) + 1
     weights = cell_weights(size, len(ruler.size.law.known_B) - 1, rng)[:, cluster_R]
     result: dict[str, Measured] = {}

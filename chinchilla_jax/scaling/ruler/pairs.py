@@ -88,8 +88,45 @@ def cells_apart(labels: Sequence[str], found: Sequence[Pairs]) -> tuple[str, ...
     )
 
 
-def clusters(cell_R: Codes, least: int) -> Codes:
-    """What is resampled: cells, where there are `least` of them, else runs."""
+def clusters(cell_R: Codes, least: int, trunk_R: Codes | None = None) -> Codes:
+    """What is resampled: cells, where there are `least` of them, else runs.
+
+    Runs of one trunk scatter together: cells that share one are one, and runs of one, too.
+
+    Args:
+      trunk_R: the number of each run's trunk; None where each run is its own.
+    """
+    number_R = joined(cell_R, trunk_R)
+    if int(number_R.max()) + 1 < least:
+        number_R = np.arange(len(cell_R)) if trunk_R is None else trunk_R
+        _, number_R = np.unique(number_R, return_inverse=True)
+    return np.asarray(number_R, np.int64)
+
+
+def joined(cell_R: Codes, trunk_R: Codes | None) -> Codes:
+    """Numbers of cells, from 0, those with runs of one trunk as one."""
     _, number_R = np.unique(cell_R, return_inverse=True)
-    cells = int(number_R.max()) + 1
-    return np.asarray(number_R if cells >= least else np.arange(len(cell_R)), np.int64)
+    if trunk_R is None:
+        return np.asarray(number_R, np.int64)
+    groups = [np.unique(codes_R, return_inverse=True)[1] for codes_R in (trunk_R, number_R)]
+    before_R = np.full_like(number_R, -1)
+    while (number_R != before_R).any():  # each group takes the least number in it
+        before_R = number_R
+        for group_R in groups:
+            least = np.full(int(group_R.max()) + 1, len(number_R))
+            np.minimum.at(least, group_R, number_R)
+            number_R = least[group_R]
+    return np.asarray(np.unique(number_R, return_inverse=True)[1], np.int64)
+
+
+def trunks_of(*tables: Runs) -> Codes | None:
+    """`trunk_R` of the runs of several tables behind one another; None where none has trunks."""
+    found = [runs.trunk_R() for runs in tables]
+    if all(trunk_R is None for trunk_R in found):
+        return None
+    numbers, first = [], 0
+    for runs, trunk_R in zip(tables, found, strict=True):
+        own_R = np.arange(len(runs)) if trunk_R is None else trunk_R
+        numbers.append(first + own_R)
+        first += int(own_R.max(initial=-1)) + 1
+    return np.concatenate(numbers)

@@ -21,7 +21,7 @@ from chinchilla_jax.scaling.arrays import Floats, known, silent
 from chinchilla_jax.scaling.doubt.diagnosis import surface_refusal
 from chinchilla_jax.scaling.ruler.league import DRAWS
 from chinchilla_jax.scaling.ruler.multiplier import LEAST_CELLS, Cells, ends, measured, times
-from chinchilla_jax.scaling.ruler.pairs import clusters, pairs
+from chinchilla_jax.scaling.ruler.pairs import clusters, joined, pairs, trunks_of
 from chinchilla_jax.scaling.ruler.records import Fitness, Multiplier, SpeedUp, Versus
 from chinchilla_jax.scaling.ruler.yardstick import Yardstick, cell_draws, cell_weights, yardstick
 from chinchilla_jax.scaling.settings import Settings
@@ -29,7 +29,6 @@ from chinchilla_jax.scaling.table.cells import cell_index
 from chinchilla_jax.scaling.table.conditions import Condition
 from chinchilla_jax.scaling.table.conventions import in_print, under
 from chinchilla_jax.scaling.table.cost import FlopsModel
-from chinchilla_jax.scaling.table.kinds import Codes
 from chinchilla_jax.scaling.table.runs import Runs
 
 _POINTS = 5  # budgets at which s(C) is told
@@ -58,9 +57,10 @@ def versus(first: Condition, second: Condition, settings: Settings) -> Versus:
             return Versus(*titles, why, None, (), (), _seconds(a, b), tuple(said))
     rng = np.random.default_rng([settings.seed, 12])
     both_R = cell_index(np.r_[a.params, b.params], np.r_[a.tokens, b.tokens])
+    both_R = joined(both_R, trunks_of(a, b))
     weights = cell_draws(int(both_R.max()) + 1, min(settings.draws, DRAWS), rng)
     laws = [
-        yardstick(runs, runs.params, settings, _by_cell(weights, index_R, runs))
+        yardstick(runs, runs.params, settings, weights[:, index_R])
         for runs, index_R in ((a, both_R[: len(a)]), (b, both_R[len(a) :]))
     ]
     fitness = tuple(map(_fitness, titles, (a, b), laws))
@@ -74,14 +74,6 @@ def versus(first: Condition, second: Condition, settings: Settings) -> Versus:
         seconds=_seconds(a, b),
         warnings=tuple(said),
     )
-
-
-def _by_cell(weights_BxC: Floats, index_R: Codes, runs: Runs) -> Floats:
-    """Weights of cells of both sides as those of the cells of one, in its own numbering."""
-    own_R = runs.cell_R()
-    number = np.zeros(int(own_R.max()) + 1, np.int64)
-    number[own_R] = index_R
-    return np.asarray(weights_BxC[:, number])
 
 
 @dataclass(frozen=True)
@@ -132,7 +124,7 @@ def _overall(
 ) -> Multiplier:
     """The one s of all runs of the second side, by the law of the first."""
     found = pairs(b, a)
-    cluster_R = clusters(found.cell_R, LEAST_CELLS)
+    cluster_R = clusters(found.cell_R, LEAST_CELLS, b.trunk_R())
     weights = cell_weights(int(cluster_R.max()) + 1, len(law.known_B) - 1, rng)[:, cluster_R]
     cost = FlopsModel.of(a.params, a.tokens, a.flops)
     dense_law = law.moved("size", a.params, a.tokens, cost)

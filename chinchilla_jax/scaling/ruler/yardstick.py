@@ -91,11 +91,11 @@ class Moved:
         return Moved(*(x[index] for x in vars(self).values()))
 
 
-def yardstick(dense: Runs, amount_R: Floats, settings: Settings, weights_BxC: Floats) -> Yardstick:
+def yardstick(dense: Runs, amount_R: Floats, settings: Settings, weights_BxR: Floats) -> Yardstick:
     """Fits the dense runs, sizes counted as `amount_R`.
 
     Args:
-      weights_BxC: how often a draw has each cell of `dense`; ones in the first row.
+      weights_BxR: how often a draw has each run of `dense`; ones in the first row.
     """
     objective = Objective(settings.objective, settings.delta)
     weights_R = law_weights(dense, objective)
@@ -105,8 +105,8 @@ def yardstick(dense: Runs, amount_R: Floats, settings: Settings, weights_BxC: Fl
         form="gamma" if len(np.unique(dense.cell_R())) >= _LEAST_CELLS else "surface",
     )  # fmt: skip
     columns, known = [np.array([x]) for x in fit.surface.columns()], [fit.identified]
-    if len(weights_BxC) > 1:
-        drawn = refit(fit, weights_BxC[1:, dense.cell_R()] * weights_R)
+    if len(weights_BxR) > 1:
+        drawn = refit(fit, weights_BxR[1:] * weights_R)
         found = (np.asarray(x) for x in drawn.surface.columns())
         columns = [np.concatenate(pair) for pair in zip(columns, found, strict=True)]
         known = [*known, *drawn.identified_B]
@@ -114,7 +114,8 @@ def yardstick(dense: Runs, amount_R: Floats, settings: Settings, weights_BxC: Fl
 
 
 def cell_weights(cells: int, draws: int, rng: np.random.Generator) -> Floats:
-    """[1 + draws, cells]: how much each counts in a draw; 1 in the first row.
+    """[1 + draws, cells]: how much each counts in a draw; 1 in the first row. Cells that share
+    trunks count as one (`pairs.joined`).
 
     The Bayesian bootstrap (Rubin 1981, Annals of Statistics 9): weights of a flat Dirichlet's. Of
     pairs, draws that leave cells out scatter more than tables do, through the law's slopes.

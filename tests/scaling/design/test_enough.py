@@ -42,7 +42,9 @@ def test_noise_takes_more_runs_or_finds_none(monkeypatch):
     monkeypatch.setattr(module, "_expected", None)  # is not called: chance alone is too much
     loud = enough(quickstart(), LAW, 0.1, 1.6)
     assert loud.found is None and not loud.tried
-    assert "no grid of this ladder" in design.smallest(loud)
+    said = design.smallest(loud)
+    assert "no grid of this ladder" in said and "\nA run scatters by 10" in said
+    assert "upper end over lower" not in said  # of a table that there is not
 
 
 def test_the_chance_that_sorts_grids_out_is_the_scatter_of_fits():

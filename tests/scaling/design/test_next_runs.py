@@ -7,6 +7,7 @@ import pytest
 
 import chinchilla_jax as cj
 from chinchilla_jax.experiment import grid as planner
+from chinchilla_jax.experiment import halving
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.loading import load_experiment
 from chinchilla_jax.experiment.plans import read_plan
@@ -103,6 +104,20 @@ def test_cells_that_are_planned_and_not_over_count_as_made(folder, tmp_path):
     assert len(names) == len(later.experiment.points)  # no seed is taken twice
 
 
+def test_what_a_search_left_out_is_not_waited_for(folder, tmp_path, monkeypatch):
+    (tmp_path / "runs").symlink_to(folder / "runs")
+    more = chosen(folder, 1.2e13)
+    plan_in(tmp_path, more.experiment)
+    left = {cell.run.run_id for cell in read_plan(tmp_path)[1] if cell.status == "planned"}
+    left -= set(read_runs(tmp_path).run_id_R)
+    monkeypatch.setattr(halving, "left_out", lambda folder, cells, rows: frozenset(left))
+    found = chosen(tmp_path, 1.2e13)
+    assert (found.waiting, found.left_out) == (0, len(left)) and found.runs == more.runs
+    said = design.chosen(found)
+    assert f"{len(left)} cells that a search left out count as not made" in said
+    assert "are not over" not in said
+
+
 def test_the_program_says_what_it_chose(folder, tmp_path):
     done = call("plan", "--next", f"--runs={folder}", "--flops=1.2e13", "--target=2e13",
                 f"--write_config={tmp_path / 'more.py'}")  # fmt: skip
@@ -166,7 +181,7 @@ def test_budgets_go_on_in_their_steps():
         ({"target": "1e12"}, "what lies within them is measured"),
         ({"where": "optimizer=lion"}, "optimizer"),
         ({"runs": ""}, "give --runs"),
-        ({"write_config": "more.txt"}, "give a Python file"),
+        ({"write_config": "more.txt", "runs": "none.csv"}, "give a Python file"),  # at once
     ],
 )
 def test_mistakes_are_told_in_one_line(folder, changed, told):

@@ -8,10 +8,10 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.report.plots.league import forest, points
 from chinchilla_jax.scaling.ruler.league import league
 from chinchilla_jax.scaling.ruler.measures import charged
-from chinchilla_jax.scaling.ruler.pairs import pairs
+from chinchilla_jax.scaling.ruler.pairs import clusters, joined, pairs, trunks_of
 from chinchilla_jax.scaling.ruler.panel import is_panel, of_one_text, panel
 from chinchilla_jax.scaling.settings import Settings
-from chinchilla_jax.scaling.table.conditions import where
+from chinchilla_jax.scaling.table.conditions import Condition, where
 from chinchilla_jax.scaling.table.conventions import under as under_convention
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.ruler.laws import CASES, kumar, panel_of
@@ -407,3 +407,58 @@ def test_a_condition_is_named_by_all_in_which_it_differs_from_the_dense_runs():
         "sparsity 0.5 + bits 4",
         "sparsity 0.75 + noise 0.25",
     ]
+
+
+def on_trunks(rows):
+    """Rows whose runs of one size, seed and technique are branches of the longest."""
+    longest, found = {}, []
+    for i, row in enumerate(rows):
+        key = row["technique"], row["params"], row["seed"]
+        if key not in longest or row["tokens"] > rows[longest[key]]["tokens"]:
+            longest[key] = i
+    for i, row in enumerate(rows):
+        trunk = longest[row["technique"], row["params"], row["seed"]]
+        found.append(row | {"run_id": f"r{i}", "parent_run": "" if trunk == i else f"r{trunk}"})
+    return found
+
+
+def test_cells_that_share_a_trunk_are_resampled_as_one():
+    cell, trunk = np.array([5, 7, 7, 9, 2, 2]), np.array([0, 0, 1, 1, 3, 4])
+    assert joined(cell, None).tolist() == [1, 2, 2, 3, 0, 0]
+    of = joined(cell, trunk)
+    assert len(set(of[:4])) == 1 and of[4] == of[5] != of[0]  # 5 - 7 by a trunk, 7 - 9 by another
+    assert clusters(cell, 2, trunk).tolist() == of.tolist()
+    assert clusters(cell, 3, trunk).tolist() == [0, 0, 1, 1, 2, 3]  # too few: trunks themselves
+    assert clusters(cell, 5).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_league_and_a_comparison_resample_trunks(monkeypatch):
+    """By what they draw weights of: sizes, where the runs of a size share a trunk."""
+    import chinchilla_jax.scaling.ruler.league as module
+    import chinchilla_jax.scaling.ruler.versus as other
+
+    sizes = (1e6, 2e6, 4e6, 8e6, 1.6e7, 3.2e7)
+    rng = np.random.default_rng(0)
+    rows = [
+        {"technique": name, "params": n, "tokens": 20 * n * k, "flops": 120 * n * n * k, "seed": 0,
+         "loss": kumar(n * factor, 20 * n * k) * np.exp(0.003 * rng.standard_normal())}
+        for name, factor in (("dense", 1.0), ("half", 0.5)) for n in sizes for k in (1, 3, 9)
+    ]  # fmt: skip
+    drawn = []
+    plain = module.cell_weights
+    monkeypatch.setattr(module, "cell_weights", lambda n, *a: drawn.append(n) or plain(n, *a))
+    quick = Settings(bootstrap=40)
+    for made, cells in ((rows, 18), (on_trunks(rows), 6)):
+        drawn.clear()
+        league(panel(read_runs(made)), quick)
+        assert set(drawn) == {cells}
+    table = read_runs(on_trunks(rows))
+    both = [Condition({"half": str(i)}, table.select(np.arange(36) // 18 == i)) for i in (0, 1)]
+    drawn.clear()
+    draws = other.cell_draws
+    monkeypatch.setattr(other, "cell_draws", lambda n, *a: drawn.append(n) or draws(n, *a))
+    other.versus(*both, quick)
+    assert drawn == [6]  # of the same cells on both sides, each trunk with those of its size
+    trunk = trunks_of(*(one.runs for one in both))
+    assert len(trunk) == 36 and not set(trunk[:18]) & set(trunk[18:])
+    assert trunks_of(read_runs(rows)) is None

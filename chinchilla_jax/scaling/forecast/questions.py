@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats, known, silent
@@ -21,6 +22,7 @@ from chinchilla_jax.scaling.laws.published import minimise
 
 _QUANTITIES = ("flops", "params", "tokens", "tokens_per_param", "loss")
 _MOST_FLOPS = 1e45  # the search for a budget ends here
+_STEPS = 181  # of it, four a decade
 _FORWARD = 1 / 3  # of the training FLOPs of a token: the forward pass, paid again at inference
 
 
@@ -81,15 +83,30 @@ def reaching(frontier: Frontier, quantity: str, value: float) -> Answer:
 
 
 def _budget(best: Optima, quantity: str, value: float) -> Floats:
-    """FLOPs at which `quantity` of the optimal run is `value`, by bisection, for every draw."""
+    """FLOPs at which `quantity` of the optimal run first is `value`, for every draw.
+
+    A draw whose error of the form grows with distance may come back from it: hence steps along
+    the budgets, and bisection only within the step that crosses it.
+    """
     shape = best(np.array([1e20])).params.shape
     low, high = np.zeros(shape), np.full(shape, np.log(_MOST_FLOPS))
     rising = quantity != "loss"
-    for _ in range(80):
-        middle = 0.5 * (low + high)
+
+    def beyond(log_flops: Floats) -> npt.NDArray[np.bool_]:
         with np.errstate(over="ignore"):
-            beyond = (_quantity(best(np.exp(middle)), quantity) > value) == rising
-        low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+            found = _quantity(best(np.exp(log_flops)), quantity)
+        return np.asarray(found > value if rising else found <= value)
+
+    open_ = np.ones(shape, bool)
+    for edge in np.linspace(0.0, np.log(_MOST_FLOPS), _STEPS):
+        crossed = open_ & beyond(np.full(shape, edge))
+        high = np.where(crossed, edge, high)
+        open_ &= ~crossed
+        low = np.where(open_, edge, low)
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        there = beyond(middle)
+        low, high = np.where(there, low, middle), np.where(there, middle, high)
     return np.asarray(np.exp(0.5 * (low + high)))
 
 

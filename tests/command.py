@@ -9,9 +9,12 @@ import subprocess
 import sys
 import traceback
 import warnings
+from unittest import mock
 
 from absl import app, flags
 from absl import logging as absl_logging
+
+from chinchilla_jax import program as programs
 
 app.define_help_flags()
 # What Python does not show by itself.
@@ -32,6 +35,9 @@ def call(program, *arguments, cwd="."):
         contextlib.redirect_stderr(err),
         warnings.catch_warnings(record=True, action="always") as told,
         as_in_a_new_process(command),
+        mock.patch.object(
+            programs, "_end_interrupted", _exit_interrupted
+        ),  # not the tests' process
     ):
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -47,6 +53,10 @@ def call(program, *arguments, cwd="."):
         if not issubclass(warning.category, QUIET):
             err.write(f"{warning.filename}:{warning.lineno}: {warning.message}\n")
     return subprocess.CompletedProcess(command, status or 0, out.getvalue(), err.getvalue())
+
+
+def _exit_interrupted():
+    sys.exit(programs.EXIT_INTERRUPTED)
 
 
 @contextlib.contextmanager

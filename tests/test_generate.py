@@ -49,14 +49,17 @@ def test_a_text_is_written_behind_its_prompt(workdir, monkeypatch, tmp_path, cap
 
 
 def test_what_writing_takes_is_added_to_results(workdir, monkeypatch, tmp_path):
-    """Of all finished runs of a folder; one that is damaged is left out."""
+    """Of all finished runs of a folder; those that are damaged are left out."""
     monkeypatch.setenv("CHINCHILLA_JAX_CACHE", str(tmp_path))
     monkeypatch.setattr(serving, "_SECONDS", 0.0)
     copy = shutil.copytree(workdir, tmp_path / "work")
     shutil.rmtree(copy / "runs" / "r1" / "checkpoints" / "1")
+    shutil.copytree(copy / "runs" / "r1", copy / "runs" / "r2")
+    (copy / "runs" / "r2" / "result.json").write_text("{")
     before = run_directory(copy, "r0").result()
     done = generate(f"--run={copy}", "--measure")
     assert done.returncode == 1 and "r1: not measured: " in done.stderr, done.stderr
+    assert "r2: not measured: " in done.stderr and "result.json" in done.stderr
     assert done.stdout.splitlines()[2].split()[0] == "r0"
     after = run_directory(copy, "r0").result()
     assert after.items() >= before.items()

@@ -1,5 +1,6 @@
 """Runs that are over, as others take them: which folder is meant, and how a run came out."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,26 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import RunDirectory, run_directory
 from chinchilla_jax.experiment.schema import nearest
 
+log = logging.getLogger(__name__)
+
 
 def folder_of(place: Path) -> Path:
     """The folder of the run at `place`: itself, WORKDIR/RUN for WORKDIR/runs/RUN, or of WORKDIR the
-    finished run of the lowest loss.
+    finished run of the lowest loss. One whose result is damaged is left out, with a warning.
 
     Raises:
-      UserError: there is no run; names those that there are.
+      UserError: there is no run; names those that there are. Or all that is finished is damaged.
     """
     for folder in (place, run_directory(place.parent, place.name).path):
         if RunDirectory(folder).begun():
             return folder
-    if losses := {folder: row["loss"] for folder, row in _done(place).items()}:
-        return min(losses, key=lambda folder: losses[folder])
+    done, damaged = _done(place)
+    if damaged and not done:
+        raise next(iter(damaged.values()))
+    for damage in damaged.values():
+        log.warning("left out: %s", damage)
+    if done:
+        return min(done, key=lambda folder: done[folder]["loss"])
     for runs in (place / "runs", place.parent / "runs", place.parent):
         if there := sorted(n for n in storage.names(runs) if RunDirectory(runs / n).begun()):
             few = ", ".join(there[:8]) + ", ..." * (len(there) > 8)
@@ -31,15 +39,27 @@ def folder_of(place: Path) -> Path:
 
 
 def folders_of(place: Path) -> list[Path]:
-    """That of `folder_of`, or of a WORKDIR all finished runs."""
-    return sorted(_done(place)) or [folder_of(place)]
+    """That of `folder_of`, or of a WORKDIR all finished runs and those whose result is damaged."""
+    done, damaged = _done(place)
+    return sorted([*done, *damaged]) or [folder_of(place)]
 
 
-def _done(workdir: Path) -> dict[Path, dict[str, Any]]:
-    """Results of the finished runs in a work folder; raises UserError where one is damaged."""
-    folders = [workdir / "runs" / name for name in storage.names(workdir / "runs")]
-    results = {folder: RunDirectory(folder).result() for folder in folders}
-    return {folder: row for folder, row in results.items() if row and row["status"] == "done"}
+def _done(workdir: Path) -> tuple[dict[Path, dict[str, Any]], dict[Path, UserError]]:
+    """Results of the finished runs in a work folder, and what is wrong with the damaged ones."""
+    done: dict[Path, dict[str, Any]] = {}
+    damaged: dict[Path, UserError] = {}
+    for name in storage.names(workdir / "runs"):
+        folder = workdir / "runs" / name
+        try:
+            row = RunDirectory(folder).result()
+        except storage.StorageError:
+            raise
+        except UserError as damage:
+            damaged[folder] = damage
+        else:
+            if row and row["status"] == "done":
+                done[folder] = row
+    return done, damaged
 
 
 def at_end(folder: Path) -> tuple[RunConfig, dict[str, Any]]:

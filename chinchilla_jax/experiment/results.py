@@ -102,11 +102,16 @@ def renew(workdir: Path) -> None:
     whole = text.count("\n") == 1 + len(cells)
     if whole and row_of(cells[0].run).keys() <= set(_header(text)):
         return
+    write_undamaged(workdir)
+
+
+def write_undamaged(workdir: Path) -> None:
+    """`write`, or a warning where the folder of a run is damaged."""
     try:
         write(workdir)
     except StorageError:
         raise
-    except UserError as damage:  # of one run, which a sweep tells, and makes the others
+    except UserError as damage:  # of one run, and the others are of use
         log.warning("results.csv is not up to date: %s", damage)
 
 

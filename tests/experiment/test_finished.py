@@ -37,6 +37,18 @@ def test_a_run_is_found_by_its_folder_and_by_its_name(workdir):
         finished.folder_of(workdir / "nothing" / "here")
 
 
+def test_a_damaged_result_leaves_the_other_runs(workdir, caplog):
+    best, worse = (workdir / "runs" / name for name in ("best", "worse"))
+    (best / "result.json").write_text("{")
+    assert finished.done_at(workdir) == worse
+    assert "left out:" in caplog.text and f"{best}/result.json" in caplog.text
+    assert finished.folders_of(workdir) == [best, worse]  # who reads the first tells what it has
+    (worse / "result.json").write_text("{}")
+    for place in (workdir, best):
+        with pytest.raises(UserError, match=r"best/result\.json"):
+            finished.done_at(place)
+
+
 @pytest.mark.parametrize("name,told", [
     ("begun", "is not finished"),
     ("diverged", "has diverged: why"),

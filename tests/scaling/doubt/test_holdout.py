@@ -195,7 +195,7 @@ def test_inside_and_outside_are_told_of_loss_params_and_tokens():
         return TRUE.loss(n, d) * np.exp(0.002 * rng.standard_normal(len(n)))
 
     straight = _checked(_runs(loss), bootstrap=200).forecast_check
-    kinked = _checked(_runs(lambda n, d: loss(n, d) * np.where(6 * n * d > 3.5e18, 1.02, 1.0)),
+    kinked = _checked(_runs(lambda n, d: loss(n, d) * np.where(6 * n * d > 3.5e18, 1.05, 1.0)),
                       bootstrap=200).forecast_check  # fmt: skip
     for rows, expected in ((straight, True), (kinked, False)):
         chosen = [row for row in rows if row.chosen]

@@ -13,6 +13,7 @@ from pathlib import Path
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.lock import flock
+from chinchilla_jax.experiment.storage import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ def write(target: Path, fill: Callable[[Path], None]) -> bool:
     target = target.absolute()
     _remove_left(target)
     with _unfinished(target) as beside:
-        fill(beside)
+        with _faults_of(target, beside):
+            fill(beside)
         if storage.exists(target) or target.is_symlink():
             if difference := _difference(target, beside):
                 raise UserError(
@@ -48,6 +50,17 @@ def refuse_remote(target: Path) -> None:
         raise UserError(
             f"{target}: a model is exported to a local folder; copy it there afterwards"
         )
+
+
+@contextlib.contextmanager
+def _faults_of(target: Path, beside: Path) -> Iterator[None]:
+    """What keeps `beside` from being filled, told of the folder that it would have been."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written: {storage.reason(error)}") from error
+    except UserError as error:
+        raise type(error)(str(error).replace(str(beside), str(target))) from error
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ def train(
         return result
     run = devices.resolved(run)
     distributed.on_writer(lambda: threads.check(run, directory))
-    sinks.check(run)
+    sinks.check(run, directory)
     if run.model.vocab_size < corpus.meta.vocab_size:
         raise UserError(
             f"{run.run_id}: model.vocab_size = {run.model.vocab_size}: the tokens of its text are "

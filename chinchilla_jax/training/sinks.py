@@ -8,6 +8,7 @@ and one on a server is told what it lacks.
 
 import importlib.util
 import math
+import os
 import re
 import secrets
 import shutil
@@ -37,8 +38,8 @@ class Sink(Protocol):
         """The run is over, and this is measured of it; None of one that stopped and may go on."""
 
 
-def check(run: RunConfig) -> None:
-    """Raises UserError where the run asks for a sink whose package is not there."""
+def check(run: RunConfig, directory: RunDirectory) -> None:
+    """Raises UserError where the run asks for a sink whose package, or place, is not there."""
     for name, (package, _) in SINKS.items():
         asked = getattr(run.execution, name)
         if asked and importlib.util.find_spec(package) is None:
@@ -46,6 +47,11 @@ def check(run: RunConfig) -> None:
             raise UserError(
                 f"execution.{name} = {said}: needs {package}; pip install 'chinchilla_jax[{name}]'"
             )
+    if run.execution.wandb and storage.is_remote(directory.path) and "WANDB_DIR" not in os.environ:
+        raise UserError(
+            f"execution.wandb = {run.execution.wandb}: W&B keeps files on this machine, and "
+            f"{directory.path} is in a bucket; name a folder for them by WANDB_DIR=FOLDER"
+        )
 
 
 def opened(run: RunConfig, directory: RunDirectory) -> list[Sink]:
@@ -81,7 +87,7 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of Weights & Biases, in `wandb` of the run's folder where that is a local one.
+    """A run of Weights & Biases, in `wandb` of the run's folder; of WANDB_DIR for one in a bucket.
 
     WANDB_MODE=offline keeps it there for `wandb sync`. Its id is kept in the folder too, so that a
     run that is resumed is the same one.
@@ -91,13 +97,14 @@ class WandB:
         import wandb
 
         identity = _identity(directory.path / "wandb_id")
-        local = None if storage.is_remote(directory.path) else directory.path
-        for folder in local.glob(f"wandb/offline-run-*-{identity}") if local else ():
+        remote = storage.is_remote(directory.path)
+        local = Path(os.environ["WANDB_DIR"]) if remote else directory.path
+        for folder in local.glob(f"wandb/offline-run-*-{identity}"):
             shutil.rmtree(folder, ignore_errors=True)  # all of it is written anew below
         try:
             self._run = wandb.init(
                 project=run.execution.wandb, group=run.experiment, name=run.run_id, id=identity,
-                resume="allow", reinit="create_new", dir=local, config=to_json(run),
+                resume="allow", reinit="create_new", dir=str(local), config=to_json(run),
                 settings=wandb.Settings(silent=True, console="off"),
             )  # fmt: skip
         except wandb.errors.Error as error:

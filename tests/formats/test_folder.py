@@ -1,13 +1,17 @@
 """A folder that is complete or absent."""
 
+import errno
 import logging
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.storage import StorageError
 from chinchilla_jax.formats import folder
 
 
@@ -26,7 +30,7 @@ def test_it_is_made_whole_with_its_parents(tmp_path):
     assert (tmp_path / "x" / "y" / "inner" / "b").read_text() == "b"
 
 
-@pytest.mark.parametrize("error", [UserError("no"), KeyboardInterrupt(), OSError(28, "no space")])
+@pytest.mark.parametrize("error", [UserError("no"), KeyboardInterrupt(), ValueError("a fault")])
 def test_nothing_is_left_of_one_that_was_not_finished(tmp_path, error):
     def broken(place):
         fill()(place)
@@ -35,6 +39,28 @@ def test_nothing_is_left_of_one_that_was_not_finished(tmp_path, error):
     with pytest.raises(type(error)):
         folder.write(tmp_path / "y", broken)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_of_the_folder_that_was_to_be_made(tmp_path, monkeypatch):
+    def full(place):
+        (place / "inner").mkdir()
+        storage.write_bytes_atomic(place / "inner" / "a", b"1")
+
+    def no_space(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for act in ("fsync", "mkdir"):
+        with monkeypatch.context() as disk:
+            disk.setattr(os, act, no_space)
+            with pytest.raises(StorageError, match="cannot be written: No space left") as error:
+                folder.write(tmp_path / "y", full)
+        assert str(error.value).startswith(f"{tmp_path / 'y'}") and not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="file: cannot be read: Not a directory"):
+        folder.write(tmp_path / "file" / "y", fill())
 
 
 def test_the_same_is_left_and_another_is_refused(tmp_path):

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import Execution
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training import sinks
+from chinchilla_jax.training.loop import train
 from tests.training.helpers import small_run
 
 
@@ -166,11 +168,37 @@ def test_wandb_of_a_run_that_is_killed_is_its_metrics(tmp_path, offline):
 
 
 @pytest.mark.parametrize("name,asked", [("tensorboard", True), ("wandb", "ours")])
-def test_a_package_that_lacks_is_told_before_anything_else(name, asked, monkeypatch):
+def test_a_package_that_lacks_is_told_before_anything_else(name, asked, tmp_path, monkeypatch):
     monkeypatch.setattr(sinks.importlib.util, "find_spec", lambda package: None)
-    sinks.check(small_run())
+    sinks.check(small_run(), RunDirectory(tmp_path))
     with pytest.raises(UserError, match=rf"execution\.{name} = .*chinchilla_jax\[{name}\]"):
-        sinks.check(small_run(training={name: asked}))
+        sinks.check(small_run(training={name: asked}), RunDirectory(tmp_path))
+
+
+def test_of_a_run_in_a_bucket_wandb_keeps_its_files_where_it_is_told(gcs, tmp_path, monkeypatch):
+    """And not in whatever folder the program was called in."""
+    find = sinks.importlib.util.find_spec
+    found = lambda name, *within: name == "wandb" or find(name, *within)  # noqa: E731
+    monkeypatch.setattr(sinks.importlib.util, "find_spec", found)
+    directory = RunDirectory(storage.path("gs://bucket/runs/small"))
+    run = small_run(training={"wandb": "ours"})
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    with pytest.raises(
+        UserError, match=r"wandb = ours: .*gs://bucket/runs/small is in .*WANDB_DIR"
+    ):
+        train(run, None, directory)
+    assert not gcs.objects
+    sinks.check(small_run(), directory)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    sinks.check(run, directory)
+
+
+def test_wandb_of_a_run_in_a_bucket_has_every_step_once(gcs, tmp_path, offline, monkeypatch):
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    directory = RunDirectory(storage.path(f"gs://bucket/{tmp_path.name}"))
+    _killed_and_resumed(small_run(training={"wandb": "tests"}), directory)
+    _, steps, _ = _of_wandb(tmp_path)
+    assert [int(row["_step"]) for row in steps] == [*range(1, 21)]
 
 
 def test_a_project_that_wandb_refuses(tmp_path):

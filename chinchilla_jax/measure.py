@@ -43,4 +43,6 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(
+        main, "interrupted; what was measured is kept, and the same command measures all anew"
+    )

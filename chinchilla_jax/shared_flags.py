@@ -170,7 +170,9 @@ def define_goal() -> Callable[..., "Goal | None"]:
 def define_status() -> Callable[[Path, str | None], bool]:
     """The flags of a look at a sweep; what is returned shows it, false where nobody asked."""
     asked = flags.DEFINE_bool("status", False, "Only show how far each cell is.")
-    often = flags.DEFINE_bool("watch", False, "With --status: again and again, until all is over.")
+    often = flags.DEFINE_bool(
+        "watch", False, "With --status: again and again, until all is over or nobody works."
+    )
     as_json = flags.DEFINE_bool("json", False, "With --status: as JSON, a line a look.")
 
     def shown(workdir: Path, config: str | None) -> bool:
@@ -185,7 +187,9 @@ def define_status() -> Callable[[Path, str | None], bool]:
             for line in status.other_plan(workdir, experiment):
                 print(line, file=sys.stderr)
         if often.value:
-            watch.show(workdir, sys.stdout, as_json.value)
+            if not watch.show(workdir, sys.stdout, as_json.value):
+                print(watch.NOBODY, file=sys.stderr)
+                sys.exit(1)
         elif as_json.value:
             print(json.dumps(watch.facts(workdir, status.rows(workdir)), allow_nan=False))
         else:

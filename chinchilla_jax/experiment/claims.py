@@ -57,5 +57,11 @@ def claimants(workdir: Path) -> list[str]:
     return found
 
 
+def is_worked(workdir: Path) -> bool:
+    """Whether somebody has a claim, for one who only looks; of a dead lease it takes a minute."""
+    folders = (f for f in storage.children(_folder(workdir)) if f.name != "lock")
+    return any(lock.is_held(f) for f in folders if not f.name.startswith("lease-"))
+
+
 def _folder(workdir: Path) -> Path:
     return workdir / "claims"

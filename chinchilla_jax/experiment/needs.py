@@ -28,6 +28,7 @@ from chinchilla_jax.experiment.other_run import OtherRun
 from chinchilla_jax.experiment.schema import from_json, nearest, replace_values
 
 CHECKPOINTS = "checkpoints"  # in the folder of a run
+RECORD = "record.json"  # of a checkpoint, in its folder
 
 
 @dataclass(frozen=True)

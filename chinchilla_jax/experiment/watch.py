@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from chinchilla_jax.experiment import contents, halving, storage
+from chinchilla_jax.experiment import claims, contents, halving, storage
 from chinchilla_jax.experiment.numbers import count, duration, fixed, flops
 from chinchilla_jax.experiment.plans import read_plan
 from chinchilla_jax.experiment.records import HEARTBEAT_SECONDS, run_directory
@@ -27,6 +27,8 @@ from chinchilla_jax.experiment.status import UNDER_WAY, judge
 from chinchilla_jax.experiment.tables import table
 
 LOOK_SECONDS = 2.0  # between two looks
+QUIET_SECONDS = 60.0  # after which nobody who works comes
+NOBODY = "nobody works at what is left; the command that began the sweep goes on with it"
 _POINTS = 24  # of a curve
 _LEVELS = "▁▂▃▄▅▆▇█", "_.-=+*%#"  # the second where a terminal has no Unicode
 
@@ -176,12 +178,18 @@ def show(
     stream: TextIO,
     as_json: bool,
     sleep: Callable[[float], None] = time.sleep,
-) -> None:
+    clock: Callable[[], float] = time.monotonic,
+) -> bool:
     """Shows the sweep until all of its cells are over: in place in a terminal, else what changes.
 
-    A log gets the lines of the runs whose status or step changed, JSON one line a look.
+    A log gets the lines of the runs whose status or step changed, JSON one line a look. One that
+    was begun and at which nobody has worked for `QUIET_SECONDS` is shown no longer.
+
+    Returns:
+      Whether all cells are over.
     """
-    watch, drawn, before = Watch(workdir), 0, list[str]()
+    watch, drawn, before = Watch(workdir, clock), 0, list[str]()
+    worked = clock()
     levels = _LEVELS[not _can_write(stream, _LEVELS[0])]
     while True:
         found = facts(workdir, watch.rows())
@@ -196,8 +204,21 @@ def show(
                 print("\n".join(new), file=stream, flush=True) if new else None
                 before = lines
         if found["over"] == found["cells"]:
-            return
+            return True
+        now = clock()
+        if _is_worked(workdir, found):
+            worked = now
+        elif now - worked > QUIET_SECONDS:
+            return False
         sleep(LOOK_SECONDS)
+
+
+def _is_worked(workdir: Path, found: Mapping[str, Any]) -> bool:
+    """Whether somebody works at a sweep, or it was not begun and may wait in a queue."""
+    there = {run["status"] for run in found["runs"]}
+    return (
+        there <= {"missing"} or bool(there & {"running", "stalled?"}) or claims.is_worked(workdir)
+    )
 
 
 def _redraw(stream: TextIO, lines: Sequence[str], drawn: int) -> int:

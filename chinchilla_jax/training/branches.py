@@ -1,6 +1,5 @@
-"""Where a branch begins, and what a trunk keeps for its branches: see `experiment/trunks.py`."""
+"""Where a branch begins: see `experiment/trunks.py`."""
 
-import logging
 from pathlib import Path
 
 from chinchilla_jax.data.store import Corpus
@@ -11,8 +10,6 @@ from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training import distributed, verified
 from chinchilla_jax.training.checkpoints import Checkpoints, State, meta
-
-log = logging.getLogger(__name__)
 
 
 def begun(run: RunConfig, corpus: Corpus, runs: Path, abstract_state: State) -> tuple[State, int]:
@@ -54,19 +51,3 @@ def begun(run: RunConfig, corpus: Corpus, runs: Path, abstract_state: State) -> 
     known = distributed.on_writer(checked)
     with Checkpoints(there.checkpoints, 2, meta(known, corpus)) as points:
         return points.restore(step, abstract_state), step
-
-
-def prune(run: RunConfig, runs: Path) -> None:
-    """Removes of a run's trunk, once it is over, the branch points of branches that are over."""
-    trunk = RunDirectory(runs / (run.parent.run if run.parent else run.run_id))
-    try:
-        known = trunk.configuration()
-        if known is None or trunk.result() is None:
-            return  # it may have to go on from one of them itself
-        over = [b for b in known.branches if RunDirectory(runs / b.run).result() is not None]
-        for step in {b.step for b in over} - {b.step for b in known.branches if b not in over}:
-            point = trunk.checkpoints / str(step)
-            storage.remove(point / verified.RECORD)  # first, and what is left of it does not count
-            storage.remove_folder(point)
-    except UserError as fault:
-        log.warning("%s keeps branch points that nobody needs: %s", trunk.path, fault)

@@ -16,6 +16,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.hardware import by_device_kind
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training import (
+    branch_points,
     branches,
     devices,
     distributed,
@@ -70,7 +71,10 @@ def train(
       UserError: the run does not fit the devices or the corpus, or its folder is another run's.
       Interrupted: `should_stop` said so.
     """
+    runs = directory.path.parent
     if (result := distributed.on_writer(directory.result)) is not None:
+        if run.parent or run.branches:  # it may have been killed before
+            distributed.on_writer(lambda: branch_points.prune(run, runs))
         return result
     run = devices.resolved(run)
     distributed.on_writer(lambda: threads.check(run, directory))
@@ -152,7 +156,7 @@ def train(
     if writer:
         writer.end(measured | {"status": status, "reason": reason})
     distributed.on_writer(lambda: directory.finish(run, status, reason, measured))
-    distributed.on_writer(lambda: branches.prune(run, directory.path.parent))
+    distributed.on_writer(lambda: branch_points.prune(run, runs))
     result = distributed.on_writer(directory.result)
     assert result is not None
     return result

@@ -53,19 +53,21 @@ def measure(
     left: dict[str, str] = {}
     done = measured = 0
     corpora: Corpora = {}
-    for number, run in enumerate(cell.run for cell in cells):
-        directory = run_directory(workdir, run.run_id)
-        on_progress(number)
-        try:
-            if (directory.result() or {}).get("status") != "done":
-                continue
-            done += 1
-            if techniques.hooked(run):
-                measured += _amended(workdir, run, directory, corpora)
-        except UserError as error:
-            left[run.run_id] = str(error)
-    on_progress(len(cells))
-    results.write(workdir)
+    try:
+        for number, run in enumerate(cell.run for cell in cells):
+            directory = run_directory(workdir, run.run_id)
+            on_progress(number)
+            try:
+                if (directory.result() or {}).get("status") != "done":
+                    continue
+                done += 1
+                if techniques.hooked(run):
+                    measured += _amended(workdir, run, directory, corpora)
+            except UserError as error:
+                left[run.run_id] = str(error)
+        on_progress(len(cells))
+    finally:  # an interruption loses nothing that was measured
+        results.write(workdir)
     return Outcome(measured=measured, not_done=len(cells) - done, left=left)
 
 

@@ -25,7 +25,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.records import RunDirectory, run_directory
 from chinchilla_jax.experiment.storage import StorageError
-from chinchilla_jax.training import placement, threads
+from chinchilla_jax.training import branch_points, placement, threads
 from chinchilla_jax.training.placement import Group
 from chinchilla_jax.training.progress import Progress, Watch
 from chinchilla_jax.training.sweep import devices_for
@@ -73,6 +73,7 @@ def run(
       KeyboardInterrupt: after a stop by a signal.
     """
     todo = [c for c in cells if not _is_over(run_directory(workdir, c.run.run_id))]
+    branch_points.prune_left([cell.run for cell in cells], workdir / "runs")
     host = placement.this_host()
 
     def told(run: RunConfig, devices: int) -> dict[str, str]:

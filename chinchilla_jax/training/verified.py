@@ -20,6 +20,7 @@ import numpy as np
 
 from chinchilla_jax.experiment import contents, storage
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.needs import RECORD
 from chinchilla_jax.experiment.storage import StorageError
 from chinchilla_jax.training import distributed
 from chinchilla_jax.training.transfers import fetch
@@ -27,7 +28,6 @@ from chinchilla_jax.training.transfers import fetch
 T = TypeVar("T")
 R = TypeVar("R")
 
-RECORD = "record.json"  # of a checkpoint, in its folder
 _new_hash = partial(hashlib.blake2b, digest_size=16)
 
 

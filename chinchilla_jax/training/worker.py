@@ -27,7 +27,7 @@ from chinchilla_jax.experiment.lock import Lock, LockLost
 from chinchilla_jax.experiment.plans import cells_of, has_plan, planned_text, read_plan
 from chinchilla_jax.experiment.records import RunDirectory, run_directory
 from chinchilla_jax.experiment.storage import StorageError
-from chinchilla_jax.training import distributed, threads
+from chinchilla_jax.training import branch_points, distributed, threads
 
 log = logging.getLogger(__name__)
 
@@ -169,8 +169,10 @@ def work_jointly(workdir: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
             run_directory(workdir, cell.run.run_id).forget_failure()
 
     distributed.on_writer(forget_failures)
+    planned = [cell.run for cell in cells]
+    distributed.on_writer(lambda: branch_points.prune_left(planned, workdir / "runs"))
     if cells:
-        _work(workdir, [cell.run for cell in cells], should_stop)
+        _work(workdir, planned, should_stop)
     rows = distributed.on_writer(lambda: results.write_of(workdir, [c.run for c in cells]))
     if distributed.any_process(should_stop()):
         raise KeyboardInterrupt

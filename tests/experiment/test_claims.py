@@ -117,6 +117,20 @@ def test_of_two_who_begin_with_different_plans_the_second_is_refused(kind, tmp_p
     assert widths(tmp_path) == winner
 
 
+def test_nobody_compares_between_a_plan_and_its_claim(kind, tmp_path):
+    busy = []
+    write(tmp_path, 8, then=lambda: busy.append(lock.is_held(tmp_path / "claims")))
+    assert busy == [True] and not lock.is_held(tmp_path / "claims")
+
+
+def test_one_who_only_looks_sees_whether_somebody_works(kind, tmp_path):
+    assert not claims.is_worked(tmp_path)
+    other = claimed(tmp_path)
+    assert claims.is_worked(tmp_path)
+    other.communicate("")
+    assert not claims.is_worked(tmp_path)
+
+
 def test_what_another_writes_meanwhile_is_compared_with(tmp_path, monkeypatch):
     """Two who extend a plan at once: the second does not take away what the first has added."""
     write(tmp_path, 8)

@@ -1,6 +1,7 @@
 """Meshes, bytes and seconds from numbers alone."""
 
 import dataclasses
+import signal
 
 import pytest
 
@@ -55,6 +56,20 @@ def test_what_is_suggested_divides_fits_and_stays_within_the_devices(cells, hard
             assert e.fits == (e.memory.total <= estimate.USABLE * hardware.memory)
             assert e.fits == (not e.reason)
             assert e.mesh.tensor <= hardware.fast_devices
+
+
+def test_no_number_of_devices_takes_for_ever(cells):
+    def end(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(60)
+    try:
+        found = estimate.suggest(cells[0].run, 999_999_999_999, H200)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert found.mesh == estimate.suggest(cells[0].run, found.mesh.devices, H200).mesh
 
 
 def test_data_first_then_fsdp_then_tensor():

@@ -134,6 +134,40 @@ def test_a_curve_in_a_line():
     assert watch.spark([8.0, 1.0], "_.-=+*%#") == "#_"
 
 
+@pytest.mark.parametrize("how", ["failed", "silent", "waits", "claimed"])
+def test_a_sweep_at_which_nobody_works_any_more_is_left(sweep, monkeypatch, how):
+    """Failed, or killed; not one that waits in a queue, or whose owner is between two cells."""
+    workdir, runs, _ = sweep
+    if how != "silent":
+        for run in runs:
+            directory = run_directory(workdir, run.run_id)
+            directory.end_heartbeat()
+            if how != "waits":
+                directory.fail("memory ran out")
+    monkeypatch.setattr(watch.claims, "is_worked", lambda folder: how == "claimed")
+    now, stream = [0.0], io.StringIO()
+
+    def sleep(seconds):
+        now[0] += seconds
+        if now[0] > 500:
+            raise TimeoutError
+
+    def shown():
+        return watch.show(workdir, stream, False, sleep, lambda: now[0])
+
+    if how in ("waits", "claimed"):
+        with pytest.raises(TimeoutError):
+            shown()
+        return
+    assert shown() is False
+    assert watch.QUIET_SECONDS < now[0] < 2 * watch.QUIET_SECONDS
+    monkeypatch.setattr(watch, "QUIET_SECONDS", -1)
+    monkeypatch.setattr(status, "HEARTBEAT_SECONDS", 0)
+    monkeypatch.setattr(watch, "HEARTBEAT_SECONDS", 0)
+    done = call("sweep", f"--workdir={workdir}", "--status", "--watch")
+    assert (done.returncode, done.stderr) == (1, f"{watch.NOBODY}\n")
+
+
 def test_the_program(sweep):
     workdir, runs, _ = sweep
     _over(workdir, runs)

@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.needs import Planned
 from chinchilla_jax.experiment.records import RunDirectory, run_directory
 from chinchilla_jax.experiment.trunks import linked, marginal_flops, optimizer_of
-from chinchilla_jax.training import threads, worker
+from chinchilla_jax.training import branch_points, supervise, threads, worker
 from chinchilla_jax.training.loop import Interrupted, train
 from chinchilla_jax.training.progress import Watch
 from chinchilla_jax.training.sweep import chosen, select
@@ -126,6 +127,40 @@ def test_branch_points_stay_as_long_as_a_branch_needs_them(trunk, text_corpus, t
     assert {"9", "15"} <= {p.name for p in points.iterdir()}
     train(runs()["short"], text_corpus, RunDirectory(tmp_path / "short"))
     assert not (points / "9").exists() and (points / "15").exists()
+
+
+@pytest.mark.parametrize("program", ["train", "train the trunk", "sweep", "several processes"])
+def test_points_that_a_killed_run_left_go_with_the_next_start(
+    program, trunk, text_corpus, tmp_path, monkeypatch
+):
+    """Killed between its result and its pruning."""
+    folder, points = tmp_path / "runs", tmp_path / "runs" / "long" / "checkpoints"
+    shutil.copytree(trunk / "long", folder / "long")
+    cells = [SimpleNamespace(run=run) for run in runs().values()]
+    for cell in cells:
+        if cell.run.parent:
+            RunDirectory(folder / cell.run.run_id).start(cell.run)
+            RunDirectory(folder / cell.run.run_id).finish(cell.run, "done", "", {"loss": 2.0})
+    assert {"9", "15"} <= {p.name for p in points.iterdir()}
+    for module in (supervise, worker):
+        monkeypatch.setattr(module.results, "write_of", lambda workdir, run_ids: [])
+    monkeypatch.setattr(worker, "_work", lambda *arguments: None)
+    monkeypatch.setattr(worker, "stop_requested", lambda: lambda: False)
+
+    def start():
+        if program == "sweep":
+            supervise.run(tmp_path, cells, lambda progress: None)
+        elif program == "several processes":
+            worker.work_jointly(tmp_path, cells)
+        else:
+            name = "long" if program == "train the trunk" else "short"
+            train(runs()[name], text_corpus, RunDirectory(folder / name))
+
+    start()
+    assert {"9", "15"}.isdisjoint(left := {p.name for p in points.iterdir()}) and left
+    if "train" not in program:  # nothing is read of a trunk that keeps none
+        monkeypatch.setattr(branch_points, "prune", pytest.fail)
+    start()
 
 
 def test_a_branch_on_another_mesh_ends_as_the_run_does(trunk, whole, text_corpus, tmp_path):

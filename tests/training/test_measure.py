@@ -1,5 +1,6 @@
 """Finished runs measured by their last checkpoint: as at their end, and nothing else of them."""
 
+import csv
 import dataclasses
 import json
 import shutil
@@ -16,7 +17,7 @@ from chinchilla_jax.experiment.config import (
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.panel import Setting
-from chinchilla_jax.experiment.records import run_directory
+from chinchilla_jax.experiment.records import RunDirectory, run_directory
 from chinchilla_jax.experiment.results import collect
 from chinchilla_jax.techniques import Techniques, derived
 from chinchilla_jax.techniques.quantisation import Quantisation
@@ -97,6 +98,26 @@ def test_a_run_without_its_last_checkpoint_is_left_out_with_the_reason(
     outcome = measure(tmp_path, freeze_plan(asked, tmp_path))
     assert outcome == Outcome(measured=0, not_done=2, left=left)
     assert not derived(collect(tmp_path))
+
+
+def test_an_interruption_loses_nothing_that_was_measured(experiment, tmp_path, monkeypatch):
+    asked = dataclasses.replace(experiment, techniques=AFTER)
+    rows = trained(experiment, tmp_path, freeze_plan(experiment, tmp_path)[:2])
+    cells, amend = freeze_plan(asked, tmp_path), RunDirectory.amend
+
+    def interrupted(directory, found):
+        monkeypatch.setattr(RunDirectory, "amend", pytest.fail)
+        amend(directory, found)
+        raise KeyboardInterrupt
+
+    (tmp_path / "results.csv").unlink(missing_ok=True)
+    monkeypatch.setattr(RunDirectory, "amend", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path, cells)
+    found = {row["run_id"]: row for row in collect(tmp_path)}
+    assert sum("loss_after_b3g4" in found[name] for name in rows) == 1
+    with (tmp_path / "results.csv").open() as file:
+        assert sum(bool(row["loss_after_b3g4"]) for row in csv.DictReader(file)) == 1
 
 
 def test_nothing_is_done_where_nothing_is_asked(experiment, tmp_path):

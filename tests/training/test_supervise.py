@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -199,6 +200,13 @@ def test_a_worker_whose_parent_dies_ends_whenever_that_is(tmp_path, cells, secon
     while is_there(pid) and time.monotonic() < end:
         time.sleep(0.05)
     assert not is_there(pid)
+
+
+def test_a_worker_whose_parent_dies_before_it_has_told_all_ends(monkeypatch):
+    said = iter([b'["1e11-8x1', b""])
+    monkeypatch.setattr(worker, "os", SimpleNamespace(read=lambda file, most: next(said)))
+    with pytest.raises(SystemExit):
+        worker._told_by_parent()
 
 
 GOES_ON = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +27,7 @@ from chinchilla_jax.scaling.forecast.questions import Answer, at_flops
 from chinchilla_jax.scaling.forecast.runs import noise_of_seeds, run_forecast
 from chinchilla_jax.scaling.forecast.source import Source
 from chinchilla_jax.scaling.register import runs as check
+from chinchilla_jax.scaling.register import table as tables
 from chinchilla_jax.scaling.register.registration import (
     VERSION,
     Basis,
@@ -148,13 +148,17 @@ def _registration(
     if sweep is not None:
         _must_be_of(fits, rows, sweep.folder, fits_file)
     corpus, experiment = Corpus(None, None), None
+    basis = _basis(fits, rests, rows, budget, foreign=sweep is None)
     runs: tuple[RegisteredRun, ...] = ()
+    if sweep is None:
+        _must_be_new(basis, budget)
+        runs = _sizes(fits, form, answer)
     if config is not None:
         if sweep is None:
             raise UserError(
                 f"--write_config: {fits.table.source} is no work folder of ours, so that nothing "
-                "tells the corpus and the recipe of its runs; register without it, train the "
-                "forecast's size as they were, and verify with a table"
+                "tells the corpus and the recipe of its runs; register without it, train sizes "
+                f"about N* as they were, and verify --forecast={file} --runs=TABLE.csv"
             )
         experiment = _experiment(fits, sweep, config.stem, answer, seeds, like)
         runs = _runs(fits, form, sweep, experiment, answer.params)
@@ -164,20 +168,7 @@ def _registration(
         name=file.stem,
         date=datetime.date.today().isoformat(),
         code_version=code_version(),
-        basis=Basis(
-            source=fits.table.source,
-            runs=fits.table.fitted,
-            digest=_digest(fits, rows),
-            fits=digest(to_json(fits)),
-            form=rests.forecaster.form,
-            selection=rests.forecaster.selection,
-            condition=dict(fits.table.condition),
-            params_convention=fits.table.params_convention,
-            flops_convention=fits.table.flops_convention,
-            largest=rests.largest,
-            minima=_MINIMA,
-            noise=noise_of_seeds(fits, budget) or float(rests.fit.noise),
-        ),
+        basis=basis,
         flops=budget,
         decades=math.log10(budget / rests.largest),
         params=Predicted(answer.params, answer.interval["params"]),
@@ -189,6 +180,46 @@ def _registration(
         experiment=experiment,
         runs=runs,
     )
+
+
+def _basis(
+    fits: Fits, rests: Source, rows: Sequence[Mapping[str, Any]], budget: float, foreign: bool
+) -> Basis:
+    columns, kinds = tables.columns_of(fits.table) if foreign else (None, {})
+    place = storage.path(fits.table.source or ".")
+    return Basis(
+        source=fits.table.source,
+        runs=fits.table.fitted,
+        digest=runs_digest(rows) if rows else tables.file_digest(place),
+        fits=digest(to_json(fits)),
+        form=rests.forecaster.form,
+        selection=rests.forecaster.selection,
+        condition=dict(fits.table.condition),
+        params_convention=fits.table.params_convention,
+        flops_convention=fits.table.flops_convention,
+        largest=rests.largest,
+        minima=_MINIMA,
+        noise=noise_of_seeds(fits, budget) or float(rests.fit.noise),
+        columns=columns,
+        kinds=kinds,
+    )
+
+
+def _must_be_new(basis: Basis, budget: float) -> None:
+    """Raises UserError where the table behind a forecast has runs of its budget already."""
+    place = storage.path(basis.source or ".")
+    if not basis.digest:
+        return
+    try:
+        here = tables.at_budget(tables.read(place, basis), budget)
+    except UserError:  # changed since, or read with factors that fits.json does not tell
+        return
+    if here is not None:
+        raise UserError(
+            f"--flops={flops(budget)}: {place} has {len(here)} run{'s' * (len(here) > 1)} within "
+            f"{tables.WITHIN:.0%} of it, row {here.row_R[0]} first: what is registered "
+            "after the results is no forecast; give another budget"
+        )
 
 
 def _must_forecast(fits: Fits, rests: Source, answer: Answer, budget: float) -> None:
@@ -233,16 +264,6 @@ def _must_be_of(fits: Fits, rows: Sequence[Mapping[str, Any]], folder: Path, fil
         )
 
 
-def _digest(fits: Fits, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Of the runs of a work folder that are over, or of the file of a table."""
-    if rows:
-        return runs_digest(rows)
-    place = storage.path(fits.table.source or ".")
-    if not place.is_file():
-        return ""
-    return hashlib.sha256(storage.read_bytes(place)).hexdigest()
-
-
 def runs_digest(rows: Sequence[Mapping[str, Any]]) -> str:
     """Of runs that are over: what each was, and its loss."""
     return digest(
@@ -284,10 +305,6 @@ def _runs(
         params, tokens = check.size_of(cell, fits.table.params_convention), float(cell.tokens)
         shape = f"{cell.run.model.width}x{cell.run.model.depth}"
         setting = cell.run.run_id.partition(f"-{shape}-")[2].rpartition("s")[0].rstrip("-")
-        loss_of = None
-        if fits.sources.surface is not None:  # else nothing tells what a size off N* loses
-            row = run_forecast(fits, params, tokens, form or fits.holdout.best.form)
-            loss_of = Predicted(row.loss, row.interval)
         found.append(
             RegisteredRun(
                 run_id=cell.run.run_id,
@@ -298,10 +315,40 @@ def _runs(
                 params=params,
                 tokens=tokens,
                 flops=float(cell.flops),
-                loss=loss_of,
+                loss=_loss_of(fits, form, params, tokens),
             )
         )
     return tuple(found)
+
+
+def _sizes(fits: Fits, form: str, answer: Answer) -> tuple[RegisteredRun, ...]:
+    """Sizes about N* for a table of others: nobody plans their runs, and the loss is forecast."""
+    found = []
+    for size in check.SIZES:
+        params = size * answer.params
+        tokens = float(fits.table.flops_model.tokens(answer.flops, params))
+        found.append(
+            RegisteredRun(
+                run_id=f"{count(params)} on {count(tokens)} tokens",
+                fingerprint="",
+                size=size,
+                setting="",
+                seed=0,
+                params=params,
+                tokens=tokens,
+                flops=answer.flops,
+                loss=_loss_of(fits, form, params, tokens),
+            )
+        )
+    return tuple(found)
+
+
+def _loss_of(fits: Fits, form: str, params: float, tokens: float) -> Predicted | None:
+    """Of one more run; None without a surface, as nothing tells what a size off N* loses."""
+    if fits.sources.surface is None:
+        return None
+    row = run_forecast(fits, params, tokens, form or fits.holdout.best.form)
+    return Predicted(row.loss, row.interval)
 
 
 def _docstring(registration: Registration, file: Path, config: Path) -> str:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import from_json, require, to_json
+from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, from_json, require, to_json
 from chinchilla_jax.scaling.fitting.intervals import Interval
 
 VERSION = 1
@@ -46,7 +46,7 @@ class RegisteredRun:
     """
 
     run_id: str
-    fingerprint: str  # of all that decides its numbers
+    fingerprint: str  # of all that decides its numbers; "" where nobody trains it by our plan
     size: float
     setting: str  # what its name says besides shape and seed: of several the best counts
     seed: int
@@ -72,6 +72,10 @@ class Basis:
     largest: float  # FLOPs of the largest run
     minima: str  # the method by which minima are measured
     noise: float  # standard deviation of ln loss between runs that differ in nothing but chance
+    # Of a table that is no folder of ours: its names of our columns, and what a person said others
+    # are, by which the table that checks the forecast is read.
+    columns: dict[str, str] | None = field(default=None, metadata=UNLESS_DEFAULT)
+    kinds: dict[str, str] = field(default_factory=dict, metadata=UNLESS_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class Registration:
     slope: float  # d ln L* / d ln C there: what a missed loss is worth in FLOPs
     corpus: Corpus
     experiment: Experiment | None  # that trains `runs`; None where no folder of ours is behind
-    runs: tuple[RegisteredRun, ...]
+    runs: tuple[RegisteredRun, ...]  # of a table those sizes whose loss is forecast
 
     def __post_init__(self) -> None:
         require(self.version == VERSION, "version", self.version, f"{VERSION} is needed")

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.experiment import plans, records, storage
-from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.fingerprint import fingerprint
-from chinchilla_jax.experiment.records import first_difference
-from chinchilla_jax.experiment.schema import from_json, require, to_json
-from chinchilla_jax.scaling.arrays import silent
+from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, from_json, require, to_json
 from chinchilla_jax.scaling.fitting.estimators import LEAST_SIZES, Estimator
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
 from chinchilla_jax.scaling.fitting.isoflop import profiles
@@ -25,7 +20,6 @@ from chinchilla_jax.scaling.fitting.minima import fit_minima
 from chinchilla_jax.scaling.fitting.noise import Noise
 from chinchilla_jax.scaling.register.registration import (
     Predicted,
-    RegisteredRun,
     Registration,
     digest,
     digest_of,
@@ -114,6 +108,8 @@ class Verdict:
     runs: tuple[RunOutcome, ...]
     regret: tuple[Regret, ...]
     notes: tuple[str, ...]
+    # The table that holds those runs; "" for a work folder, whose runs bear the forecast's digest.
+    table: str = field(default="", metadata=UNLESS_DEFAULT)
 
 
 def read(path: Path) -> Verdict:
@@ -136,38 +132,41 @@ def write(folder: Path, verdict: Verdict) -> None:
     storage.write_text_atomic(folder / FILE, f"{content}\n")
 
 
-@silent()
-def judged(registration: Registration, folder: Path, file: Path | str = "") -> Verdict:
-    """The verdict on a forecast by the runs in `folder`.
+@dataclass(frozen=True)
+class Point:
+    """A run of the new budget and its loss."""
+
+    params: float
+    tokens: float
+    loss: float
+
+
+def concluded(
+    registration: Registration,
+    points: Sequence[Point],
+    runs: Sequence[RunOutcome],
+    chosen: float,
+    measured: Sequence[tuple[str, float]],
+    notes: Sequence[str],
+    table: str = "",
+) -> Verdict:
+    """The verdict by the runs of the new budget.
 
     Args:
-      file: the forecast's, for messages.
-    Raises:
-      UserError: the runs are of another corpus or recipe, were begun before the forecast was
-        registered, or are not all over.
+      points: those at the best settings of their size, through which the minimum is sought.
+      runs: those of them whose loss was forecast.
+      chosen: parameters of the size that stands for N*, which may have no run.
+      measured: run and loss of all that checked it.
+      table: where they stand, if in no work folder of ours.
     """
-    file = file or registration.name
-    if not registration.runs or registration.experiment is None:
-        raise UserError(
-            f"{file}: was registered without a configuration, so that no run can name it: nothing "
-            "tells that a run is younger; register with --write_config"
-        )
-    losses, left_out = _losses(registration, folder, str(file))
-    every = [
-        _run(registration, run, losses[run.run_id])
-        for run in registration.runs
-        if run.run_id in losses
-    ]
-    runs = [one for one in every if one.run_id in _best_settings(registration, losses)]
-    numbers, minimum, why = _numbers(registration, runs, losses)
-    notes = [*left_out, *([f"no minimum of the new budget: {why}"] if why else [])]
-    chosen = _chosen(registration)
+    numbers, minimum, why = _numbers(registration, points)
+    said = [*notes, *([f"no minimum of the new budget: {why}"] if why else [])]
     headline: list[tuple[str, Outcome]] = [(one.what, one) for one in numbers]
     headline += [(f"loss of {one.run_id}", one) for one in runs if one.params == chosen]
     missed = tuple(name for name, one in headline if one.inside is False)
-    trained = any(one.params == chosen for one in runs)
+    trained = any(one.params == chosen for one in points)
     if not trained:
-        notes.append("no run of the registered size has a loss")
+        said.append("no run of the registered size has a loss")
     return Verdict(
         version=VERSION,
         forecast=registration.name,
@@ -178,101 +177,14 @@ def judged(registration: Registration, folder: Path, file: Path | str = "") -> V
         params=chosen,
         form=registration.basis.form,
         source=registration.basis.source,
-        runs_digest=digest(sorted([name, loss] for name, loss in losses.items())),
-        hit=trained and not missed,
+        runs_digest=digest([list(one) for one in measured]),
+        hit=(trained or bool(table)) and not missed,
         missed=missed,
         numbers=tuple(numbers),
         runs=tuple(runs),
-        regret=tuple(_regret(registration, runs, losses, minimum)) if trained else (),
-        notes=tuple(notes),
-    )
-
-
-def _chosen(registration: Registration) -> float:
-    """Parameters of the size that was registered as N*."""
-    return min(registration.runs, key=lambda run: abs(math.log(run.size))).params
-
-
-def _losses(
-    registration: Registration, folder: Path, file: str
-) -> tuple[dict[str, float], list[str]]:
-    """The loss of every registered run that has one, and a sentence on those that have none."""
-    experiment, cells, _ = plans.read_plan(folder)
-    planned = {fingerprint(cell.run): cell.run for cell in cells if cell.status == "planned"}
-    lacking = [run for run in registration.runs if run.fingerprint not in planned]
-    if lacking:
-        raise UserError(_another(registration, experiment, lacking[0], folder, file))
-    bears, found, notes, left = digest_of(registration), {}, [], []
-    for run in registration.runs:
-        run_id = planned[run.fingerprint].run_id
-        directory = records.run_directory(folder, run_id)
-        result = directory.result()
-        if result is None:
-            left.append(run_id)
-            continue
-        _must_follow(result, bears, directory.path, file)
-        _must_be_of(result, registration, directory.path)
-        if result["status"] == "diverged" or result["loss"] is None:
-            notes.append(f"{run_id} diverged and has no loss")
-        else:
-            found[run.run_id] = float(result["loss"])
-    if left:
-        shown = ", ".join(left[:3]) + f" and {len(left) - 3} more" * (len(left) > 3)
-        raise UserError(
-            f"{folder}: {len(left)} of {len(registration.runs)} runs are not over ({shown}): run "
-            f"python -m chinchilla_jax.sweep --workdir={folder}, then verify"
-        )
-    return found, notes
-
-
-def _another(
-    registration: Registration, experiment: Any, run: RegisteredRun, folder: Path, file: str
-) -> str:
-    """Why the plan in a folder lacks a registered run: another corpus, another recipe."""
-    ours, theirs = (
-        {name: value for name, value in to_json(source).items() if name not in ("name", "forecast")}
-        for source in (registration.experiment, experiment)
-    )
-    for data in (ours["data"], theirs["data"]):
-        data.pop("fingerprint", None)
-    difference = first_difference(ours, theirs)
-    why = f"{difference}" if difference else f"run {run.run_id} is another"
-    return f"{folder}: holds other runs than {file} registered ({why})"
-
-
-def _must_follow(result: dict[str, Any], bears: str, place: Path, file: str) -> None:
-    """Raises UserError unless a run was begun after the forecast that it checks."""
-    named = result.get("forecast")
-    if named == bears:
-        return
-    if not named:
-        raise UserError(
-            f"{place}: its result names no forecast, so the run is older than {file}: what is "
-            "registered after the results is no forecast; train the configuration that "
-            "--write_config wrote in another --workdir"
-        )
-    raise UserError(
-        f"{place}: its result names another forecast ({named:.12}...), and {file} is "
-        f"{bears:.12}...: it was registered anew after the results"
-    )
-
-
-def _must_be_of(result: dict[str, Any], registration: Registration, place: Path) -> None:
-    """Raises UserError for a run on another text than the runs behind the forecast."""
-    for name in ("data_fingerprint", "tokenizer_fingerprint"):
-        wanted, found = getattr(registration.corpus, name), result.get(name)
-        if wanted is not None and found != wanted:
-            raise UserError(
-                f"{place}: was trained on other text than the forecast is of ({name} {found}, "
-                f"registered was {wanted})"
-            )
-
-
-def _run(registration: Registration, run: RegisteredRun, loss: float) -> RunOutcome:
-    expected = run.loss or Predicted(registration.loss.value, None)
-    one = outcome("run", expected, loss)
-    return RunOutcome(
-        **vars(one), run_id=run.run_id, size=run.size, params=run.params, seed=run.seed
+        regret=tuple(_regret(registration, points, chosen, minimum)) if trained else (),
+        notes=tuple(said),
+        table=table,
     )
 
 
@@ -292,22 +204,6 @@ def outcome(what: str, predicted: Predicted, measured: float | None, se: float =
     return Outcome(what, predicted.value, predicted.interval, measured, se, error, z, inside)
 
 
-def _best_settings(registration: Registration, losses: dict[str, float]) -> set[str]:
-    """Runs at the best settings of their size; seeds are averaged in ln loss."""
-    found: dict[float, dict[str, list[RegisteredRun]]] = {}
-    for run in registration.runs:
-        if run.run_id in losses:
-            found.setdefault(run.params, {}).setdefault(run.setting, []).append(run)
-    kept = set()
-    for settings in found.values():
-        best = min(
-            settings.values(),
-            key=lambda runs: np.mean([math.log(losses[run.run_id]) for run in runs]),
-        )
-        kept |= {run.run_id for run in best}
-    return kept
-
-
 @dataclass(frozen=True)
 class _Minimum:
     params: float
@@ -316,17 +212,16 @@ class _Minimum:
 
 
 def _numbers(
-    registration: Registration, runs: Sequence[RunOutcome], losses: Mapping[str, float]
+    registration: Registration, points: Sequence[Point]
 ) -> tuple[list[Outcome], _Minimum | None, str]:
     """N*, D* and L* against the minimum through the new runs, or why there is none."""
     expected = {name: getattr(registration, name) for name in ("params", "tokens", "loss")}
-    tokens = {run.run_id: run.tokens for run in registration.runs}
     budget = profiles(
-        np.zeros(len(runs), np.int64),
+        np.zeros(len(points), np.int64),
         np.array([registration.flops]),
-        np.array([one.params for one in runs], float),
-        np.array([tokens[one.run_id] for one in runs], float),
-        np.array([losses[one.run_id] for one in runs]),
+        np.array([one.params for one in points], float),
+        np.array([one.tokens for one in points], float),
+        np.array([one.loss for one in points], float),
     )
     sizes = budget[0].sizes if budget else 0
     if sizes < LEAST_SIZES[registration.basis.minima]:
@@ -351,8 +246,8 @@ def _numbers(
 
 def _regret(
     registration: Registration,
-    runs: Sequence[RunOutcome],
-    losses: Mapping[str, float],
+    points: Sequence[Point],
+    chosen: float,
     minimum: _Minimum | None,
 ) -> list[Regret]:
     """Of the registered size, in ln loss averaged over seeds.
@@ -360,11 +255,10 @@ def _regret(
     A loss is worth FLOPs by the registered slope of ln L* on ln C.
     """
     by_size: dict[float, list[float]] = {}
-    for one in runs:
-        by_size.setdefault(one.params, []).append(math.log(losses[one.run_id]))
+    for one in points:
+        by_size.setdefault(one.params, []).append(math.log(one.loss))
     mean = {params: float(np.mean(values)) for params, values in by_size.items()}
     se = {n: registration.basis.noise / math.sqrt(len(v)) for n, v in by_size.items()}
-    chosen = _chosen(registration)
 
     def regret(against: str, params: float, log_loss: float, error: float) -> Regret:
         excess = mean[chosen] - log_loss

@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import require
+from chinchilla_jax.scaling.register import folder, registration, table, verdict
 from chinchilla_jax.scaling.register import ledger as ledgers
-from chinchilla_jax.scaling.register import registration, verdict
 from chinchilla_jax.scaling.register.verdict import Verdict
 
 
-def verify(forecast: Path | str, runs: Path | str, ledger: Path | str | None = None) -> Verdict:
-    """The verdict on a registered forecast by the runs of its configuration.
+def verify(
+    forecast: Path | str,
+    runs: Path | str,
+    ledger: Path | str | None = None,
+    columns: Mapping[str, str] | None = None,
+    where: Mapping[str, str] | None = None,
+) -> Verdict:
+    """The verdict on a registered forecast by the runs of its configuration, or of a table.
 
-    It is written beside the runs, for their report, and once into the ledger.
+    It is written once into the ledger, and beside the runs of a work folder, for their report.
 
     Args:
-      forecast: the file of the registration; `runs`: the work folder of the runs.
+      forecast: the file of the registration.
+      runs: the work folder of the runs; for a forecast that rests on a table, a table that has
+        runs of its budget. These bear no digest, which the verdict says.
       ledger: by default ledger.jsonl beside the forecast.
+      columns, where: of a table, as of `evaluate`, beside those of the table behind the forecast.
     Raises:
       UserError: the forecast was changed, the runs are of another corpus or recipe, older than the
-        registration, or not all over; or a file cannot be read or written.
+        registration, or not all over; a table is that behind the forecast, is counted otherwise, or
+        has no run of the budget; or a file cannot be read or written.
     """
     for name, given in (("forecast", forecast), ("runs", runs), ("ledger", ledger)):
         right = isinstance(given, str | PurePath) or (name == "ledger" and given is None)
         require(right, name, given, "a path is needed")
-    file, folder = storage.path(forecast), storage.path(runs)
-    found = verdict.judged(registration.read(file), folder, file)
-    verdict.write(folder, found)
+    for name, pairs in (("columns", columns), ("where", where)):
+        right = pairs is None or (
+            isinstance(pairs, Mapping)
+            and all(isinstance(x, str) for x in (*pairs, *pairs.values()))
+        )
+        require(right, name, pairs, "a dict of texts is needed")
+    file, place = storage.path(forecast), storage.path(runs)
+    known = registration.read(file)
+    if known.basis.columns is not None:
+        found = table.judged(known, place, file, columns, where)
+    elif columns or where:
+        raise UserError(f"{file}: is checked by a work folder; columns and where are of a table")
+    else:
+        found = folder.judged(known, place, file)
+        verdict.write(place, found)
     ledgers.append(beside(file) if ledger is None else ledger, found)
     return found
 

@@ -63,21 +63,35 @@ def registered(registration: Registration, file: Path | str, config: Path | str 
             f"  python -m chinchilla_jax.sweep --config={config} --workdir={workdir}",
             f"  python -m chinchilla_jax.verify --forecast={file} --runs={workdir}",
         ]
+    elif known.basis.columns is not None:
+        lines += [
+            "Train such sizes as the runs of the table were, and put them into a table; then",
+            f"  python -m chinchilla_jax.verify --forecast={file} --runs=TABLE.csv",
+        ]
     return "\n".join(lines)
 
 
 def sentences(verdict: Verdict) -> list[str]:
     """Hit or miss, and what the choice cost."""
     chosen = _chosen(verdict)
+    came_out = "Hit" if verdict.hit else "Miss"
     parts = []
     if chosen:
         one = chosen[0]
         said = f"a loss of {between(one.interval, loss)}" if one.interval else "a loss"
         came = " and ".join(loss(run.measured) for run in chosen)
+        before = "" if verdict.table else f" before the run{'s' * (len(chosen) > 1)}"
         parts.append(
-            f"{'Hit' if verdict.hit else 'Miss'}: of {count(one.params)} parameters at "
-            f"{numbers.flops(verdict.flops)} FLOPs the forecast said {said} before the "
-            f"run{'s' * (len(chosen) > 1)}; it came out at {came}."
+            f"{came_out}: of {count(one.params)} parameters at {numbers.flops(verdict.flops)} "
+            f"FLOPs the forecast said {said}{before}; it came out at {came}."
+        )
+    elif verdict.table:
+        numbers_of = {one.what: one for one in verdict.numbers}
+        least = numbers_of["loss"]
+        parts.append(
+            f"{came_out}: at {numbers.flops(verdict.flops)} FLOPs the forecast said a loss L* of "
+            f"{with_interval(least.predicted, least.interval, loss)}; the minimum came out at "
+            f"{loss(least.measured)}."
         )
     else:
         parts.append("Miss: no run of the registered size has a loss.")
@@ -103,7 +117,7 @@ def _cost(regret: Regret) -> str:
     if regret.loss <= 0:
         return (
             f"Choosing this size cost nothing against {against}: its loss is "
-            f"{percent(-regret.loss).lstrip('+')} lower (s.e. {spread})."
+            f"{percent(abs(regret.loss)).lstrip('+')} lower (s.e. {spread})."
         )
     return (
         f"Choosing this size cost {percent(regret.loss).lstrip('+')} of loss (s.e. {spread}) "
@@ -230,6 +244,19 @@ def doubts(path: Path | str, ledger: Ledger) -> list[str]:
             f"{ledger.repeated} later verdicts on forecasts that have one: the first counts"
         )
     return said
+
+
+def drawn_beside(verdict: Verdict, forecast: Path) -> str:
+    """The figure of a verdict by a table, beside the forecast; a line that says where it is."""
+    from chinchilla_jax.scaling.report.plots import outcome, style  # brings Matplotlib
+
+    place = forecast.with_name(f"{forecast.stem}_outcome.png")
+    with style.styled():
+        figure = outcome.outcome(verdict)
+        if isinstance(figure, str):
+            return f"no figure: {figure}"
+        storage.write_bytes_atomic(place, style.png(figure))
+    return f"figure: {place}"
 
 
 def drawers(verdict: Verdict) -> dict[str, Callable[[], Figure | str]]:

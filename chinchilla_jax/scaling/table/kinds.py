@@ -33,6 +33,7 @@ KINDS = {
     "constant": "the same in all runs",
 }
 ASKED = "asked for"  # the reason of a kind that a person chose
+OURS = "it is our "  # what that of a column begins with that has a name of ours
 CHOICES = ("condition", "setting", "seed", "count", "outcome", "identifier")
 
 OTHER_LOSS = "data, and what the loss means"  # losses under two values need no common unit
@@ -173,7 +174,7 @@ def kinds_of(
         if name in asked:
             found[name] = Column(name, asked[name], ASKED, values)
         elif (kind := _OURS.get(ours.get(name, ""), "")) and (kind == "fitted" or values > 1):
-            found[name] = Column(name, kind, f"it is our {ours[name]}", values)
+            found[name] = Column(name, kind, f"{OURS}{ours[name]}", values)
         elif values == 1:
             found[name] = Column(name, "constant", "the same in all runs", 1)
         elif name in _TECHNIQUES:

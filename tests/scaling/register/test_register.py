@@ -156,7 +156,7 @@ def test_a_target_below_the_data_is_refused(fits, tmp_path, flops):
 
 
 def test_a_name_that_is_no_module_is_refused(fits, tmp_path):
-    refused(fits, "give a Python file", tmp_path, config="check-1.py")
+    refused(fits, "give a Python file", tmp_path, config="check 1.py")
     refused(fits, "give a Python file", tmp_path, config="check.json")
 
 
@@ -267,7 +267,13 @@ def test_a_table_of_others_is_registered_without_a_config(tmp_path):
     (tmp_path / "forecasts").mkdir()
     refused(tmp_path / "out", "no work folder of ours", tmp_path / "forecasts", flops=1e20)
     known = register(tmp_path / "out", 1e20, tmp_path / "forecasts" / "one.json")
-    assert known.runs == () and known.experiment is None and len(known.basis.digest) == 64
+    assert known.experiment is None and len(known.basis.digest) == 64
+    # Their runs are nobody's plan: sizes about N*, and where a run of them would fall.
+    assert [run.size for run in known.runs] == pytest.approx([0.5, 0.5**0.5, 1, 2**0.5, 2])
+    for run in known.runs:
+        assert 6 * run.params * run.tokens == pytest.approx(1e20)
+        assert run.loss.value == pytest.approx(true_loss(run.params, run.tokens), rel=0.05)
+    assert known.basis.columns == {n: n for n in ("params", "tokens", "flops", "loss")}
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(fits, tmp_path):

@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec
 
-# 1.23M, 16.4 GB, 75 s, 0.51 (0.46 to 0.57), 33 (interval open)
+# 1.23M, 16.4 GB, 75 s, 0.51 (0.46 to 0.57), 33 (interval open), 2.1 % ±0.4, 6 in 3, 0.3 *
 _NUMBER = re.compile(
-    r"|-|[-+\u2212]?[\d.]+(e[-+]?\d+)?( ?([kMBT%]|[kMGT]?B|ms|s|min|h))?( \(.*\)| to .*)?"
+    r"|-|[-+\u2212]?[\d.]+(e[-+]?\d+)?( ?([kMBT%]|[kMGT]?B|ms|s|min|h))?"
+    r"( \(.*\)| to .*| \u00b1[\d.]+| in \d+)?( \*)?"
 )
 MISSING = "-"
 _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"), (1.0, ""))
@@ -153,5 +154,7 @@ def is_number(text: str) -> bool:
 
     >>> [is_number(text) for text in ("", "-", "1.23M", "75 s", "0.51 (0.46 to 0.57)", "1e11-8x2")]
     [True, True, True, True, True, False]
+    >>> [is_number(text) for text in ("2.1 % ±0.4", "6 in 3", "0.3 (0.1 to 0.5) *", "2 of 8")]
+    [True, True, True, False]
     """
     return bool(_NUMBER.fullmatch(text))

@@ -137,23 +137,22 @@ def spark(losses: Sequence[float], levels: str = _LEVELS[0]) -> str:
 
 
 def text(found: Mapping[str, Any], levels: str = _LEVELS[0]) -> list[str]:
-    """Lines: how far all is, a table of the runs under way, and what stalls or failed."""
+    """Lines: how far all is in cells and in FLOPs (each for 80 columns), a table of the runs under
+    way, and what stalls or failed."""
     under_way = [run for run in found["runs"] if run["status"] in UNDER_WAY]
     counts: dict[str, int] = {}
     for run in found["runs"]:
         counts[run["status"]] = counts.get(run["status"], 0) + 1
     left = found["left_out"]
-    parts = [
-        f"{found['over']} of {found['cells']} cells over"
-        + f", {left} left out by the search" * (left > 0),
-        ", ".join(f"{number} {status}" for status, number in counts.items()),
-        f"{flops(found['flops'])} of {flops(found['flops_total'])} FLOPs",
-    ]
+    over = f"{found['over']} of {found['cells']} cells over"
+    over += f", {left} left out by the search" * (left > 0)
+    lines = [f"{over}; {', '.join(f'{number} {status}' for status, number in counts.items())}"]
+    parts = [f"{flops(found['flops'])} of {flops(found['flops_total'])} FLOPs"]
     if found["flops_per_second"]:
         parts.append(f"{flops(found['flops_per_second'])} FLOP/s")
     if found["seconds_left"] is not None:
         parts.append(f"{duration(found['seconds_left'])} left")
-    lines = ["; ".join(parts)]
+    lines.append("; ".join(parts))
     if under_way:
         head = ("run", "status", "step", "loss", "tokens/s", "left", "curve")
         lines += table(head, [_line(run, levels) for run in under_way]).split("\n")

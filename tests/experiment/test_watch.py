@@ -68,6 +68,18 @@ def test_what_is_known_of_a_sweep(sweep):
     assert found["seconds_left"] == pytest.approx((sum(cost) - spent) / rate)
 
 
+def test_how_far_all_is_fits_a_terminal_of_80_columns():
+    statuses = ("done", "running", "failed", "missing") * 100
+    known = ("run_id", "reason", "step", "steps", "loss", "tokens_per_second", "seconds_left")
+    unknown = {**dict.fromkeys(known), "run_id": "a", "steps": 9, "curve": []}
+    runs = [{**unknown, "status": status} for status in statuses]
+    spent = {"flops": 1.234e21, "flops_total": 5.678e21, "flops_per_second": 1.23e14}
+    cells = {"cells": 400, "over": 100, "left_out": 0, "seconds_left": 4e7}
+    cells, spent, *_ = watch.text({**cells, **spent, "runs": runs})
+    assert cells.startswith("100 of 400 cells over; 100 done") and spent.endswith(" left")
+    assert "FLOP/s" in spent and max(len(cells), len(spent)) < 80
+
+
 def test_a_run_without_a_sign_of_life_is_silent_after_two_beats(sweep):
     workdir, _, beat = sweep
     now = [0.0]
@@ -115,7 +127,7 @@ def test_a_terminal_is_drawn_over_and_a_log_gets_what_changed(sweep):
     looks = iter([lambda: None, lambda: _over(workdir, runs)])
     watch.show(workdir, log, False, lambda _: next(looks)())
     lines = log.getvalue().splitlines()
-    assert "\x1b" not in log.getvalue() and lines[-1].startswith("3 of 3 cells over; 3 done")
+    assert "\x1b" not in log.getvalue() and lines[-2] == "3 of 3 cells over; 3 done"
     assert sum(line.startswith(f"{runs[1].run_id}: stalled?") for line in lines) == 1
 
 
@@ -207,5 +219,5 @@ def test_a_search_is_over_when_its_own_runs_are(sweep, monkeypatch):
     run_directory(workdir, runs[0].run_id).finish(runs[0], "done", "", {"loss": 2.0})
     stream = io.StringIO()
     watch.show(workdir, stream, as_json=False, sleep=pytest.fail)
-    assert stream.getvalue().startswith("1 of 1 cells over, 2 left out by the search; 1 done; ")
+    assert stream.getvalue().startswith("1 of 1 cells over, 2 left out by the search; 1 done\n")
     assert f"{halving.LEFT_OUT}" in status.text(workdir)

@@ -206,16 +206,14 @@
   const summary = make("summary");
   const refresh = () => {
     hide();
-    let on = 0;
     for (const [row, said] of labels) {
-      const gone = said.some(([name, text]) => off.get(name).has(text));
-      row.classList.toggle("off", gone);
-      on += !gone && row.id.startsWith("run-");
+      row.classList.toggle("off", said.some(([name, text]) => off.get(name).has(text)));
     }
     for (const line of lines) {
       line.mark.classList.toggle("off", line.rows.every((row) => row.classList.contains("off")));
     }
     const runs = all("tr[id^=run-]").length;
+    const on = all("tr[id^=run-]:not(.off)").length; // a run of no budget is always shown
     const names = [...valuesOf].filter(([, values]) => values.size > 1).map(([name]) => `${name}s`);
     const left = on < runs ? `${on} of ${runs} runs are shown` : "all are shown";
     summary.textContent = `Show ${names.join(" and ")}: ${left}`;

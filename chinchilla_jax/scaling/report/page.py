@@ -91,7 +91,7 @@ def _section(section: Section, numbers: object) -> str:
     parts = [f'<h2 id="{_anchor(section.title)}">{escape(section.title)}</h2>']
     parts.append(_paragraphs(section.paragraphs))
     if section.doubts:
-        items = "".join(f"<li>{escape(text)}</li>" for text in section.doubts)
+        items = "".join(f"<li>{_text(text)}</li>" for text in section.doubts)
         parts.append(f'<ul class="doubts">{items}</ul>')
     parts += [_note(table) if isinstance(table, str) else _table(table) for table in section.tables]
     absent: dict[str, list[str]] = {}
@@ -102,18 +102,25 @@ def _section(section: Section, numbers: object) -> str:
         number = next(numbers)  # type: ignore[call-overload]
         parts.append(
             f'<figure id="{escape(picture.name)}"><div class="plot">{_inline(picture)}</div>'
-            f"<figcaption><b>Figure {number}.</b>{escape(picture.caption)}</figcaption></figure>"
+            f"<figcaption><b>Figure {number}.</b>{_text(picture.caption)}</figcaption></figure>"
         )
-    parts += [_note(f"Not drawn: {', '.join(names)}: {why}.") for why, names in absent.items()]
+    parts += [
+        _note(f"Not drawn: {', '.join(names)}: {why.rstrip('.')}.") for why, names in absent.items()
+    ]
     return "\n".join(part for part in parts if part)
 
 
 def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>' if text else ""
+    return f'<p class="note">{_text(text)}</p>' if text else ""
 
 
 def _paragraphs(texts: Sequence[str]) -> str:
-    return "".join(f"<p>{escape(text)}</p>" for text in texts)
+    return "".join(f"<p>{_text(text)}</p>" for text in texts)
+
+
+def _text(text: str) -> str:
+    """Escaped; no line ends between a number and its per cent."""
+    return escape(text).replace(" %", "&nbsp;%")
 
 
 def _table(table: Table) -> str:

@@ -169,6 +169,19 @@ def test_a_budget_that_is_switched_off_is_gone_from_figures_and_tables(opened):
     assert len(_shown(opened, "#isoflop g[data-points] use")) == before["#isoflop"]
 
 
+def test_a_run_of_no_budget_is_shown_and_counted(browser, tmp_path):
+    rows = [("a", "1e17"), ("b", "1e18"), ("c", "")]
+    keys = ["run 0", "run 1", "run 2"]
+    table = Table("runs", ("run", "budget"), rows, "", {}, keys, {"budget": "budget"})
+    (tmp_path / "page.html").write_text(page("t", "m", ["a"], [Section("s", (), [table])]))
+    browser.open(tmp_path / "page.html")
+    summary = "document.querySelector('.switches summary').textContent"
+    assert browser.run(summary) == "Show budgets: all are shown"
+    browser.run("document.querySelector('.switches button[data-name=budget]').click()")
+    assert browser.run(summary) == "Show budgets: 2 of 3 runs are shown"
+    assert _shown(browser, "tr[id^=run-] td:first-child") == ["b", "c"]
+
+
 def test_tables_sort_by_what_numbers_are(browser, tmp_path):
     cells = ["1.2M", "900k", "-", "3B", "\N{MINUS SIGN}5"]
     table = Table("sizes", ("name", "N"), [(f"run {i}", c) for i, c in enumerate(cells)])

@@ -1,11 +1,13 @@
 """Figures: every one is drawn, is well-formed, says what the fits say, survives grey print."""
 
 import dataclasses
+import itertools
 import json
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from chinchilla_jax.scaling.analysis import analyse
@@ -123,6 +125,31 @@ def test_log_axes_have_a_few_round_ticks(low, high):
     ticks = ax.get_xticks()
     assert 2 <= len(ticks) <= 7
     assert np.all((ticks >= low * 0.99) & (ticks <= high * 1.01))
+
+
+@pytest.mark.parametrize(("low", "high"), [(6e13, 1.6e14), (1e18, 1.1e18), (1.1e14, 3e14)])
+def test_ticks_of_a_narrow_panel_neither_touch_nor_leave_the_figure(low, high):
+    with style.styled():
+        figure, axes = panels(3, width=10.2, gap=0.7)
+        for ax in axes:
+            log_axis(ax.xaxis, low, high)
+        FigureCanvasAgg(figure).draw()  # places the texts
+        right = figure.bbox.width
+        for ax in axes:
+            boxes = [text.get_window_extent() for text in ax.get_xticklabels()]
+            assert len(boxes) > 1 and all(box.x1 <= right for box in boxes)
+            assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize("name", ["isoflop", "frontier", "surface", "conventions", "holdout"])
+def test_no_legend_leaves_its_figure(name, analysed):
+    with style.styled():
+        figure = FIGURES[name](*analysed, ())
+        FigureCanvasAgg(figure).draw()
+        legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes)]
+        boxes = [text.get_window_extent() for legend in filter(None, legends)
+                 for text in (*legend.get_texts(), *legend.legend_handles)]  # fmt: skip
+        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
 
 
 def test_edge_labels_keep_order_and_distance():

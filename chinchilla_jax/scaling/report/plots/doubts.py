@@ -285,8 +285,8 @@ def conventions(fits: Fits, arrays: Arrays) -> Figure | str:
                 va="bottom", color=style.SOFT, fontsize=9)  # fmt: skip
     ax.set_xlabel("a, exponent of N*")
     keys = [style.key(name, marker, ms=7, color=c) for name, (marker, c, _) in _MARKS.items()]
-    ax.legend(handles=keys, loc="lower right", bbox_to_anchor=(-0.02, 0.99), ncols=3,
-              columnspacing=0.8, handletextpad=0.1)  # fmt: skip
+    ax.legend(handles=keys, loc="lower right", bbox_to_anchor=(0.0, 0.99), ncols=3,
+              columnspacing=0.8, handletextpad=0.1, borderpad=0.2, handlelength=1.4)  # fmt: skip
     return figure
 
 

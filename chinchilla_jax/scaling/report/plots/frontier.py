@@ -285,4 +285,4 @@ def _label_levels(
                      style.SOFT, f"{level:g}")
                 )  # fmt: skip
     style.edge_labels(ax, marks, 12.5)
-    ax.text(1.03, 1.012, "loss", transform=ax.transAxes, color=style.SOFT, fontsize=9.5)
+    ax.text(1.03, 1.02, "loss", transform=ax.transAxes, color=style.SOFT, fontsize=9.5)

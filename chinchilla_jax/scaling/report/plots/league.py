@@ -115,7 +115,8 @@ def points(league: League, ruler: Ruler | None) -> Figure | str:
     order = [one.label for one in league.ordered()]
     names = [m.name for m in league.measures if m.axis == "size"][:3]
     sizes = [c for c in ruler.counted if c.currency.name in names]
-    figure, axes = style.panels(1 + len(sizes), width=3.3 * (1 + len(sizes)) + 0.9, height=4.3,
+    each = min(3.3, 11.0 / (1 + len(sizes)))  # inches: a page shows no more at once
+    figure, axes = style.panels(1 + len(sizes), width=each * (1 + len(sizes)) + 0.9, height=4.3,
                                 gap=0.8)  # fmt: skip
     spent, looks = ruler.spent, [_look(order.index(one.label)) for one in league.standings]
     _frontier(axes[0], ruler)

@@ -36,7 +36,7 @@ def iso_flop(fits: Fits, arrays: Arrays) -> Figure | str:
         return "no two sizes were trained at the same FLOPs"
     colours = style.budget_colours([p.flops for p in profiles])
     figure, (ax,) = style.panels(1, height=4.7)
-    ax.set_position((0.095, 0.13, 0.775, 0.78))
+    ax.set_position((0.1, 0.13, 0.77, 0.78))
     everything = np.exp(np.concatenate([p.log_params_S for p in profiles]))
     losses = np.concatenate([p.loss_S for p in profiles])
     style.log_axis(ax.xaxis, *style.padded(everything, 1.25), numbers.count)
@@ -67,7 +67,7 @@ def iso_flop(fits: Fits, arrays: Arrays) -> Figure | str:
         ],
         rows=("optimum", number),
     )  # fmt: skip
-    ax.text(1.03, 1.01, "FLOPs", transform=ax.transAxes, color=style.SOFT, fontsize=9.5)
+    ax.text(1.03, 1.02, "FLOPs", transform=ax.transAxes, color=style.SOFT, fontsize=9.5)
     ax.set_xlabel(f"parameters N ({in_print(fits.table.params_convention)})")
     ax.set_ylabel(style.loss_label(arrays.runs))
     keys = []

@@ -8,6 +8,7 @@ at a few hundredths of a second and lets any string stand in it.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -43,6 +44,7 @@ APPROACHES = {"surface": VERMILION, "isoflop": BLUE, "envelope": GREEN}
 
 DPI = 160  # of PNGs
 _LABEL = 20.5  # points from an axis down to its label
+_NARROW = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻."  # letters of two thirds the width of others
 
 _RC: Any = {
     "font.family": "sans-serif",
@@ -142,9 +144,31 @@ def log_axis(
     else:  # short enough for round numbers at equal distances
         ticks = [float(t) for t in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
     ticks = [t for t in ticks if low * 0.999 <= t <= high * 1.001]
+    if name == "x":
+        ticks = _apart(axis.axes, ticks, write)
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(FixedFormatter([write(t) for t in ticks]))
     axis.set_minor_locator(NullLocator())
+
+
+def _apart(ax: Axes, ticks: Sequence[float], write: Callable[[float], str]) -> list[float]:
+    """All that stay in the figure, else every second and so on, so that no two texts touch."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    points = 72 * figure.get_figwidth()
+    left, _, width, _ = ax.get_position().bounds
+    ends = []
+    for tick in ticks:
+        place = points * (left + width * _fraction(tick, *ax.get_xlim(), log=True))
+        half = sum(3.8 if letter in _NARROW else 6.3 for letter in write(tick)) / 2
+        ends.append((place - half, place + half))
+    inside = [i for i, (_, end) in enumerate(ends) if end <= points]
+    for step in range(1, len(inside) + 1):
+        sets = [inside[first::step] for first in range(step)]
+        for kept in sorted(sets, key=lambda kept: min(len(write(ticks[i])) for i in kept)):
+            if all(ends[i][1] + 4.0 <= ends[j][0] for i, j in itertools.pairwise(kept)):
+                return [ticks[i] for i in kept]  # first those with a power of ten
+    return []
 
 
 def padded(
@@ -205,7 +229,7 @@ def edge_labels(
             if overlap > 0:
                 placed[i - 1] -= overlap / 2
                 placed[i] += overlap / 2
-        placed = [min(max(p, 5.0), height - 5.0) for p in placed]
+        placed = [min(max(p, 5.0), height - 7.0) for p in placed]
     width = ax.get_position().width * figure.get_figwidth() * 72
     starts = [width * _fraction(x, *ax.get_xlim(), ax.get_xscale() == "log") for x, *_ in ordered]
     leaders, written = [], []

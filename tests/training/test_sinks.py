@@ -193,14 +193,6 @@ def test_of_a_run_in_a_bucket_wandb_keeps_its_files_where_it_is_told(gcs, tmp_pa
     sinks.check(run, directory)
 
 
-def test_wandb_of_a_run_in_a_bucket_has_every_step_once(gcs, tmp_path, offline, monkeypatch):
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    directory = RunDirectory(storage.path(f"gs://bucket/{tmp_path.name}"))
-    _killed_and_resumed(small_run(training={"wandb": "tests"}), directory)
-    _, steps, _ = _of_wandb(tmp_path)
-    assert [int(row["_step"]) for row in steps] == [*range(1, 21)]
-
-
 def test_a_project_that_wandb_refuses(tmp_path):
     with pytest.raises(UserError, match=r"execution.wandb = 'a/b'.*name of a project"):
         Execution(wandb="a/b")

@@ -230,6 +230,19 @@ def test_the_record_of_a_checkpoint(tmp_path, sealed, number):
         assert (folder / name).resolve().is_relative_to(folder.resolve())
 
 
+@pytest.mark.parametrize("name", ["../../config.json", "d/../../../x", "/etc/hostname"])
+def test_the_record_of_a_checkpoint_names_no_file_outside_its_folder(tmp_path, name):
+    folder = tmp_path / "checkpoints" / "5"
+    folder.mkdir(parents=True)
+    for named, damaged in (("d/0", False), (name, True)):
+        record = {"step": 5, "examples": 40, "meta": {}, "joules": {}, "layout": {}, "leaves": {},
+                  "files": {named: "00"}}  # fmt: skip
+        record["seal"] = verified.seal(record)
+        (folder / verified.RECORD).write_text(json.dumps(record))
+        found, damage = verified.read_record(folder)
+        assert bool(damage) == damaged == (named not in found.get("files", {}))
+
+
 @each
 def test_a_lease(tmp_path, monkeypatch, number):
     monkeypatch.setenv("CHINCHILLA_JAX_LOCK", "lease")

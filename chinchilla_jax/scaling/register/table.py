@@ -78,6 +78,8 @@ def read(
     try:
         runs = read_runs(place, names, basis.kinds)
     except UserError as error:
+        if "no column" not in str(error):
+            raise
         raise UserError(
             f"{error}; it is read as {basis.source} was: --columns=OURS=THEIRS names another column"
         ) from None
@@ -85,7 +87,8 @@ def read(
     try:
         runs = picked(runs, condition)
     except UserError as error:
-        raise UserError(f"{place}: {error}; {of} with {written(condition)}") from None
+        only = f"; {of} with {written(basis.condition)}" if basis.condition else ""
+        raise UserError(f"{place}: {error}{only}") from None
     params, cost = basis.params_convention, basis.flops_convention
     counts = runs.params_convention, runs.flops_convention
     if counts == (params, cost):
@@ -133,6 +136,9 @@ def judged(
     chosen = nearest if abs(math.log(nearest / best)) <= math.log(_NEAR) else best
     measured = [(name, float(x)) for name, x in zip(runs.run_id_R, runs.loss, strict=True)]
     notes = [_TRUSTED]
+    ours, theirs = (basis.columns or {}).get("loss"), table.title.get("loss")
+    if ours != theirs:
+        notes.append(f"the loss is '{theirs}' here and '{ours}' in {basis.source}, taken as one")
     if beyond := len(points) - len(outcomes):
         notes.append(
             f"{beyond} of {len(points)} runs of the budget are of sizes whose loss was not "

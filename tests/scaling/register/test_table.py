@@ -172,7 +172,15 @@ def test_another_metric_is_taken_only_where_it_is_named(fresh):
     head = "params,tokens,flops,val_loss"
     refused(fresh, "no column 'loss' for loss.*--columns=", rows([BUDGET], SIZES, seed=1), head)
     how = {"columns": {"loss": "val_loss"}}
-    assert checked(fresh, rows([BUDGET], SIZES, seed=1), head, **how).hit
+    found = checked(fresh, rows([BUDGET], SIZES, seed=1), head, **how)
+    assert found.hit and "the loss is 'val_loss' here and 'loss' in" in found.notes[1]
+
+
+def test_a_table_that_cannot_be_read_is_one_line(fresh):
+    with pytest.raises(UserError, match=r"none\.csv: no such file$"):
+        verify(fresh / "forecasts" / "one.json", fresh / "none.csv")
+    how = {"where": {"bits": "4"}}
+    refused(fresh, r"no column 'bits' \(there are [^;]*$", rows([BUDGET], SIZES), **how)
 
 
 def test_of_several_conditions_one_is_picked(fresh):

@@ -48,7 +48,7 @@ def _done(workdir: Path) -> tuple[dict[Path, dict[str, Any]], dict[Path, UserErr
     """Results of the finished runs in a work folder, and what is wrong with the damaged ones."""
     done: dict[Path, dict[str, Any]] = {}
     damaged: dict[Path, UserError] = {}
-    for name in storage.names(workdir / "runs"):
+    for name in sorted(storage.names(workdir / "runs")):
         folder = workdir / "runs" / name
         try:
             row = RunDirectory(folder).result()

@@ -41,4 +41,4 @@ if __name__ == "__main__":
     Corpus.examples = noted
     energy.counters = lambda mesh: [Once()]
     del sys.argv[1:4]
-    program.run(importlib.import_module(f"chinchilla_jax.{name}").main)
+    program.run(importlib.import_module(f"chinchilla_jax.{name}").main, program.CONTINUES)

@@ -86,7 +86,7 @@ def _made(workdir: Path, several: bool, asked: Experiment | None, opened: ExitSt
     if _HALVING.value:
         rows, more = halving.run(workdir, chosen, make, _HALVING.value)
     else:
-        distributed.on_writer(lambda: searches.end(workdir))
+        distributed.on_writer(lambda: None if _CELLS.value else searches.end(workdir))
         rows = make(chosen)
     said, left = sweep.outcome(workdir, chosen, rows)
     if distributed.is_writer():

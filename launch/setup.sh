@@ -55,7 +55,7 @@ run_experiment() {
         flags+=("$argument")
         ;;
       *)
-        echo "error: $argument: unexpected; give --config=FILE, --config.field=value or flags of the sweep" >&2
+        echo "error: $argument: unexpected; give --config=FILE, --config.field=value or flags of the sweep, and WORKDIR=FOLDER in front for another folder" >&2
         exit 2
         ;;
     esac

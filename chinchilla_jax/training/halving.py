@@ -39,8 +39,7 @@ def run(
         rows += [row for row in made if row["run_id"] in names]
         if not all(row["status"] in halving.OVER for row in rows):
             return rows, ""
-    rungs = halving.search(cells, halving.over(workdir), factor)
-    if not rows:  # it was over before
-        found = halving.over(workdir)
-        rows = [dict(found[cell.run.run_id]) for rung in rungs for cell in rung.runs]
-    return rows, f"\n\n{halving.text(rungs, cells, halving.over(workdir))}"
+    found = halving.over(workdir)
+    rungs = halving.search(cells, found, factor)
+    rows = [dict(found[cell.run.run_id]) for rung in rungs for cell in rung.runs]
+    return rows, f"\n\n{halving.text(rungs, cells, found)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -145,7 +146,9 @@ def judged(
             "forecast, and serve the minimum alone"
         )
     if table.aside:
-        notes.append(f"{len(table.aside)} rows of {place} have no loss, or are not over")
+        left = Counter(one.status for one in table.aside)
+        why = ", ".join(f"{number} {status}" for status, number in left.items())
+        notes.append(f"{len(table.aside)} rows of {place} are left out: {why}")
     found = concluded(registration, points, outcomes, chosen, measured, notes, str(place))
     headline = [*found.numbers, *(one for one in outcomes if one.params == chosen)]
     if all(one.inside is None for one in headline):

@@ -28,8 +28,16 @@ check=${name}_$flops
 check=${check//[^0-9a-zA-Z]/_}
 forecast=${FORECASTS:-forecasts}/$check
 runs=$(dirname "$grid")/$check
+asked="--config=$config --seeds=$seeds ${flags[*]-} in $grid"
 
+# A forecast that is there is checked as it was asked for, and never anything else in its name.
+if [[ -f $forecast.json && -f $forecast.asked && $(<"$forecast.asked") != "$asked" ]]; then
+  echo "error: $forecast.json was made by $(<"$forecast.asked"); FORECASTS=FOLDER WORKDIR=FOLDER in front for another" >&2
+  exit 2
+fi
 if [[ ! -f $forecast.json ]]; then
+  mkdir -p "$(dirname "$forecast")"
+  echo "$asked" >"$forecast.asked"
   (WORKDIR=$grid run_experiment --config="$config" ${flags[@]+"${flags[@]}"}) # it exits
 fi
 if [[ ! -f $forecast.json || ! -f $forecast.py ]]; then

@@ -131,6 +131,8 @@ def test_check_registers_before_it_trains_and_never_again(checkout):
 
     assert called() == CHECKED
     assert called() == CHECKED[3:]  # the forecast is there: nothing of it is done again
+    done, calls = call(checkout, "check.sh", *flags[:2], "--seeds=3", "--config.seed=2")
+    assert done.returncode == 2 and "made by --config=configs/a.py --seeds=2" in done.stderr
     (checkout / "forecasts" / "a_1e18.py").unlink()  # killed between the two files
     assert called() == CHECKED[2:]
     (checkout / "forecasts" / "a_1e18.json").unlink()

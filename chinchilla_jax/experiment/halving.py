@@ -24,6 +24,7 @@ from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.numbers import fixed, flops
+from chinchilla_jax.experiment.schema import require, typed
 from chinchilla_jax.experiment.tables import table
 from chinchilla_jax.experiment.trunks import marginal_flops
 
@@ -164,7 +165,9 @@ def left_out(workdir: Path, cells: Sequence[Cell], rows: Rows) -> frozenset[str]
         return frozenset()
     try:
         content = storage.read_json(workdir / _FILE)
-        names, factor = set(map(str, content["runs"])), float(content["halving"])
+        names = set(typed(list[str], content["runs"], "runs"))
+        factor = typed(float, content["halving"], "halving")
+        require(bool(names) and 1 < factor < math.inf, "halving", factor, "more than 1 is needed")
     except (TypeError, ValueError, LookupError, UserError):
         raise UserError(
             f"{workdir / _FILE}: says nothing of a search; remove it, or go on with --halving"

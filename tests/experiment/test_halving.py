@@ -181,9 +181,11 @@ def test_what_a_search_leaves_out_is_known_as_it_goes(tmp_path):
     assert len(halving.left_out(tmp_path, cells, rows)) <= len(names - rows.keys())
     halving.end(tmp_path)
     assert not halving.left_out(tmp_path, cells, rows)
-    (tmp_path / "search.json").write_text("[3]")
-    with pytest.raises(UserError, match=r"search\.json: says nothing of a search; remove it"):
-        halving.left_out(tmp_path, cells, rows)
+    for damaged in ("[3]", '{"halving": 2, "runs": []}', '{"halving": 2, "runs": "abc"}',
+                    '{"halving": 1, "runs": ["a"]}', '{"halving": "3", "runs": ["a"]}'):  # fmt: skip
+        (tmp_path / "search.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"search\.json: says nothing of a search; remove it"):
+            halving.left_out(tmp_path, cells, rows)
 
 
 def test_rows_of_a_search_say_what_it_left_out(tmp_path):

@@ -126,7 +126,7 @@ def trunks_of(*tables: Runs) -> Codes | None:
         return None
     numbers, first = [], 0
     for runs, trunk_R in zip(tables, found, strict=True):
-        own_R = np.arange(len(runs)) if trunk_R is None else trunk_R
-        numbers.append(first + own_R)
-        first += int(own_R.max(initial=-1)) + 1
+        number_R = np.arange(len(runs)) if trunk_R is None else trunk_R
+        numbers.append(first + number_R)
+        first += int(number_R.max(initial=-1)) + 1
     return np.concatenate(numbers)

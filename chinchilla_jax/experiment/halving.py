@@ -165,7 +165,7 @@ def left_out(workdir: Path, cells: Sequence[Cell], rows: Rows) -> frozenset[str]
         return frozenset()
     try:
         content = storage.read_json(workdir / _FILE)
-        names = set(typed(list[str], content["runs"], "runs"))
+        names = set(typed(tuple[str, ...], content["runs"], "runs"))
         factor = typed(float, content["halving"], "halving")
         require(bool(names) and 1 < factor < math.inf, "halving", factor, "more than 1 is needed")
     except (TypeError, ValueError, LookupError, UserError):

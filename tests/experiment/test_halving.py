@@ -181,8 +181,13 @@ def test_what_a_search_leaves_out_is_known_as_it_goes(tmp_path):
     assert len(halving.left_out(tmp_path, cells, rows)) <= len(names - rows.keys())
     halving.end(tmp_path)
     assert not halving.left_out(tmp_path, cells, rows)
-    for damaged in ("[3]", '{"halving": 2, "runs": []}', '{"halving": 2, "runs": "abc"}',
-                    '{"halving": 1, "runs": ["a"]}', '{"halving": "3", "runs": ["a"]}'):  # fmt: skip
+    for damaged in (
+        "[3]",
+        '{"halving": 2, "runs": []}',
+        '{"halving": 2, "runs": "abc"}',
+        '{"halving": 1, "runs": ["a"]}',
+        '{"halving": "3", "runs": ["a"]}',
+    ):
         (tmp_path / "search.json").write_text(damaged)
         with pytest.raises(UserError, match=r"search\.json: says nothing of a search; remove it"):
             halving.left_out(tmp_path, cells, rows)

@@ -27,9 +27,9 @@ TECHNIQUES_MAY_IMPORT = {
     "errors", "schema", "fingerprint", "model", "other_run", "parameters", "counting",
 }  # fmt: skip
 # The way of the data through the evaluator: a room imports only those before it.
-ROOMS = ("arrays", "beside", "table", "fitting", "settings", "laws", "tuning", "fits", "doubt",
-         "approaches", "forecast", "sections", "analysis", "ruler", "comparison", "register",
-         "design", "report", "notebook")  # fmt: skip
+ROOMS = ("arrays", "arguments", "beside", "table", "fitting", "settings", "laws", "tuning", "fits",
+         "doubt", "approaches", "forecast", "sections", "analysis", "ruler", "comparison",
+         "register", "design", "report", "notebook")  # fmt: skip
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 

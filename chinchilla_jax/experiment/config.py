@@ -392,13 +392,13 @@ class RunConfig:
             self.run_id,
             "must be one plain name, of a folder: letters, digits and _ . + -",
         )
-        for where, run_id, step in (
-            *(("parent", parent.run, parent.step) for parent in (self.parent,) if parent),
-            *(("branches", branch.run, branch.step) for branch in self.branches),
+        for where, run_id, step, least in (
+            *(("parent", parent.run, parent.step, 0) for parent in (self.parent,) if parent),
+            *(("branches", branch.run, branch.step, 1) for branch in self.branches),
         ):
             require(is_plain_name(run_id), f"run.{where}.run", run_id, "must be a run id")
             rule = f"must lie inside the run, of {self.steps} steps"
-            require(0 < step < self.steps, f"run.{where}.step", step, rule)
+            require(least <= step < self.steps, f"run.{where}.step", step, rule)
 
     @property
     def first_step(self) -> int:

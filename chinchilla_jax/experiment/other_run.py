@@ -25,7 +25,8 @@ class OtherRun:
 class Parent:
     """The trunk whose state after `step` updates a branch goes on from: see `trunks.py`.
 
-    It decides no number of the branch, which is to the bit the run trained from its start.
+    It decides no number of the branch, which is to the bit the run trained from its start: as it
+    is where the trunk has no such state, which `step` = 0 says.
     """
 
     run: str = field(metadata=LABEL)  # id of a run of the same work folder

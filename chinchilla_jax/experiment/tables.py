@@ -122,18 +122,23 @@ def plan(cells: Sequence[Cell]) -> str:
     if shared:
         trunks = [cell for cell in planned if cell.run.branches]
         of_trunks = sum(cell.flops for cell in trunks)
-        branches = sum(bool(cell.run.parent) for cell in planned)
+        branches = sum(cell.run.first_step > 0 for cell in planned)
         said += (
             f"\n{flops(of_trunks, 4)} of them by {len(trunks)} trunks, of which {branches} runs "
             f"are branches: {spent / total:.0%} of the {flops(total, 4)} of separate runs"
         )
+        if late := [c for c in planned if c.run.parent and not c.run.first_step]:
+            said += (
+                f"\n{flops(sum(c.flops for c in late), 4)} by {len(late)} runs from their start: "
+                "their trunks were begun without them, and keep no state of theirs"
+            )
     return said
 
 
 def _lineage(cell: Cell) -> tuple[str, str]:
     """FLOPs that a cell spends itself, and the trunk and step that it goes on from."""
     run = cell.run
-    begin = f"{run.parent.run} at {run.parent.step}" if run.parent else ""
+    begin = f"{run.parent.run} at {run.parent.step}" if run.parent and run.first_step else ""
     return ("", "") if cell.status != "planned" else (flops(marginal_flops(run)), begin)
 
 

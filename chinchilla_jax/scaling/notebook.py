@@ -28,8 +28,6 @@ What cannot be known is refused in a sentence, as on the report's page:
 
 from __future__ import annotations
 
-import contextlib
-import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +39,7 @@ import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest, require, typed
-from chinchilla_jax.scaling import comparison
+from chinchilla_jax.scaling import arguments, comparison
 from chinchilla_jax.scaling.analysis import Arrays, analyse
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import Fits
@@ -90,7 +88,7 @@ class Result:
         Raises:
           UserError: these runs do not tell, or no budget reaches it.
         """
-        return reaching(from_fits(self.fits, form), "loss", _positive("loss", loss))
+        return reaching(from_fits(self.fits, form), "loss", arguments.positive("loss", loss))
 
     def accuracy(self, task: str, params: float, tokens: float) -> float:
         """The share of `task` that a run of that size gets right; `fits.tasks` has the tasks.
@@ -107,7 +105,10 @@ class Result:
         found = self.fits.tasks[names.index(task)]
         if not found.forms:
             raise UserError(f"{task}: {found.reason}")
-        law, at = found.forms[0], (_positive("params", params), _positive("tokens", tokens))
+        law, at = (
+            found.forms[0],
+            (arguments.positive("params", params), arguments.positive("tokens", tokens)),
+        )
         return float(accuracy(Surface(**law.surface), law.link, found.chance, *at))
 
     @silent()
@@ -166,25 +167,14 @@ class Published:
         Raises:
           UserError: the law has no loss, or no budget reaches it.
         """
-        return reaching(self.frontier, "loss", _positive("loss", loss))
+        return reaching(self.frontier, "loss", arguments.positive("loss", loss))
 
 
 def _optimum(frontier: Frontier, flops: object) -> Answer:
-    answer = at_flops(frontier, _positive("flops", flops))
+    answer = at_flops(frontier, arguments.positive("flops", flops))
     if not answer.is_run:
         raise UserError(f"flops = {flops!r}: this law gives no optimum there")
     return answer
-
-
-def _positive(name: str, value: object) -> float:
-    """A number of Python or NumPy."""
-    number = math.nan
-    if isinstance(value, Real) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # a whole number of hundreds of digits
-            number = float(value)
-    right = 0 < number < math.inf
-    require(right, name, value, "a positive number is needed")
-    return number
 
 
 def read(
@@ -210,24 +200,10 @@ def read(
     >>> len(runs), runs.flops.tolist()
     (2, [120000000000000.0, 120000000000000.0])
     """
-    columns, kinds = _texts("columns", columns), _texts("kinds", kinds)
-    _mapping("where", where)
+    columns, kinds = arguments.texts("columns", columns), arguments.texts("kinds", kinds)
+    arguments.mapping("where", where)
     picked = {name: str(value) for name, value in (where or {}).items()}
     return conditions.where(read_runs(table, columns, kinds), picked)
-
-
-def _texts(name: str, given: object) -> Mapping[str, str] | None:
-    found = _mapping(name, given)
-    for value in (found or {}).values():
-        require(isinstance(value, str), name, given, f"{value!r} is no text")
-    return found
-
-
-def _mapping(name: str, given: object) -> Mapping[str, Any] | None:
-    """A dict with texts as keys, or None."""
-    right = given is None or (isinstance(given, Mapping) and all(isinstance(k, str) for k in given))
-    require(right, name, given, "a dict is needed, as {'params': 'N'} for columns")
-    return typing.cast(Mapping[str, Any] | None, given)
 
 
 def fit(table: Any, **settings: Any) -> Result:
@@ -323,7 +299,7 @@ def league(
     >>> round(found["half"]["params"].value, 3)
     0.5
     """
-    _mapping("baseline", baseline)
+    arguments.mapping("baseline", baseline)
     require(isinstance(charge, str), "charge", charge, f"one of {', '.join(CHARGES)} is needed")
     runs = table if isinstance(table, Runs) else read_runs(table, derived=True)
     dense = {name: str(value) for name, value in (baseline or {}).items()}

@@ -1,19 +1,58 @@
-"""Checkpoints that a trunk keeps for its branches, and when they go: see `experiment/trunks.py`.
+"""Checkpoints that a trunk keeps for its branches, who has none, and when they go: see
+`experiment/trunks.py`.
 
 No JAX here: a sweep with nothing to train looks after them too.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.needs import RECORD
-from chinchilla_jax.experiment.records import RunDirectory
+from chinchilla_jax.experiment.other_run import Branch
+from chinchilla_jax.experiment.records import RunDirectory, run_directory
 
 log = logging.getLogger(__name__)
+
+
+def as_begun(cells: Sequence[Cell], workdir: Path) -> list[Cell]:
+    """The cells of a plan, whose branches begin where their trunks let them.
+
+    A trunk keeps the points of the branches that it was begun with. What becomes a branch later, at
+    a budget between those of its size, is trained from its start, and so is one whose point was
+    lost: the same run to the bit, for the FLOPs of all its steps.
+    """
+    whole = {
+        cell.run.run_id
+        for cell in cells
+        if cell.status == "planned" and cell.run.parent and not _begins_late(cell.run, workdir)
+    }
+
+    def begun(run: RunConfig) -> RunConfig:
+        if run.parent and run.run_id in whole:
+            return replace(run, parent=replace(run.parent, step=0))
+        return replace(run, branches=tuple(b for b in run.branches if b.run not in whole))
+
+    return [replace(cell, run=begun(cell.run)) for cell in cells]
+
+
+def _begins_late(run: RunConfig, workdir: Path) -> bool:
+    """Whether a branch has, or will have, its trunk's state to go on from."""
+    assert run.parent is not None
+    if (known := run_directory(workdir, run.run_id).configuration()) is not None:
+        return known.first_step > 0
+    trunk = run_directory(workdir, run.parent.run)
+    if (known := trunk.configuration()) is None:
+        return True
+    if Branch(run=run.run_id, step=run.parent.step) not in known.branches:
+        return False
+    point = trunk.checkpoints / str(run.parent.step)
+    return trunk.result() is None or storage.exists(point / RECORD)
 
 
 def prune(run: RunConfig, runs: Path) -> None:

@@ -109,7 +109,7 @@ def train(
         restored = checkpoints.restore_latest(kept)
         if restored:
             state, step = restored
-        elif run.parent:
+        elif run.first_step:
             state, step = branches.begun(run, corpus, directory.path.parent, kept)
         else:
             state, step = _initial(run, compiled, sources), 0

@@ -28,7 +28,7 @@ from chinchilla_jax.experiment.plans import (
 )
 from chinchilla_jax.experiment.records import run_directory
 from chinchilla_jax.experiment.version import code_version
-from chinchilla_jax.training import placement
+from chinchilla_jax.training import branch_points, placement
 from chinchilla_jax.training.placement import Host
 
 
@@ -54,6 +54,7 @@ def freeze_plan(
         windows = source.measurement.eval_windows
         corpora[data].validation_windows(windows, source.recipe.sequence_length)
     cells = grid.plan(experiment, {data: c.train_tokens for data, c in corpora.items()})
+    cells = branch_points.as_begun(cells, workdir)
     facts = {
         "code_version": code_version(),
         "corpora": {

@@ -9,10 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from chinchilla_jax.experiment import tables
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.grid import plan
+from chinchilla_jax.experiment.grid import Cell, plan
+from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.needs import Planned
+from chinchilla_jax.experiment.numbers import flops
 from chinchilla_jax.experiment.records import RunDirectory, run_directory
 from chinchilla_jax.experiment.trunks import linked, marginal_flops, optimizer_of
 from chinchilla_jax.training import branch_points, supervise, threads, worker
@@ -189,6 +192,47 @@ def test_a_trunk_without_the_branch_point_is_one_line(trunk, text_corpus, tmp_pa
     other = dataclasses.replace(run, parent=dataclasses.replace(run.parent, fingerprint="0" * 16))
     with pytest.raises(UserError, match="another run by now than it was planned with"):
         train(other, text_corpus, RunDirectory(tmp_path / "other"))
+
+
+def test_a_branch_whose_trunk_has_no_state_for_it_is_trained_from_its_start(
+    trunk, whole, text_corpus, tmp_path
+):
+    """A budget was added between those that the trunk was begun for, or its point was lost."""
+    cells = [
+        Cell(
+            index=0, status="planned", reason="", params=1, tokens=r.tokens, run=r,
+            flops=ledger(r).training_flops(r.flops_convention),
+        )
+        for r in runs().values()
+    ]  # fmt: skip
+
+    def begun():
+        found = branch_points.as_begun(cells, tmp_path)
+        run = {cell.run.run_id: cell.run for cell in found}
+        points = [branch.run for branch in run["long"].branches]
+        return {name: run[name].first_step for name in ("short", "middle")}, points, found
+
+    assert begun()[2] == cells  # nothing was begun
+    folder = tmp_path / "runs"
+    shutil.copytree(trunk / "long", folder / "long")
+    assert begun()[2] == cells
+    shutil.rmtree(folder / "long" / "checkpoints" / "9")
+    first, points, found = begun()
+    assert (first, points) == ({"short": 0, "middle": 15}, ["middle"])
+    text, alone = tables.plan(found), found[0].flops
+    assert "of which 1 runs are branches" in text
+    assert f"{flops(alone, 4)} by 1 runs from their start" in text
+    assert marginal_flops(found[0].run) == alone
+    row = train(found[0].run, text_corpus, RunDirectory(folder / "short"))
+    assert row["loss"] == whole["short"][0]["loss"]
+    assert (row["parent_run"], row["parent_step"]) == ("long", 0)  # whose noise it has
+    assert begun()[0] == {"short": 0, "middle": 15}
+    later = dataclasses.replace(runs()["long"], branches=runs()["long"].branches[:1])
+    (folder / "long" / "config.json").unlink()
+    RunDirectory(folder / "long").start(later)
+    assert begun()[0] == {"short": 0, "middle": 0}
+    RunDirectory(folder / "middle").start(runs()["middle"])  # it has its own state by now
+    assert begun()[0] == {"short": 0, "middle": 15}
 
 
 def test_what_it_begins_with_may_be_gone_once_a_branch_has_a_checkpoint(

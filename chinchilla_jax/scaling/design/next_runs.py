@@ -22,6 +22,7 @@ from chinchilla_jax.experiment import halving, results, storage
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import count, flops
+from chinchilla_jax.scaling import arguments
 from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.design import candidates
 from chinchilla_jax.scaling.design.candidates import Pool, key_of
@@ -126,12 +127,15 @@ def next_runs(
       where: the condition, of runs of several.
       share: of the FLOPs of the design, whose cheapest runs are named alone: one at least.
     Raises:
-      UserError: as `known_of`; hardly a draw of the fit has an optimum at the target; `budget` is
-        less than the cheapest run (`TooLittle`); or the folder's runs are of another model than
-        this version trains.
+      UserError: as `known_of`; an argument is of another kind; hardly a draw of the fit has an
+        optimum at the target; `budget` is less than the cheapest run (`TooLittle`); or the
+        folder's runs are of another model than this version trains.
     """
+    budget = arguments.finite("budget", budget)
+    target = None if target is None else arguments.positive("target", target)
+    where = arguments.texts("where", where) or {}
     runs = source if isinstance(source, Runs) else read_runs(source)
-    known = known_of(picked(runs, where or {}), settings or Settings(), target)
+    known = known_of(picked(runs, where), settings or Settings(), target)
     sweep = _sweep_of(source)
     rows = [] if sweep is None else results.collect(sweep.folder)
     over = {row["run_id"]: row for row in rows if row["status"] != "missing"}

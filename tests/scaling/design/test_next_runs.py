@@ -1,6 +1,7 @@
 """Which runs are next, of a work folder and of a table; what is said, and written."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -161,8 +162,17 @@ def test_realised_intervals_are_as_wide_as_expected():
     assert 0.6 < np.median(ratios) < 1.4, ratios
 
 
-def test_a_notebook_has_it():
+def test_a_notebook_has_it_and_is_told_of_arguments_that_are_none():
     assert cj.next_runs is next_runs and "next_runs" in cj.__all__
+    for given, told in (
+        ((table(), "2e21"), "budget = '2e21': a number"),
+        ((table(), math.nan), "budget = nan"),
+        ((table(), 2e21, "x"), "target = 'x': a positive number"),
+        ((table(), 2e21, 1e22, "optimizer=lion"), "where = 'optimizer=lion': a dict"),
+        ((3, 2e21), "not a int"),
+    ):
+        with pytest.raises(UserError, match=told):
+            cj.next_runs(*given)
 
 
 def test_budgets_go_on_in_their_steps():

@@ -8,9 +8,11 @@ one, of fewer key-value heads, where models have two heads. Dense runs are also 
 bits after training, which costs no run, and some others in four. The teacher is the dense run of
 48x3 at 3e12 FLOPs of the same seed. The other text, to mix in and to begin from, is the C that
 comes with Python's packages; the runs that others begin from stand in no table. 246 runs and
-1.91e14 FLOPs.
+1.92e14 FLOPs.
 
-Expected: not measured yet.
+Expected, as measured on 2026-11-28 (README has the table): in parameters a teacher is worth 1.5
+dense models, weights of C to begin from 1.3, sparsity 1.3; in bytes four bits 4.7; in training
+FLOPs experts and the start 1.5, half the depth 1.2, a quarter of noise .76, the rest at most 1.1.
 """
 
 from typing import Any

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from chinchilla_jax.experiment.schema import UNLESS_DEFAULT
 from chinchilla_jax.scaling.fits.bounds import MOST, within
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
 from chinchilla_jax.scaling.settings import Settings
@@ -68,3 +69,5 @@ class RunTable:
     condition: dict[str, str]  # values by which these runs were picked out of a larger table
     flops_model: FlopsModel  # flops = kappa params^exponent tokens; 6 and 1 when C = 6ND holds
     trunks: Trunks | None = None  # where some runs are branches
+    # By which columns of ours were read, where a name or a person says a factor.
+    scale: dict[str, float] = field(default_factory=dict, metadata=UNLESS_DEFAULT)

@@ -3,7 +3,8 @@
     forecasts/ledger.jsonl
 
 It only grows. A line that is damaged is told and kept. A forecast counts once, by its first
-verdict, so that nobody runs until it fits.
+verdict, so that nobody runs until it fits. One that was given on wrong data is withdrawn by a
+further line, which everybody sees.
 """
 
 from __future__ import annotations
@@ -19,22 +20,56 @@ import numpy as np
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import from_json, to_json
+from chinchilla_jax.experiment.schema import from_json, require, to_json
 from chinchilla_jax.experiment.storage import LineFile
 from chinchilla_jax.scaling.fitting.intervals import LEVEL
+from chinchilla_jax.scaling.register import table as tables
+from chinchilla_jax.scaling.register.registration import digest
 from chinchilla_jax.scaling.register.verdict import Outcome, Verdict
+from chinchilla_jax.scaling.table.runs import Runs
 
+VERSION = 1
 NAME = "ledger.jsonl"  # beside the registered forecasts
+_ID = 12  # digits of a digest that name a verdict
 _TAIL = (1 - LEVEL) / 2
 
 
 @dataclass(frozen=True)
+class Withdrawal:
+    """A line that says of an earlier one that it was given on wrong data."""
+
+    version: int
+    withdraws: str  # the verdict's `identity`
+    reason: str
+
+    def __post_init__(self) -> None:
+        require(bool(self.reason.strip()), "reason", self.reason, "say what was wrong")
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """A verdict that is not counted, and why."""
+
+    verdict: Verdict
+    reason: str
+
+
+@dataclass(frozen=True)
 class Ledger:
-    """Its verdicts in order, the first of each forecast; `damaged` are numbers of lines, from 1."""
+    """What counts of its verdicts, in order: the first of each forecast that was not withdrawn.
+
+    `damaged` are numbers of lines, from 1.
+    """
 
     verdicts: tuple[Verdict, ...]
     damaged: tuple[int, ...]
     repeated: int  # verdicts that are not their forecast's first
+    withdrawn: tuple[Withdrawn, ...] = ()
+
+
+def identity(verdict: Verdict) -> str:
+    """By which a verdict is named: the first digits of its digest."""
+    return digest(to_json(verdict))[:_ID]
 
 
 def read(path: Path | str) -> Ledger:
@@ -43,34 +78,92 @@ def read(path: Path | str) -> Ledger:
     Raises:
       UserError: it cannot be read.
     """
-    path = storage.path(path)
+    verdicts, reasons, damaged = _lines(storage.path(path))
+    found: dict[str, Verdict] = {}
+    repeated, withdrawn = 0, []
+    for one, verdict in verdicts.items():
+        if one in reasons:
+            withdrawn.append(Withdrawn(verdict, reasons[one]))
+            continue
+        repeated += verdict.digest in found
+        found.setdefault(verdict.digest, verdict)
+    return Ledger(tuple(found.values()), tuple(damaged), repeated, tuple(withdrawn))
+
+
+def all_of(path: Path | str) -> list[Withdrawn]:
+    """Every verdict of a ledger once, with the reason of its withdrawal, "" where there is none."""
+    verdicts, reasons, _ = _lines(storage.path(path))
+    return [Withdrawn(verdict, reasons.get(one, "")) for one, verdict in verdicts.items()]
+
+
+def is_of(verdict: Verdict, runs: Runs) -> bool:
+    """Whether a verdict by a table is on these runs: all that it names have their losses here."""
+    here = set(zip(runs.params, runs.loss, strict=True))
+    if verdict.runs:
+        return bool(verdict.table) and all(
+            (one.params, one.measured) in here for one in verdict.runs
+        )
+    found = tables.at_budget(runs, verdict.flops) if verdict.table else None
+    if found is None:
+        return False
+    return digest([list(one) for one in tables.measured(found.best())]) == verdict.runs_digest
+
+
+def _lines(path: Path) -> tuple[dict[str, Verdict], dict[str, str], list[int]]:
+    """Every verdict by its identity, reasons of those that are withdrawn, and damaged lines."""
     try:
         content = storage.read_bytes(path)
     except FileNotFoundError:
-        return Ledger((), (), 0)
-    found: dict[str, Verdict] = {}
-    damaged, repeated = [], 0
+        content = b""
+    verdicts: dict[str, Verdict] = {}
+    reasons: dict[str, str] = {}
+    damaged = []
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            verdict = from_json(Verdict, json.loads(line), "verdict")
+            data = json.loads(line)
+            if isinstance(data, dict) and "withdraws" in data:
+                back = from_json(Withdrawal, data, "withdrawal")
+                reasons.setdefault(back.withdraws, back.reason)
+            else:
+                verdict = from_json(Verdict, data, "verdict")
+                verdicts.setdefault(identity(verdict), verdict)
         except (ValueError, RecursionError, UserError):
             damaged.append(number)
-            continue
-        repeated += verdict.digest in found
-        found.setdefault(verdict.digest, verdict)
-    return Ledger(tuple(found.values()), tuple(damaged), repeated)
+    return verdicts, reasons, damaged
 
 
-def append(path: Path | str, verdict: Verdict) -> bool:
-    """Adds a verdict, unless it is there already; whether it was added.
+def withdraw(path: Path | str, verdict: str, reason: str) -> Verdict:
+    """Takes a verdict back that was given on wrong data: a line says so, and none is deleted.
+
+    Args:
+      verdict: its `identity`, or the first digits of it.
+    Raises:
+      UserError: there is no such verdict, it is withdrawn already, or no reason is given.
+    """
+    path = storage.path(path)
+    verdicts, reasons, _ = _lines(path)
+    found = [one for one in verdicts if verdict and one.startswith(verdict)]
+    if len(found) != 1:
+        known = ", ".join(f"{one} ({verdicts[one].forecast})" for one in found or verdicts)
+        has = f"{len(found)} such verdicts" if found else "no such verdict"
+        raise UserError(f"{path}: has {has} as {verdict!r}; there are {known or 'none'}")
+    (one,) = found
+    if one in reasons:
+        raise UserError(f"{path}: {one} is withdrawn already: {reasons[one]}")
+    append(path, Withdrawal(VERSION, one, reason))
+    return verdicts[one]
+
+
+def append(path: Path | str, entry: Verdict | Withdrawal) -> bool:
+    """Adds a line, unless it is there already; whether it was added.
 
     Raises:
       UserError: the ledger cannot be read or written.
     """
     path = storage.path(path)
-    line = json.dumps(to_json(verdict), allow_nan=False)
+    line = json.dumps(to_json(entry), allow_nan=False)
     try:
         content = storage.read_bytes(path)
     except FileNotFoundError:

@@ -20,6 +20,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import count, flops
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import RunTable
+from chinchilla_jax.scaling.register.metric import must_be_likely, of_loss, settled
 from chinchilla_jax.scaling.register.registration import Basis, Predicted, Registration
 from chinchilla_jax.scaling.register.verdict import Point, RunOutcome, Verdict, concluded, outcome
 from chinchilla_jax.scaling.table.conditions import conditions, restricted, written
@@ -41,11 +42,15 @@ _TRUSTED = (
 
 
 def columns_of(table: RunTable) -> tuple[dict[str, str], dict[str, str]]:
-    """A table's names of what is fitted, and the kinds that a person said: as it was read."""
-    fitted = {
+    """A table's names of what is fitted with their factors, and the kinds that a person said."""
+    names = {
         column.reason.removeprefix(OURS): column.name
         for column in table.columns
         if column.kind == "fitted" and column.reason.startswith(OURS)
+    }
+    fitted = {
+        ours: f"{table.scale[ours]!r}*{name}" if ours in table.scale else name
+        for ours, name in names.items()
     }
     return fitted, {one.name: one.kind for one in table.columns if one.reason == ASKED}
 
@@ -135,11 +140,11 @@ def judged(
     best = registration.params.value
     nearest = min((one.params for one in points), key=lambda size: abs(math.log(size / best)))
     chosen = nearest if abs(math.log(nearest / best)) <= math.log(_NEAR) else best
-    measured = [(name, float(x)) for name, x in zip(runs.run_id_R, runs.loss, strict=True)]
-    notes = [_TRUSTED]
-    ours, theirs = (basis.columns or {}).get("loss"), table.title.get("loss")
-    if ours != theirs:
-        notes.append(f"the loss is '{theirs}' here and '{ours}' in {basis.source}, taken as one")
+    notes = [_TRUSTED, of_loss(table, basis, columns or {}, place, file)]
+    if not settled(columns or {}):
+        least = (min(one.loss for one in points), registration.loss.value)
+        of_runs = [(float(one.measured or 0), one.predicted) for one in outcomes]
+        must_be_likely(of_runs or [least], table.title.get("loss", "loss"), place, file)
     if beyond := len(points) - len(outcomes):
         notes.append(
             f"{beyond} of {len(points)} runs of the budget are of sizes whose loss was not "
@@ -149,7 +154,7 @@ def judged(
         left = Counter(one.status for one in table.aside)
         why = ", ".join(f"{number} {status}" for status, number in left.items())
         notes.append(f"{len(table.aside)} rows of {place} are left out: {why}")
-    found = concluded(registration, points, outcomes, chosen, measured, notes, str(place))
+    found = concluded(registration, points, outcomes, chosen, measured(runs), notes, str(place))
     headline = [*found.numbers, *(one for one in outcomes if one.params == chosen)]
     if all(one.inside is None for one in headline):
         why = next(note for note in found.notes if note.startswith("no minimum"))
@@ -158,6 +163,11 @@ def judged(
             f"(N* = {count(best)}; {_sizes(runs)}): nothing can be judged"
         )
     return found
+
+
+def measured(runs: Runs) -> list[tuple[str, float]]:
+    """Run and loss of each."""
+    return [(name, float(x)) for name, x in zip(runs.run_id_R, runs.loss, strict=True)]
 
 
 def _of_the_budget(runs: Runs, registration: Registration, place: Path, file: Path | str) -> Runs:

@@ -18,7 +18,8 @@ from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.laws.further import completed
 from chinchilla_jax.scaling.laws.published import PublishedLaw
-from chinchilla_jax.scaling.report import listing, summary, tuning, versus
+from chinchilla_jax.scaling.register.ledger import Withdrawn
+from chinchilla_jax.scaling.report import listing, outcome, summary, tuning, versus
 from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.laws import LAW_HEAD, choices, law_row
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
@@ -55,11 +56,12 @@ def write(
     out = storage.path(out)
     record.write(out / "fits.json", found)
     drawn: dict[str, Picture | Absence] = {}
+    checked = outcome.in_report(found.source, None if found.versus else runs)
     if figures:
         from chinchilla_jax.scaling.report.plots.comparison import frontiers  # brings Matplotlib
 
         figures_of = {"frontiers": lambda: frontiers(found, arrays, overlays)}
-        figures_of |= law_figures(found, runs)
+        figures_of |= law_figures(found, runs) | outcome.drawers(checked)
         against = found.versus
         if against is not None:
             from chinchilla_jax.scaling.report.plots.versus import speed_up
@@ -67,7 +69,7 @@ def write(
             figures_of["speed_up"] = lambda: speed_up(against)
         drawn = draw(out, figures_of)
     path = out / "report.html"
-    storage.write_text_atomic(path, html(found, drawn, runs, overlays))
+    storage.write_text_atomic(path, html(found, drawn, runs, overlays, checked))
     return path
 
 
@@ -232,11 +234,12 @@ def html(
     drawn: Mapping[str, Picture | Absence],
     runs: Runs | None = None,
     overlays: Sequence[PublishedLaw] = (),
+    checked: Sequence[Withdrawn] = (),
 ) -> str:
     """The page as text; `runs` are listed, unless two tables are opposed."""
 
-    def some(name: str) -> list[Picture | Absence]:
-        return [drawn[name]] if name in drawn else []
+    def some(*names: str) -> list[Picture | Absence]:
+        return [drawn[name] for name in names if name in drawn]
 
     def present(*tables: Table | None) -> list[Table]:
         return [table for table in tables if table is not None and table.rows]
@@ -248,6 +251,7 @@ def html(
     sections = [
         Section("Speed-up", (), present(*against), some("speed_up")),
         Section("The optima", (), present(optima(found)), some("frontiers")),
+        outcome.section(checked, some("outcome")),
         Section("The laws", (), present(laws(found))),
         Section("Conditions without a fit", (), present(refused(found))),
         Section("What to doubt", doubts=doubts(found)),
@@ -256,7 +260,7 @@ def html(
             "Further laws",
             (),
             present(further_laws(found), choices(law_fits(found))),
-            [part for name in OF_LAWS for part in some(name)],
+            some(*OF_LAWS),
         ),
         Section("Hyper-parameters", (), present(tuned(found))),
         published(overlays),

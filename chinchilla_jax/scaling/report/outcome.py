@@ -1,9 +1,9 @@
-"""What `forecast --register` and `verify` say: a forecast, its outcome, and the calibration."""
+"""What `forecast --register`, `verify` and a report say of a forecast and its outcome."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,18 +13,18 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import between, count, fixed, loss, percent, with_interval
 from chinchilla_jax.scaling.register import ledger as ledgers
 from chinchilla_jax.scaling.register import verdict as verdicts
-from chinchilla_jax.scaling.register.ledger import Ledger, by_distance, calibration
+from chinchilla_jax.scaling.register.ledger import Withdrawn
 from chinchilla_jax.scaling.register.registration import Registration
 from chinchilla_jax.scaling.register.verdict import Outcome, Regret, Verdict
-from chinchilla_jax.scaling.report.drawing import draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section
 from chinchilla_jax.scaling.report.summary import FORMS, Rows, Table
+from chinchilla_jax.scaling.table.runs import Runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Write = Callable[[float | None], str]
-_NAMES: dict[str, tuple[str, Write]] = {
+NAMES: dict[str, tuple[str, Write]] = {
     "params": ("parameters N*", count),
     "tokens": ("tokens D*", count),
     "loss": ("loss L*", loss),
@@ -38,7 +38,7 @@ def registered(registration: Registration, file: Path | str, config: Path | str 
     """What is said of a forecast that has just been registered."""
     known = registration
     rows: Rows = [
-        (_NAMES[what][0], with_interval(one.value, one.interval, _NAMES[what][1]))
+        (NAMES[what][0], with_interval(one.value, one.interval, NAMES[what][1]))
         for what, one in (("params", known.params), ("tokens", known.tokens), ("loss", known.loss))
     ]
     rows += [
@@ -96,7 +96,7 @@ def sentences(verdict: Verdict) -> list[str]:
     else:
         parts.append("Miss: no run of the registered size has a loss.")
     if verdict.missed:
-        names = ", ".join(_NAMES.get(name, (name,))[0] for name in verdict.missed)
+        names = ", ".join(NAMES.get(name, (name,))[0] for name in verdict.missed)
         parts.append(f"Outside its interval: {names}.")
     parts += [_cost(regret) for regret in verdict.regret]
     parts += [f"{note[:1].upper()}{note[1:]}." for note in verdict.notes]
@@ -127,7 +127,7 @@ def _cost(regret: Regret) -> str:
 
 def table(verdict: Verdict) -> Table:
     """Every number that was forecast beside what was measured."""
-    rows: Rows = [_row(_NAMES[one.what][0], one, _NAMES[one.what][1]) for one in verdict.numbers]
+    rows: Rows = [_row(NAMES[one.what][0], one, NAMES[one.what][1]) for one in verdict.numbers]
     rows += [_row(f"loss of {one.run_id} ({count(one.params)})", one, loss) for one in verdict.runs]
     head = ("", "forecast (95 %)", "measured", "", "error", "z")
     note = (
@@ -153,99 +153,6 @@ def terminal(verdict: Verdict) -> str:
     return "\n".join([tables.table(shown.head, shown.rows), "", *sentences(verdict)])
 
 
-def calibrated(ledger: Ledger) -> list[Table]:
-    """All past forecasts, their calibration, and their errors against distance."""
-    single: Rows = [
-        (
-            one.forecast, one.date, numbers.flops(one.flops), f"{one.decades:.2f}",
-            "hit" if one.hit else "miss", *(_measured(one, what) for what in ("loss", "params")),
-            percent(next((r.loss for r in one.regret if r.against == "neighbour"), None)),
-        )
-        for one in ledger.verdicts
-    ]  # fmt: skip
-    kinds: Rows = [
-        (
-            _NAMES[one.what][0], str(one.forecasts), percent(one.coverage, 0).lstrip("+"),
-            fixed(one.mean_z, 2), fixed(one.rms_z, 2), fixed(one.pinball),
-            percent(one.rms_error).lstrip("+"),
-        )
-        for one in calibration(ledger.verdicts)
-    ]  # fmt: skip
-    far: Rows = [
-        (
-            f"{one.low:g} to {one.high:g}" if math.isfinite(one.high) else f"over {one.low:g}",
-            str(one.forecasts), percent(one.loss).lstrip("+"), percent(one.params).lstrip("+"),
-            percent(one.inside, 0).lstrip("+"),
-        )
-        for one in by_distance(ledger.verdicts)
-    ]  # fmt: skip
-    return [
-        Table(
-            "Forecasts",
-            ("forecast", "registered", "FLOPs", "decades", "", "error of L*", "of N*", "regret"),
-            single,
-        ),
-        Table(
-            "Calibration",
-            ("number", "forecasts", "inside 95 %", "mean z", "rms z", "pinball", "rms error"),
-            kinds,
-            "Right are 95 %, a mean z of 0 and an rms z of 1. Numbers of one forecast go together: "
-            "it counts as one case rather than as several.",
-        ),
-        Table(
-            "Error against distance",
-            ("decades beyond the runs", "forecasts", "rms error of L*", "of N*", "inside 95 %"),
-            far,
-        ),
-    ]
-
-
-def _measured(verdict: Verdict, what: str) -> str:
-    return percent(next((one.error for one in verdict.numbers if one.what == what), None))
-
-
-def of_ledger(path: Path | str, out: Path | str, figures: bool = True) -> str:
-    """What `verify --ledger` prints; the figure goes to `out`.
-
-    Raises:
-      UserError: there is no verdict yet.
-    """
-    path, out = storage.path(path), storage.path(out)
-    ledger = ledgers.read(path)
-    if not ledger.verdicts and not ledger.damaged:
-        raise UserError(f"{path}: holds no verdict yet; verify --forecast=FILE --runs=DIR adds one")
-    parts = []
-    for shown in calibrated(ledger):
-        if shown.rows:
-            trimmed = shown.without_empty_columns()
-            parts.append("\n".join(filter(None, [
-                trimmed.title, tables.table(trimmed.head, trimmed.rows), trimmed.note
-            ])))  # fmt: skip
-    parts += doubts(path, ledger)
-    if ledger.verdicts and figures:
-        from chinchilla_jax.scaling.report.plots import outcome  # brings Matplotlib
-
-        draw(out, {"calibration": partial(outcome.calibration, ledger.verdicts)})
-        parts.append(f"figure: {out / 'calibration.png'}")
-    return "\n\n".join(parts)
-
-
-def doubts(path: Path | str, ledger: Ledger) -> list[str]:
-    """What of a ledger is not counted."""
-    said = []
-    if ledger.damaged:
-        lines = ", ".join(map(str, ledger.damaged[:5])) + ", ..." * (len(ledger.damaged) > 5)
-        said.append(
-            f"warning: {path}: {len(ledger.damaged)} damaged line{'s' * (len(ledger.damaged) > 1)} "
-            f"({lines}), kept and not counted"
-        )
-    if ledger.repeated:
-        said.append(
-            f"{ledger.repeated} later verdicts on forecasts that have one: the first counts"
-        )
-    return said
-
-
 def drawn_beside(verdict: Verdict, forecast: Path) -> str:
     """The figure of a verdict by a table, beside the forecast; a line that says where it is."""
     from chinchilla_jax.scaling.report.plots import outcome, style  # brings Matplotlib
@@ -259,30 +166,47 @@ def drawn_beside(verdict: Verdict, forecast: Path) -> str:
     return f"figure: {place}"
 
 
-def drawers(verdict: Verdict) -> dict[str, Callable[[], Figure | str]]:
-    """The figure of a verdict by its name."""
+def drawers(checked: Sequence[Withdrawn]) -> dict[str, Callable[[], Figure | str]]:
+    """The figure of a report's first verdict by its name."""
+    if not checked:
+        return {}
     from chinchilla_jax.scaling.report.plots import outcome  # brings Matplotlib
 
-    return {"outcome": partial(outcome.outcome, verdict)}
+    return {"outcome": partial(outcome.outcome, checked[0].verdict)}
 
 
-def in_report(source: str) -> Verdict | None:
-    """The verdict on the runs of a work folder, for the report of that folder.
+def in_report(source: str, runs: Runs | None = None) -> list[Withdrawn]:
+    """The verdicts on the runs of a work folder or of a table, for its report.
+
+    That of a folder lies in it. Those by a table are in the ledger of forecasts/, here or beside
+    the table, and are of the very runs and losses that are evaluated.
 
     Raises:
-      UserError: it is damaged.
+      UserError: one is damaged.
     """
-    folder = storage.path(source or ".")
-    if not source or not folder.is_dir():
-        return None
+    if not source:
+        return []
+    place = storage.path(source)
     try:
-        return verdicts.in_folder(folder)
+        inside = verdicts.in_folder(place) if place.is_dir() else None
     except UserError as error:
         raise UserError(f"{error}; run verify again") from None
+    here = [storage.path("forecasts")]
+    if not storage.is_remote(place):
+        here += [place.parent / "forecasts", place.parent]
+    files = dict.fromkeys((folder / ledgers.NAME).absolute() for folder in here)
+    known = [one for file in files for one in ledgers.all_of(file)]
+    if inside is not None:
+        return [next((one for one in known if one.verdict == inside), Withdrawn(inside, ""))]
+    return [] if runs is None else [one for one in known if ledgers.is_of(one.verdict, runs)]
 
 
-def section(verdict: Verdict | None, pictures: Sequence[Picture | Absence]) -> Section:
+def section(checked: Sequence[Withdrawn], pictures: Sequence[Picture | Absence]) -> Section:
     """The report's section; empty, and so not shown, where no forecast was checked."""
-    if verdict is None:
-        return Section(_TITLE)
-    return Section(_TITLE, sentences(verdict), [table(verdict)], pictures)
+    said, found = [], []
+    for i, one in enumerate(checked):
+        said += [f"Withdrawn, given on wrong data: {one.reason}."] if one.reason else []
+        said += sentences(one.verdict)
+        # The figure is the first one's, and so are the points that it names.
+        found.append(table(one.verdict) if i == 0 else replace(table(one.verdict), keys=()))
+    return Section(_TITLE, said, found, pictures)

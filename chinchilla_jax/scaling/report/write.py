@@ -13,7 +13,7 @@ from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.fits import write as write_fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
-from chinchilla_jax.scaling.register.verdict import Verdict
+from chinchilla_jax.scaling.register.ledger import Withdrawn
 from chinchilla_jax.scaling.report import accuracies, laws, listing, outcome, summary, tuning
 from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
@@ -43,7 +43,7 @@ def write(
     if fits.tuning is not None:
         _write_recipe(out, fits.tuning, arrays.tried)
     drawn: dict[str, Picture | Absence] = {}
-    verdict = outcome.in_report(fits.table.source)
+    checked = outcome.in_report(fits.table.source, arrays.tried)
     if figures:
         from chinchilla_jax.scaling.report.plots import (
             FIGURES,
@@ -54,10 +54,9 @@ def write(
 
         drawers = {n: partial(figure, fits, arrays, overlays) for n, figure in FIGURES.items()}
         more = of_laws(fits.laws, arrays.tried) | of_tasks(fits, arrays) | of_tuning(fits)
-        checked = {} if verdict is None else outcome.drawers(verdict)
-        drawn = draw(out, {**drawers, **more, **checked})
+        drawn = draw(out, {**drawers, **more, **outcome.drawers(checked)})
     path = out / "report.html"
-    storage.write_text_atomic(path, html(fits, arrays, drawn, overlays, verdict))
+    storage.write_text_atomic(path, html(fits, arrays, drawn, overlays, checked))
     return path
 
 
@@ -102,9 +101,9 @@ def html(
     arrays: Arrays,
     drawn: Mapping[str, Picture | Absence],
     overlays: Sequence[PublishedLaw] = (),
-    verdict: Verdict | None = None,
+    checked: Sequence[Withdrawn] = (),
 ) -> str:
-    """The page as text; `verdict` is that on a forecast that these runs checked."""
+    """The page as text; `checked` are the verdicts on forecasts that these runs checked."""
 
     def some(*names: str) -> list[Picture | Absence]:
         return [drawn[name] for name in names if name in drawn]
@@ -114,7 +113,7 @@ def html(
 
     sections = [
         Section("The optimum", (), [summary.optima(fits)], some("isoflop", "frontier")),
-        outcome.section(verdict, some("outcome")),
+        outcome.section(checked, some("outcome")),
         Section("What to doubt", doubts=summary.doubts(fits)),
         Section(
             "Exponents",

@@ -10,6 +10,7 @@ import numpy as np
 from chinchilla_jax import techniques
 from chinchilla_jax.scaling.table.conditions import Condition
 from chinchilla_jax.scaling.table.kinds import codes, is_numeric, joint, words
+from chinchilla_jax.scaling.table.metrics import metric_of
 from chinchilla_jax.scaling.table.partners import partners
 from chinchilla_jax.scaling.table.runs import Runs
 
@@ -25,7 +26,7 @@ def held_out(fingerprint_R: np.ndarray) -> np.ndarray:
 
 def incomparable(one: Condition, dense: Condition, by: Sequence[str]) -> str | None:
     """Why the losses of two conditions are not of one unit; None where they may be."""
-    per_byte = "byte" in dense.runs.title.get("loss", "")
+    per_byte = "byte" in metric_of(dense.runs.title.get("loss", ""))
     for name, (theirs, ours) in _differing(one, dense, by).items():
         tokenizer = _TOKENIZER.search(words(name)) and not per_byte
         if theirs and ours and (tokenizer or _WINDOWS.search(words(name))):

@@ -29,6 +29,7 @@ from chinchilla_jax.scaling.table.cells import cell_index
 from chinchilla_jax.scaling.table.conditions import Condition
 from chinchilla_jax.scaling.table.conventions import in_print, under
 from chinchilla_jax.scaling.table.cost import FlopsModel
+from chinchilla_jax.scaling.table.metrics import metric_in
 from chinchilla_jax.scaling.table.runs import Runs
 
 _POINTS = 5  # budgets at which s(C) is told
@@ -176,7 +177,13 @@ def _lack(one: Fitness) -> str | None:
 def _units(first: Condition, second: Condition) -> list[str]:
     """Raises UserError for losses that are not of one unit."""
     a, b = first.runs, second.runs
-    per_byte = "byte" in a.title.get("loss", "") and "byte" in b.title.get("loss", "")
+    metrics = [metric_in(r.title.get("loss", ""), r.scale.get("loss", 1.0)) for r in (a, b)]
+    if all(metrics) and len(set(metrics)) > 1:
+        raise UserError(
+            f"--compare: losses are in {metrics[0]} in {first.title} and in {metrics[1]} in "
+            f"{second.title}, which are no units of one another; --columns=loss=... names another"
+        )
+    per_byte = all(metric is not None and "byte" in metric for metric in metrics)
     said = []
     for name in (*_UNITS, *_TEXTS):
         if name not in a.labels or name not in b.labels:

@@ -36,6 +36,7 @@ def run_table(tried: Runs, runs: Runs, given: Runs, cost: FlopsModel) -> RunTabl
         condition=dict(runs.picked),
         flops_model=cost,
         trunks=_trunks(given),
+        scale=dict(given.scale),
     )
 
 

@@ -31,7 +31,8 @@ def doubts(runs: Runs) -> tuple[str, ...]:
         row = int(runs.row_R[runs.loss.argmax()])
         said.append(
             f"loss reaches {highest:.4g} in row {row}: nats per token stay below ln of the "
-            "vocabulary, 11 or so; is it a perplexity, or a run that diverged?"
+            "vocabulary, 11 or so; is it a perplexity (--columns='loss=ln(NAME)' takes its "
+            "logarithm), or a run that diverged?"
         )
     if runs.budgets_from == "grouped":
         outside = int((runs.group_R < 0).sum())

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
+from chinchilla_jax.scaling.table import metrics
 from chinchilla_jax.scaling.table import names as names_of
 from chinchilla_jax.scaling.table.names import ALIASES, ALONE, FITTED, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw
@@ -53,6 +54,7 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     raw = _without_percent(raw)
     names, said = list(raw.columns), list(raw.notes)
     given = names_of.asked(columns, names, raw.source)
+    raw = _with_logs(raw, given.values())
     filled = [name for name, cells in raw.columns.items() if {*cells} - {None, ""}]
     gone = [ours for ours in FITTED if ours != "loss" and ours not in filled]
     gone += [ours for ours, text in columns.items() if text == NONE]
@@ -65,15 +67,19 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     for ours in ALIASES:
         if ours in columns or ours in found:
             continue
-        likely = _filled_most(names_of.usual(ours, names if ours == "loss" else filled), raw)
+        likely = names_of.usual(ours, names if ours == "loss" else filled)
+        whole = _with_logs(raw, likely)
+        likely = _filled_most(likely, whole)
         if ours in ALONE:  # what is fitted and has our very name is not given away in silence
             kept = ours if ours in FITTED else ""
             likely = [one for one in likely if one[0] not in taken or one[0] == kept]
         if likely:
             found[ours] = likely[0]
+            raw = _with_logs(raw, likely[:1])
             others = [
                 one for one in likely[1:]
-                if is_numeric(raw.columns[one[0]]) and not _equal(one[0], likely[0][0], raw)
+                if is_numeric(whole.columns[one[0]]) and not _equal(one[0], likely[0][0], whole)
+                and (one[0] in raw.columns or likely[0][0] not in names)
             ]  # fmt: skip
             said += names_of.told(ours, likely[0], others) if ours in FITTED else []
     if "params" not in found and "params_non_embedding" in found:
@@ -94,9 +100,14 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     for ours in need:
         if guess := names_of.near(ours, free):
             said.append(f"no column has a usual name of {ours}: --columns={ours}={guess}?")
+    said += names_of.told_metric(*found["loss"])
     given_away = taken - {*columns, *FITTED}
     _must_differ({ours: title[ours] for ours in ALONE if ours in {*found} - given_away}, raw)
-    scale = {ours: factor for ours, (_, factor) in found.items() if factor != 1.0}
+    scale = {
+        ours: factor
+        for ours, (theirs, factor) in found.items()
+        if (factor, names_of.in_unit(ours, theirs)) != (1.0, 1.0)
+    }
     return NamedTable(raw, cells, title, scale, tuple(said))
 
 
@@ -112,6 +123,23 @@ def _with_sums(raw: Raw, sums: Mapping[str, Sequence[str]]) -> Raw:
             for cells in rows
         ]
     return replace(raw, columns={**raw.columns, **more}) if more else raw
+
+
+def _with_logs(raw: Raw, found: Iterable[names_of.Found]) -> Raw:
+    """With those of the columns `found` that are logarithms of others."""
+    more: dict[str, list[Cell]] = {}
+    for name, _ in found:
+        inner = None if name in raw.columns else metrics.of_log(name)
+        if inner is not None:
+            more[name] = [_logarithm(cell) for cell in raw.columns[inner]]
+    return replace(raw, columns={**raw.columns, **more}) if more else raw
+
+
+def _logarithm(cell: Cell) -> Cell:
+    """Of a positive number; any other cell as it is, for whoever reads it to say what it is."""
+    value = value_of(cell)
+    number = isinstance(value, int | float) and 0 < value < math.inf
+    return math.log(value) if number else cell  # type: ignore[arg-type]
 
 
 def _without_percent(raw: Raw) -> Raw:

@@ -1,8 +1,9 @@
 """Which column of a file is which of ours: by usual names, by units in names, or by what was said.
 
 A name counts with or without its path (`summary.eval/loss`, `throughput/total_tokens`) and its unit
-(`params_M`, `total_gflops`). A loss of held-out text is taken before one whose text is not
-named, and told; that of training only where it is asked for.
+(`params_M`, `total_gflops`, `loss_bits`); a perplexity is a loss by its logarithm. A loss of
+held-out text is taken before one whose text is not named, and told; that of training only where it
+is asked for.
 """
 
 import difflib
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
-from chinchilla_jax.scaling.table import units
+from chinchilla_jax.scaling.table import metrics, units
 from chinchilla_jax.scaling.table.kinds import words
 from chinchilla_jax.scaling.table.shapes import shape_of
 
@@ -54,7 +55,6 @@ _INSIDE = (*FITTED, "params_non_embedding", "budget", "learning_rate", "seed")  
 _IN_UNITS = ("params", "tokens", "flops", "params_non_embedding", "budget")
 _TRAINING = re.compile(r"\btrain(ing)?\b")
 _HELD_OUT = re.compile(r"\b(val|valid|validation|eval|evaluation|test)\b")
-_PER_BYTE = re.compile(r"\b(bpb|bpc|bits per (byte|char|character))\b")
 # Words of a name that may mean one of ours, where none of the usual ones is there.
 _NEAR = {
     "loss": r"\b(loss(es)?|nll|cross entropy|bpb|bpc|bits per (byte|char)|ppl|perplexity)\b",
@@ -81,15 +81,21 @@ def asked(columns: Mapping[str, str], names: Sequence[str], source: str) -> dict
         if text == NONE and NONE not in names:
             continue
         name, factor = (text, None) if text in names else units.scaled(text)
-        if name not in names:
+        inner = metrics.of_log(name) or name
+        if name not in names and inner not in names:
             raise UserError(
-                f"{source}: no column '{name}' for {ours}{nearest(name, names)} "
+                f"{source}: no column '{inner}' for {ours}{nearest(inner, names)} "
                 f"(there are {shown(names)})"
             )
-        if factor is None:
-            factor = units.of_name(name)[1] if ours in _IN_UNITS else 1.0
-        found[ours] = (name, factor)
+        if factor is None and ours == "loss" and name == inner:
+            _, name, factor = metrics.in_nats(name)
+        found[ours] = (name, in_unit(ours, name) if factor is None else factor)
     return found
+
+
+def in_unit(ours: str, name: str) -> float:
+    """What one of a column is by its name, of a count of ours that may have a unit."""
+    return units.of_name(name)[1] if ours in _IN_UNITS else 1.0
 
 
 def usual(ours: str, names: Sequence[str]) -> list[Found]:
@@ -98,13 +104,13 @@ def usual(ours: str, names: Sequence[str]) -> list[Found]:
     for place, name in enumerate(names):
         if ours == "loss" and _TRAINING.search(words(name)):
             continue
-        for inside, (tail, factor) in enumerate(_readings(name, ours)):
+        for inside, (tail, found) in enumerate(_readings(name, ours)):
             rank = _RANK[ours].get(_key(tail))
             if rank is None or (inside and len(_key(tail)) == 1):
                 continue
             heldout = ours == "loss" and bool(_HELD_OUT.search(words(name)))
             order = (ours == "loss" and not heldout, inside > 0, rank, place)
-            ranked.append((order, (name, factor)))
+            ranked.append((order, found))
             break
     first: dict[str, Found] = {}
     for _, found in sorted(ranked):
@@ -112,19 +118,22 @@ def usual(ours: str, names: Sequence[str]) -> list[Found]:
     return list(first.values())
 
 
-def _readings(name: str, ours: str) -> Iterator[Found]:
+def _readings(name: str, ours: str) -> Iterator[tuple[str, Found]]:
     """The name as it is, then without its path from the longest end to the shortest, and unit."""
-    yield name, 1.0
+    yield name, (name, 1.0)
     if ours not in _INSIDE:
         return
     cuts = [0, *(match.end() for match in re.finditer(r"[./]", name))]
     for cut in cuts:
         if cut:
-            yield name[cut:], 1.0
+            yield name[cut:], (name, 1.0)
         if ours in _IN_UNITS:
             base, factor = units.of_name(name[cut:])
             if factor != 1.0:
-                yield base, factor
+                yield base, (name, factor)
+        if ours == "loss":
+            base, read, factor = metrics.in_nats(name[cut:])
+            yield base, (name if read == name[cut:] else f"ln({name})", factor)
 
 
 def told(ours: str, found: Found, others: Sequence[Found]) -> list[str]:
@@ -134,14 +143,26 @@ def told(ours: str, found: Found, others: Sequence[Found]) -> list[str]:
     rest = [f"'{other}'" for other, _ in others]
     if rest:
         said.append(f"column '{name}' is taken as {ours}; there is also {shown(rest)}")
-    if factor != 1.0:
+    if factor != 1.0 and ours != "loss":
         said.append(
             f"column '{name}' counts {ours} in units of {factor:g} by its name; "
             f"--columns={ours}=1*{name} takes it as it stands"
         )
-    if ours == "loss" and _PER_BYTE.search(words(name)):
-        said.append(f"losses are those of '{name}', in bits per byte and not nats per token")
     return said
+
+
+def told_metric(name: str, factor: float) -> list[str]:
+    """What a person must hear of what losses are counted in."""
+    metric, inner = metrics.metric_of(name), metrics.of_log(name)
+    if inner or factor == metrics.NATS_A_BIT:
+        how = f"the logarithms of '{inner}'" if inner else f"those of '{name}' times ln 2"
+        return [
+            f"losses are {how}, in nats per token; --columns=loss=1*{inner or name} takes it as it "
+            "stands"
+        ]
+    if metric == metrics.NATS or factor != 1.0:
+        return []
+    return [f"losses are those of '{name}', in {metric} and not {metrics.NATS}"]
 
 
 def lacking(need: Sequence[str], have: Mapping[str, str], names: Sequence[str], source: str) -> str:

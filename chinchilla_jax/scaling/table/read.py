@@ -209,6 +209,7 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
         labels=labels_of,
         kinds=found,
         title=table.title,
+        scale=table.scale,
         given=given,
         aside=tuple(Aside(table.raw.line[i], ids[i], *aside[i]) for i in sorted(aside)),
         notes=(

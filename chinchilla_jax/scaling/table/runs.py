@@ -31,8 +31,9 @@ class Runs:
     `group_R` says which budget of `budget_G` a run belongs to, -1 for none. `columns` holds every
     numeric column by its canonical name, for other laws and other counting conventions; `labels`
     every column of the file as text, by the file's name, and `kinds` what each was taken for.
-    `title` has the file's name of our columns, `given` those of the fitted ones that it had,
-    `picked` the values of columns by which these runs were picked out of more.
+    `title` has the file's name of our columns, `scale` the factors by which they were read where a
+    name or a person says one, `given` those of the fitted ones that the file had, `picked` the
+    values of columns by which these runs were picked out of more.
     `notes` are what reading had to say, `doubts` what these very numbers give to doubt.
     """
 
@@ -53,6 +54,7 @@ class Runs:
     labels: Mapping[str, Labels] = field(default_factory=dict)
     kinds: Mapping[str, Column] = field(default_factory=dict)
     title: Mapping[str, str] = field(default_factory=dict)
+    scale: Mapping[str, float] = field(default_factory=dict)
     given: tuple[str, ...] = ("params", "tokens", "flops")
     picked: Mapping[str, str] = field(default_factory=dict)
     curves: tuple[Curve, ...] = ()

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from html import escape
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from chinchilla_jax.scaling.fitting.optimum import along
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.forecast.runs import run_forecast
 from chinchilla_jax.scaling.register import ledger as ledgers
+from chinchilla_jax.scaling.register import table as tables
 from chinchilla_jax.scaling.register.register import register
 from chinchilla_jax.scaling.register.verify import verify
 from chinchilla_jax.scaling.report import outcome as told
+from chinchilla_jax.scaling.sections.table import run_table
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.read import read_runs
@@ -174,6 +177,84 @@ def test_another_metric_is_taken_only_where_it_is_named(fresh):
     how = {"columns": {"loss": "val_loss"}}
     found = checked(fresh, rows([BUDGET], SIZES, seed=1), head, **how)
     assert found.hit and "the loss is 'val_loss' here and 'loss' in" in found.notes[1]
+    assert found.notes[1].endswith("both taken as one in nats per token")
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "unit"),
+    [
+        ("val_ppl", math.exp, "ln(val_ppl)"),
+        ("loss_bits", lambda x: x / math.log(2), "loss_bits"),
+    ],
+)
+def test_a_loss_in_another_unit_by_name_is_converted(fresh, name, count, unit):
+    found = [(n, d, c, count(loss)) for n, d, c, loss in rows([BUDGET], SIZES, seed=1)]
+    one = checked(fresh, found, f"params,tokens,flops,{name}", columns={"loss": name})
+    wanted = checked(fresh, rows([BUDGET], SIZES, seed=1))
+    assert f"the loss is '{unit}' here" in one.notes[1] and one.hit
+    for a, b in zip(one.runs, wanted.runs, strict=True):
+        assert a.measured == pytest.approx(b.measured, rel=1e-6)
+
+
+def test_a_loss_in_another_metric_by_name_is_refused(fresh):
+    found = [(n, d, c, loss / 3) for n, d, c, loss in rows([BUDGET], SIZES, seed=1)]
+    head, how = "params,tokens,flops,val_bpb", {"columns": {"loss": "val_bpb"}}
+    words = "'val_bpb' is in bits per byte, and .* is of 'loss' in nats per token"
+    refused(fresh, words, found, head, **how)
+    assert checked(fresh, found, head, columns={"loss": "3*val_bpb"}).hit
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "flag"),
+    [
+        (lambda x: x / math.log(2), "is it bits", "0.693147*loss"),
+        (lambda x: x * math.log(2), "is it nats where", "1.442695*loss"),
+        (math.exp, "is it a perplexity", "ln(loss)"),
+        (lambda x: x / math.log(10), "is it decimal digits", "2.302585*loss"),
+        (lambda x: x / 4.1, "is it another metric", "4.1*loss"),
+    ],
+)
+def test_a_plain_loss_that_is_off_as_another_unit_is_asked_about(fresh, count, words, flag):
+    found = [(n, d, c, count(loss)) for n, d, c, loss in rows([BUDGET], SIZES, seed=1)]
+    with pytest.raises(UserError, match=words) as said:
+        checked(fresh, found)
+    assert "--columns=loss=1*loss takes it as it stands" in str(said.value)
+    assert flag in str(said.value) or "4.1" in flag
+    assert not (fresh / "forecasts" / "ledger.jsonl").exists()
+    assert checked(fresh, found, columns={"loss": flag}).hit
+    stands = checked(fresh, found, columns={"loss": "1*loss"})
+    assert not stands.hit and "the loss is 1*loss, as --columns says" in stands.notes
+
+
+def test_factors_of_the_table_behind_a_forecast_are_those_of_the_one_that_checks_it(tmp_path):
+    found = [(n / 1e6, d, c, 1e3 * loss) for n, d, c, loss in rows((1e11, 1e12))]
+    write(tmp_path / "theirs.csv", found, "params_M,D,flops,odd")
+    names = {"loss": "1e-3*odd", "tokens": "D"}
+    runs = read_runs(tmp_path / "theirs.csv", names)
+    kept, _ = tables.columns_of(run_table(runs, runs, runs, FlopsModel()))
+    wanted = {"loss": "0.001*odd", "tokens": "D", "params": "1000000.0*params_M", "flops": "flops"}
+    assert kept == wanted
+    again = read_runs(tmp_path / "theirs.csv", kept)
+    for name in ("params", "tokens", "loss"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(runs, name))
+    assert runs.params[0] == pytest.approx(1e6 * found[0][0])
+
+
+def test_the_report_of_the_table_shows_the_verdict(fresh, monkeypatch):
+    """Of its runs and losses; withdrawn it says so; another table has none."""
+    monkeypatch.chdir(fresh)
+    found = checked(fresh, [*rows((1e12, 1e13)), *rows([BUDGET], SIZES, seed=1)])
+    done = call("evaluate", "--runs=new.csv", "--bootstrap=0", "--nofigures")
+    assert done.returncode == 0, done.stderr
+    page = (fresh / "report" / "report.html").read_text()
+    assert "Forecast and outcome" in page and escape(told.sentences(found)[0]) in page
+    write(fresh / "other.csv", [*rows((1e12, 1e13)), *rows([BUDGET], SIZES, seed=2)])
+    assert told.in_report("other.csv", read_runs(fresh / "other.csv")) == []
+    ledger = fresh / "forecasts" / "ledger.jsonl"
+    ledgers.withdraw(ledger, ledgers.identity(found), "of another corpus")
+    shown = told.section(told.in_report("new.csv", read_runs(fresh / "new.csv")), ())
+    assert shown.paragraphs[0] == "Withdrawn, given on wrong data: of another corpus."
+    assert shown.paragraphs[1:] == told.sentences(found)
 
 
 def test_a_table_that_cannot_be_read_is_one_line(fresh):
@@ -185,7 +266,7 @@ def test_a_table_that_cannot_be_read_is_one_line(fresh):
 
 def test_of_several_conditions_one_is_picked(fresh):
     found = [(*row, "adamw") for row in rows([BUDGET], SIZES, seed=1)]
-    found += [(*row, "muon") for row in rows([BUDGET], SIZES, seed=2, factor=0.7)]
+    found += [(*row, "muon") for row in rows([BUDGET], SIZES, seed=2, factor=0.8)]
     head = "params,tokens,flops,loss,optimizer"
     refused(fresh, "2 conditions; pick one, as --where=optimizer=", found, head)
     assert checked(fresh, found, head, where={"optimizer": "adamw"}).hit

@@ -91,6 +91,11 @@ def with_unit(rows, name, one, other):
 
 def test_units_are_checked():
     rows = faster(ROWS, 1.4)
+    bytewise = read_runs([{"val_bpb": row["loss"]} | row for row in rows])
+    nats, bits = (sides(["adamw", "muon"], "table", lambda _, r=r: r)[0]
+                  for r in (read_runs(rows), bytewise))  # fmt: skip
+    with pytest.raises(UserError, match=r"in nats per token in .* and in bits per byte in"):
+        versus(nats, bits, SETTINGS)
     with pytest.raises(UserError, match=r"vocab_size is 256 in .* two tokenizers are not of one"):
         versus(*both(with_unit(rows, "vocab_size", 256, 32000)), SETTINGS)
     with pytest.raises(UserError, match=r"counted as 6ND in .* and as matmul in"):

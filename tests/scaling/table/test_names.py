@@ -89,6 +89,37 @@ def test_a_unit_in_a_name(name, base, factor):
     assert units.of_name(name) == (base, pytest.approx(factor))
 
 
+@pytest.mark.parametrize(
+    ("name", "count", "words"),
+    [
+        ("val_ppl", np.exp, "the logarithms of 'val_ppl'"),
+        ("eval/perplexity", np.exp, "the logarithms of 'eval/perplexity'"),
+        ("Val Loss (bits)", lambda x: x / np.log(2), "those of 'Val Loss (bits)' times ln 2"),
+        ("val_bits_per_token", lambda x: x / np.log(2), "times ln 2"),
+        ("val_loss_nats", lambda x: x, ""),
+        ("val_bpb", lambda x: x, "in bits per byte and not nats per token"),
+    ],
+)
+def test_a_loss_in_another_unit_by_its_name(name, count, words):
+    """Alone, beside a loss of training, and where a person names it; as it stands by a factor."""
+    columns = {"params": PARAMS, "tokens": TOKENS, name: count(LOSS)}
+    for more, asked in (({}, {}), ({"train_loss": LOSS / 2}, {}), ({}, {"loss": name})):
+        runs = read_runs(table(**more) | {n: list(c) for n, c in columns.items()}, asked)
+        np.testing.assert_allclose(runs.loss, LOSS, rtol=1e-12)
+        assert any(words in note for note in runs.notes) or not words
+    if words:
+        runs = read_runs({n: list(c) for n, c in columns.items()}, {"loss": f"1*{name}"})
+        np.testing.assert_array_equal(runs.loss, count(LOSS))
+
+
+def test_bits_of_weights_are_no_unit_of_a_loss():
+    runs = read_runs(table(params=PARAMS, tokens=TOKENS, loss=LOSS, bits=[4] * len(LOSS)))
+    np.testing.assert_array_equal(runs.loss, LOSS)
+    same = read_runs(table(params=PARAMS, tokens=TOKENS, val_loss=LOSS, val_ppl=np.exp(LOSS)))
+    np.testing.assert_array_equal(same.loss, LOSS)
+    assert not any("there is also" in note for note in same.notes)
+
+
 def test_units_by_name_or_by_a_factor_give_the_numbers():
     columns = {"params_M": PARAMS / 1e6, "tokens (B)": TOKENS / 1e9,
                "throughput/total_gflops": BUDGET / 1e9, "eval/loss": LOSS}  # fmt: skip

@@ -1,0 +1,80 @@
+"""What a loss is counted in, by the name of its column: nats per token unless that says another.
+
+Bits per token and perplexities are nats in other words. What is counted per byte or per character
+is not: a factor to nats per token would be that of one tokenizer on one text.
+"""
+
+import math
+import re
+
+from chinchilla_jax.scaling.table.kinds import words
+
+NATS = "nats per token"
+_BITS, _PERPLEXITY = "bits per token", "perplexity"
+NATS_A_BIT = math.log(2.0)
+_METRICS = (
+    ("bits per byte", r"bpb|bits( per)? byte"),
+    ("bits per character", r"bpc|bits( per)? (char|character)"),
+    ("nats per byte", r"nats( per)? byte"),
+    ("nats per character", r"nats( per)? (char|character)"),
+    (NATS, r"(ln|log) ((val|validation|eval|test) )?(ppl|perplexity)"),
+    (_PERPLEXITY, r"ppl|pplx|perplexity|perplexities"),
+    (_BITS, r"(in )?bits( per)? (tok|token)|bpt"),
+    (NATS, r"(in )?nats(( per)? (tok|token))?"),
+    # Bits alone are those of weights, too.
+    (_BITS, r"(?<=loss )(in )?bits|(?<=nll )(in )?bits|(?<=ce )(in )?bits"),
+)
+_PATTERNS = tuple((metric, re.compile(rf"\b({pattern})\b")) for metric, pattern in _METRICS)
+_A_LOSS = re.compile(r"\b(loss(es)?|nll|cross entropy|ce)\b")
+_LOG = re.compile(r"^ln\((.+)\)$")
+
+
+def metric_of(name: str) -> str:
+    """In what the losses of a column are counted.
+
+    >>> metric_of("val_bpb"), metric_of("eval/loss"), metric_of("ln(val_ppl)")
+    ('bits per byte', 'nats per token', 'nats per token')
+    """
+    return _found(name)[0]
+
+
+def metric_in(name: str, factor: float) -> str | None:
+    """In what a column is counted that is read with a factor; None where a person chose that."""
+    if factor == 1.0:
+        return metric_of(name)
+    return NATS if factor == NATS_A_BIT and metric_of(name) == _BITS else None
+
+
+def in_nats(name: str) -> tuple[str, str, float]:
+    """A column's name as that of a loss, how it is read to be one in nats per token, and a factor.
+
+    What is counted per byte or per character stays as it is.
+
+    >>> in_nats("val_ppl")
+    ('val loss', 'ln(val_ppl)', 1.0)
+    >>> in_nats("loss_bits")[0], in_nats("val_bpb")
+    ('loss', ('val_bpb', 'val_bpb', 1.0))
+    """
+    metric, unit = _found(name)
+    if not unit or (metric not in (_BITS, _PERPLEXITY) and metric != NATS):
+        return name, name, 1.0
+    spoken = " ".join(words(name).replace(unit, " ", 1).split())
+    plain = spoken if _A_LOSS.search(spoken) else f"{spoken} loss".strip()
+    if metric == _PERPLEXITY:
+        return plain, f"ln({name})", 1.0
+    return plain, name, NATS_A_BIT if metric == _BITS else 1.0
+
+
+def of_log(text: str) -> str | None:
+    """`val_ppl` of `ln(val_ppl)`; None of any other text."""
+    found = _LOG.match(text)
+    return found[1].strip() if found else None
+
+
+def _found(name: str) -> tuple[str, str]:
+    """The metric and the words that say so; "" where none do."""
+    spoken = words(name)
+    for metric, pattern in _PATTERNS:
+        if found := pattern.search(spoken):
+            return metric, found[0]
+    return NATS, ""

@@ -53,11 +53,11 @@ def define_processes() -> Callable[[], bool]:
     )
 
     def join() -> bool:
-        from chinchilla_jax.training import distributed
+        from chinchilla_jax.training import cluster, distributed
 
-        cluster = distributed.find(coordinator.value, count.value, number.value)
-        distributed.initialize(cluster, timeout.value)
-        return cluster is not None
+        found = cluster.find(coordinator.value, count.value, number.value)
+        distributed.initialize(found, timeout.value)
+        return found is not None
 
     return join
 

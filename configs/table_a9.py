@@ -14,7 +14,7 @@ third_party as it stands, as in configs/chinchilla.py) or, as here, any list of 
 from dataclasses import replace
 
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
-from chinchilla_jax.experiment.grid import read_table
+from chinchilla_jax.experiment.ladder import read_table
 from chinchilla_jax.experiment.model import ModelConfig
 
 SCALE = 16

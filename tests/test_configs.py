@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chinchilla_jax.experiment import grid, recipe
+from chinchilla_jax.experiment import grid, ladder, recipe
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.loading import load_experiment
 from chinchilla_jax.experiment.rows import completed, row_of
+from chinchilla_jax.experiment.sizes import BUDGET_TOLERANCE
 from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.ruler.league import league
 from chinchilla_jax.scaling.ruler.panel import is_panel, panel
@@ -39,7 +40,7 @@ def test_it_plans_and_says_how_to_run_it(name):
         flops = passes["forward"] + passes["backward"]
         if cell.run.flops_convention != "matmul":
             flops = cell.flops
-        assert flops == pytest.approx(cell.run.budget, rel=grid.BUDGET_TOLERANCE)
+        assert flops == pytest.approx(cell.run.budget, rel=BUDGET_TOLERANCE)
 
 
 def by_budget(cells):
@@ -130,8 +131,8 @@ def test_gopher_vs_chinchilla_trains_the_picks_of_the_two_laws():
 
 
 def test_table_a9_keeps_the_proportions_of_the_table():
-    shapes = grid.ladder(load_experiment("configs/table_a9.py"))
-    table = grid.read_table("chinchilla_table_a9")
+    shapes = ladder.trained_shapes(load_experiment("configs/table_a9.py"))
+    table = ladder.read_table("chinchilla_table_a9")
     assert shapes[0].depth == table[0].depth == 8
     proportions = {(s.depth, s.heads, s.ff_size / s.width) for s in table}
     assert {(s.depth, s.heads, s.ff_size / s.width) for s in shapes} <= proportions

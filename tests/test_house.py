@@ -132,7 +132,7 @@ def test_an_installed_wheel_has_its_tables_and_configs(tmp_path):
     subprocess.run([*pip, f"--target={target}", str(source)], check=True, cwd=tmp_path)
     code = (
         "import chinchilla_jax;"
-        "from chinchilla_jax.experiment.grid import read_table;"
+        "from chinchilla_jax.experiment.ladder import read_table;"
         "from chinchilla_jax.experiment.loading import load_experiment;"
         "from chinchilla_jax.scaling.laws.published import published;"
         "print(chinchilla_jax.__file__, len(read_table('chinchilla_table_a9')), len(published()),"

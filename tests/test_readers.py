@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chinchilla_jax.data import sources, store
-from chinchilla_jax.experiment import lock, plans, records, results, status, storage
+from chinchilla_jax.experiment import json_data, lock, plans, records, results, status, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
@@ -311,7 +311,7 @@ def test_a_file_that_grows_is_not_written_through_a_link_or_a_pipe(tmp_path, nam
 def test_a_file_of_more_than_ours_has_is_not_read(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text(json.dumps({"a": "x" * 1000}))
     with pytest.raises(UserError, match=r"config\.json: .* more than 999 bytes"):
-        storage.read_json(tmp_path / "config.json", 999)
+        json_data.read_json(tmp_path / "config.json", 999)
 
 
 def test_a_file_takes_the_memory_that_it_has_and_not_the_most_it_may_have(tmp_path):
@@ -319,8 +319,8 @@ def test_a_file_takes_the_memory_that_it_has_and_not_the_most_it_may_have(tmp_pa
     (tmp_path / "plan.json").write_text("{}")
     tracemalloc.start()
     try:
-        assert storage.read_json(tmp_path / "plan.json") == {}
-        assert tracemalloc.get_traced_memory()[1] < 1e6 < storage.MOST_JSON
+        assert json_data.read_json(tmp_path / "plan.json") == {}
+        assert tracemalloc.get_traced_memory()[1] < 1e6 < json_data.MOST_JSON
     finally:
         tracemalloc.stop()
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chinchilla_jax.data.progress import say
-from chinchilla_jax.experiment import lock, storage
+from chinchilla_jax.experiment import faults, lock
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import within
 
@@ -76,7 +76,7 @@ def alone(folder: Path) -> Iterator[None]:
             lock.flock(file, wait=True)
         except OSError as error:
             raise UserError(
-                f"{folder.parent}: cannot be locked ({storage.reason(error)}); "
+                f"{folder.parent}: cannot be locked ({faults.reason(error)}); "
                 "set CHINCHILLA_JAX_CACHE to a folder on a local disk"
             ) from None
         yield

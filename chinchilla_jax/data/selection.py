@@ -21,7 +21,8 @@ from chinchilla_jax.data.progress import progress, say
 from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.data.tokenizers import SEPARATOR
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.storage import read_json, write_text_atomic
+from chinchilla_jax.experiment.json_data import read_json
+from chinchilla_jax.experiment.storage import write_text_atomic
 
 VERSION = 1  # of what is kept of a text
 _BLOCK = 1 << 22  # tokens looked through at once

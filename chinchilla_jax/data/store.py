@@ -36,8 +36,9 @@ from chinchilla_jax.experiment import contents
 from chinchilla_jax.experiment.config import EMBEDDED, DataConfig
 from chinchilla_jax.experiment.epochs import unique_tokens
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.json_data import read_json
 from chinchilla_jax.experiment.schema import from_json, typed, within
-from chinchilla_jax.experiment.storage import expanded, is_remote, read_json, write_text_atomic
+from chinchilla_jax.experiment.storage import expanded, is_remote, write_text_atomic
 
 _MOST_META = 1 << 24  # bytes of meta.json
 _AND = "+"  # between the fingerprints of a mixture

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chinchilla_jax.experiment import lock, storage
-from chinchilla_jax.experiment.storage import StorageError
+from chinchilla_jax.experiment.faults import StorageError
 
 WAIT_SECONDS = 300.0  # for others who replace the plan, each of which takes far less than a second
 

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import json_data, storage
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.storage import StorageError
+from chinchilla_jax.experiment.faults import StorageError
 
 _MOST = 1 << 24  # bytes of a file of one run, but for its metrics
 
@@ -21,7 +21,7 @@ _MOST = 1 << 24  # bytes of a file of one run, but for its metrics
 def object_if_there(file: Path) -> dict[str, Any] | None:
     """The JSON object in a file, None where there is no file, even if it went just now."""
     try:
-        content = storage.parse_json(file, storage.read_bytes(file, _MOST))
+        content = json_data.parse_json(file, storage.read_bytes(file, _MOST))
     except FileNotFoundError:
         return None
     if not isinstance(content, dict):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import faults, json_data, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, from_json
@@ -49,7 +49,7 @@ def section_of(folder: Path) -> Mapping[str, Any] | None:
     """
     if not storage.exists(folder / CONFIG):
         return None
-    content = storage.read_json(folder / CONFIG)
+    content = json_data.read_json(folder / CONFIG)
     found = content.get(SECTION) if isinstance(content, Mapping) else None
     return found if isinstance(found, Mapping) else None
 
@@ -80,7 +80,7 @@ def digest(folder: Path) -> str:
         raise UserError(f"{folder}: has no {WEIGHTS}")
     found = hashlib.blake2b(digest_size=8)
     for name in sorted(there):
-        with storage.faults_of(folder / name, "read"), (folder / name).open("rb") as file:
+        with faults.translated(folder / name, "read"), (folder / name).open("rb") as file:
             found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()
 

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import faults, storage
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import RunDirectory, run_directory
@@ -52,7 +52,7 @@ def _done(workdir: Path) -> tuple[dict[Path, dict[str, Any]], dict[Path, UserErr
         folder = workdir / "runs" / name
         try:
             row = RunDirectory(folder).result()
-        except storage.StorageError:
+        except faults.StorageError:
             raise
         except UserError as damage:
             damaged[folder] = damage

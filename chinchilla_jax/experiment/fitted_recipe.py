@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import json_data, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import count
 from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, from_json, require, to_json, within
@@ -140,7 +140,7 @@ def read(source: str) -> FittedRecipe:
 
 @functools.lru_cache(maxsize=16)  # a grid asks for every cell
 def _parsed(source: str, content: bytes) -> FittedRecipe:
-    data = storage.parse_json(storage.path(source), content)
+    data = json_data.parse_json(storage.path(source), content)
     where = f"recipe.source = {source}"
     if not isinstance(data, dict) or "made_for" not in data:
         raise UserError(f"{where}: is no recipe that evaluate --laws=learning_rate,batch wrote")

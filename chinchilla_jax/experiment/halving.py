@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import results, storage
+from chinchilla_jax.experiment import json_data, results, storage
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
@@ -164,7 +164,7 @@ def left_out(workdir: Path, cells: Sequence[Cell], rows: Rows) -> frozenset[str]
     if not storage.exists(workdir / _FILE):
         return frozenset()
     try:
-        content = storage.read_json(workdir / _FILE)
+        content = json_data.read_json(workdir / _FILE)
         names = set(typed(tuple[str, ...], content["runs"], "runs"))
         factor = typed(float, content["halving"], "halving")
         require(bool(names) and 1 < factor < math.inf, "halving", factor, "more than 1 is needed")

@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import faults, json_data, lines, storage
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.storage import StorageError, is_remote
+from chinchilla_jax.experiment.faults import StorageError
+from chinchilla_jax.experiment.storage import is_remote
 
 LOOKS = 6  # at an unchanged lease, one per period, before it is taken over
 _VARIABLE = "CHINCHILLA_JAX_LOCK"
@@ -158,14 +159,14 @@ def process(pid: int) -> str:
 def _flocked(folder: Path) -> Iterator[Lock | None]:
     def opened() -> IO[bytes]:
         folder.mkdir(parents=True, exist_ok=True)
-        return storage.opened_to_append(folder / "lock")
+        return lines.opened_to_append(folder / "lock")
 
     with storage.attempt(folder / "lock", "written", opened) as file:
         try:
             taken = _taken(file)
         except OSError as error:
             raise UserError(
-                f"{folder}: its file system has no locks ({storage.reason(error)}); "
+                f"{folder}: its file system has no locks ({faults.reason(error)}); "
                 f"set {_VARIABLE}=lease on every host"
             ) from None
         if not taken:
@@ -337,7 +338,7 @@ def _latest(folder: Path) -> _Seen | None:
 def _content(text: str) -> dict[str, Any]:
     """What a lease says; of one that was damaged nothing, so that it goes stale like any other."""
     with contextlib.suppress(ValueError):
-        content = storage.loads(text)
+        content = json_data.loads(text)
         types = {"owner": str, "pid": int, "machine": str, "period": float, "released": bool}
         whole = isinstance(content, dict) and all(type(content.get(n)) is types[n] for n in types)
         if whole and 0 < content["pid"] < 2**31 and 0 < content["period"] <= _LONGEST:

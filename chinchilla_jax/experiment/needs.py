@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chinchilla_jax import techniques
-from chinchilla_jax.experiment import earlier, exported, storage
+from chinchilla_jax.experiment import earlier, exported, json_data, storage
 from chinchilla_jax.experiment.config import Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -156,7 +156,7 @@ def read_run(file: Path) -> RunConfig:
     Raises:
       UserError: no such file, or not the configuration of a run.
     """
-    return from_json(RunConfig, earlier.upgraded(storage.read_json(file)), str(file))
+    return from_json(RunConfig, earlier.upgraded(json_data.read_json(file)), str(file))
 
 
 def place(other: OtherRun, runs: Path) -> Path:

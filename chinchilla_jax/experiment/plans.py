@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import claims, earlier, needs, storage
+from chinchilla_jax.experiment import claims, earlier, json_data, needs, storage
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -200,7 +200,7 @@ def read_plan(workdir: Path) -> tuple[Experiment, list[Cell], dict[str, Any]]:
     """
     file = workdir / "plan.json"
     try:
-        content = storage.read_bytes(file, storage.MOST_JSON)
+        content = storage.read_bytes(file, json_data.MOST_JSON)
     except FileNotFoundError:
         raise UserError(
             f"{workdir}: holds no plan.json; make one with the plan or sweep program"
@@ -211,7 +211,7 @@ def read_plan(workdir: Path) -> tuple[Experiment, list[Cell], dict[str, Any]]:
 
 @functools.lru_cache(maxsize=1)  # each step of a program reads it, and a large one takes a second
 def _plan_of(content: bytes, file: Path) -> tuple[Experiment, tuple[Cell, ...], dict[str, Any]]:
-    plan = storage.parse_json(file, content)
+    plan = json_data.parse_json(file, content)
     version = plan.pop("version", None) if isinstance(plan, dict) else None
     if version not in (1, PLAN_VERSION):
         raise UserError(f"{file}: is not a plan of version 1 or {PLAN_VERSION}")

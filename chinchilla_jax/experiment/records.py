@@ -24,11 +24,12 @@ from chinchilla_jax.experiment import contents, lock, storage
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
+from chinchilla_jax.experiment.lines import LineFile
 from chinchilla_jax.experiment.lock import Lock
 from chinchilla_jax.experiment.needs import CHECKPOINTS, read_run
 from chinchilla_jax.experiment.rows import checked, row_of
 from chinchilla_jax.experiment.schema import to_json, typed
-from chinchilla_jax.experiment.storage import LineFile, write_text_atomic
+from chinchilla_jax.experiment.storage import write_text_atomic
 
 log = logging.getLogger(__name__)
 

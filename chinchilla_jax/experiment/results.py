@@ -17,10 +17,11 @@ from chinchilla_jax import techniques
 from chinchilla_jax.experiment import contents, lock, storage
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.faults import StorageError
 from chinchilla_jax.experiment.plans import read_plan
 from chinchilla_jax.experiment.records import ANEW, run_directory
 from chinchilla_jax.experiment.rows import columns, completed, completed_row, merged, row_of
-from chinchilla_jax.experiment.storage import StorageError, write_text_atomic
+from chinchilla_jax.experiment.storage import write_text_atomic
 
 log = logging.getLogger(__name__)
 

@@ -1,59 +1,37 @@
 """Where work folders live: a local or shared file system, or an object store (`gs://bucket/...`).
 
-The only file that knows the difference. Both are handed around as `pathlib` paths; an object store
-is an etils `epath` over fsspec and gcsfs, which has the same methods. What differs:
+The only file that knows the difference, with `lines.py`. Both are handed around as `pathlib` paths;
+an object store is an etils `epath` over fsspec and gcsfs, which has the same methods. What differs:
 
 * A file is written under a temporary name and renamed. An object appears whole or not at all, so
   that one PUT is enough.
-* A file grows by appending. An object cannot; it is written anew, at intervals and at `flush`.
 * Reading and writing are tried again where the fault may pass (429, 503, a time-out, a stale NFS
   handle), and told in one line where it will not (no space, read-only, quota, forbidden).
 
 Imported by the evaluator: nothing heavy here, epath only once a path is remote.
 """
 
-import array
 import contextlib
-import errno
 import importlib.util
-import itertools
-import json
 import logging
 import os
 import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import IO, Any, TypeVar, cast
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.faults import StorageError, may_pass, reason
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-REWRITE_SECONDS = 30.0  # between two writings of an object that grows by lines
-MOST_JSON = 1 << 30  # bytes of a plan or a report, which are the largest
-DEEPEST = 100  # lists and objects within each other in JSON
 PAUSES = (0.5, 2.0, 8.0)  # seconds before another attempt; gcsfs has tried six times in each
-
-_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_UP_AND_DOWN = bytes(1 if byte in b"[{" else 255 for byte in range(256))  # 255 is -1
-_HTTP_PASSING = {408, 429, 500, 502, 503, 504}
-_ERRNO_PASSING = {errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET}
-_ERRNO_TOLD = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
-# Of aiohttp, requests, google-auth and TensorFlow, any of which may stand behind epath.
-_NAMES_PASSING = {
-    "AbortedError", "ClientConnectionError", "ClientPayloadError", "DeadlineExceededError",
-    "ResourceExhaustedError", "TransportError", "UnavailableError",
-}  # fmt: skip
-
-
-class StorageError(UserError):
-    """The place of the files failed us: no space, no right, no answer."""
 
 
 def path(text: str | PurePath) -> Path:
@@ -163,65 +141,6 @@ def read_end(place: Path, size: int) -> bytes:
 def read_text(place: Path) -> str:
     """`read_bytes` of UTF-8 text."""
     return read_bytes(place).decode()
-
-
-def read_json(place: Path, most: int = MOST_JSON) -> Any:
-    """The content of a JSON file of at most `most` bytes.
-
-    Raises:
-      UserError: the file is absent, is not JSON or is larger.
-    """
-    try:
-        return parse_json(place, read_bytes(place, most))
-    except FileNotFoundError:
-        raise UserError(f"{place}: cannot be read: no such file") from None
-
-
-def parse_json(place: Path, content: bytes) -> Any:
-    """The JSON that `content` of the file at `place` is.
-
-    Raises:
-      UserError: it is none.
-    """
-    try:
-        return loads(content)
-    except ValueError as error:
-        raise UserError(f"{place}: is not JSON: {error}") from None
-
-
-def loads(content: bytes | str) -> Any:
-    """JSON that is no more than data: what can be walked through and written again.
-
-    Raises:
-      ValueError: it is none, is nested deeper than `DEEPEST`, or has half of a surrogate pair.
-    """
-    content = content if isinstance(content, bytes) else content.encode()
-    depth = content.count(b"[") + content.count(b"{")
-    if depth > DEEPEST:
-        brackets = content.translate(None, delete=_NO_BRACKETS).translate(_UP_AND_DOWN)
-        depth = max(itertools.accumulate(array.array("b", brackets)))
-    try:
-        value = json.loads(content.decode())
-        if b"\\ud" in content or b"\\uD" in content:
-            json.dumps(value, ensure_ascii=False).encode()
-        if depth > DEEPEST and _depth(value) > DEEPEST:  # there may be brackets in texts
-            raise RecursionError
-    except RecursionError:
-        raise ValueError(f"it is nested deeper than {DEEPEST}") from None
-    except UnicodeEncodeError:
-        raise ValueError("a text of it has half of a surrogate pair") from None
-    return value
-
-
-def _depth(value: Any) -> int:
-    """How deep lists and objects are nested."""
-    depth, level = 0, [value]
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        depth += 1
-        level = [
-            inner for item in level for inner in (item.values() if isinstance(item, dict) else item)
-        ]
-    return depth
 
 
 def exists(place: Path) -> bool:
@@ -349,45 +268,6 @@ def create(place: Path, data: bytes) -> bool:
     return False
 
 
-class LineFile:
-    """A text file that grows by whole lines.
-
-    On a file system they are there at once. An object is written anew at most every
-    `REWRITE_SECONDS`: call `flush` before anything that counts on them, a checkpoint say.
-    """
-
-    def __init__(self, place: Path) -> None:
-        self._place = place
-        self._parts: list[str] = []  # of an object: all of its text
-        self._written = time.monotonic()
-        self._changed = False
-        if is_remote(place):
-            with contextlib.suppress(FileNotFoundError):
-                self._parts.append(read_text(place))
-
-    def append(self, lines: str) -> None:
-        """Adds whole lines.
-
-        Raises:
-          StorageError: they cannot be written.
-        """
-        if not lines:
-            return
-        if not is_remote(self._place):
-            attempt(self._place, "written", lambda: _append(self._place, lines))
-            return
-        self._parts.append(lines)
-        self._changed = True
-        if time.monotonic() - self._written > REWRITE_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Makes all lines durable."""
-        if self._changed:
-            write_text_atomic(self._place, "".join(self._parts))
-            self._changed, self._written = False, time.monotonic()
-
-
 def attempt(place: Path, done: str, action: Callable[[], Result]) -> Result:
     """`action()`, again while its fault may pass; another fault is told as a `StorageError`.
 
@@ -406,57 +286,11 @@ def attempt(place: Path, done: str, action: Callable[[], Result]) -> Result:
         except Exception as error:
             if not isinstance(error, OSError) and not is_remote(place):
                 raise
-            if pause is None or not _may_pass(error):
+            if pause is None or not may_pass(error):
                 raise StorageError(f"{place}: cannot be {done}: {reason(error)}") from error
             log.warning("%s: %s; again in %g s", place, reason(error), pause)
             time.sleep(pause)
     raise AssertionError("not reached")
-
-
-@contextlib.contextmanager
-def faults_of(place: Path, done: str) -> Iterator[None]:
-    """Whatever a library that writes or reads by itself raises, as a `StorageError`.
-
-    Orbax logs the traceback of each of its threads through absl, and asyncio that of each future
-    that nobody asked; the error tells it once.
-    """
-    absl = logging.getLogger("absl")
-    level = absl.level
-    absl.setLevel(logging.CRITICAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # when they are collected, later
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        log.debug("%s", place, exc_info=True)
-        raise StorageError(f"{place}: cannot be {done}: {reason(error)}") from error
-    finally:
-        absl.setLevel(level)
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether the same call may succeed a little later."""
-    if isinstance(error, (TimeoutError, ConnectionError)):
-        return True
-    if isinstance(error, OSError) and error.errno in _ERRNO_PASSING:
-        return True
-    code = str(getattr(error, "code", ""))
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return (code.isdecimal() and int(code) in _HTTP_PASSING) or bool(names & _NAMES_PASSING)
-
-
-def reason(error: BaseException) -> str:
-    """An error in a few words: what the system calls it, else its own text."""
-    system = getattr(error, "strerror", None)
-    if system:
-        return str(system)
-    text = " ".join(str(error).split())
-    for number in _ERRNO_TOLD:  # TensorStore wraps the system's words in pages of its own
-        if os.strerror(number) in text:
-            return os.strerror(number)
-    text = text.partition(" [source locations")[0][:300]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _filesystem(place: Path) -> tuple[Any, str]:
@@ -509,37 +343,3 @@ def _create(place: Path, data: bytes) -> bool:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def opened_to_append(place: Path) -> IO[bytes]:
-    """A local file that grows, made if it is not there.
-
-    Raises:
-      UserError: it is a link or a pipe. Others may write the folder, and lead us to any file of
-        ours.
-    """
-    try:
-        return open(place, "ab", buffering=0, opener=_where_it_is)
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENXIO):
-            raise
-        raise UserError(f"{place}: is a link or a pipe, not a file; remove it") from None
-
-
-def _where_it_is(name: str, flags: int) -> int:
-    also = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # Windows has neither
-    return os.open(name, flags | also, 0o666)
-
-
-def _append(place: Path, text: str) -> None:
-    """All of `text` or, where the disk fills up on the way, nothing."""
-    rest = memoryview(text.encode())
-    with opened_to_append(place) as file:
-        begin = file.seek(0, os.SEEK_END)
-        try:
-            while rest:
-                rest = rest[file.write(rest) :]
-        except OSError:
-            with contextlib.suppress(OSError):
-                file.truncate(begin)
-            raise

@@ -10,10 +10,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import faults, storage
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.faults import StorageError
 from chinchilla_jax.experiment.lock import flock
-from chinchilla_jax.experiment.storage import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def _faults_of(target: Path, beside: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{target}: cannot be written: {storage.reason(error)}") from error
+        raise StorageError(f"{target}: cannot be written: {faults.reason(error)}") from error
     except UserError as error:
         raise type(error)(str(error).replace(str(beside), str(target))) from error
 
@@ -71,7 +71,7 @@ def _unfinished(target: Path) -> Iterator[Path]:
     """
     while True:
         beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.unfinished")
-        with storage.faults_of(target, "written"):
+        with faults.translated(target, "written"):
             beside.mkdir(parents=True)
         with _locked(beside, wait=True):
             if not beside.exists():  # taken for left before it was locked

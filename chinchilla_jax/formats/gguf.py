@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.data.tokenizers import SEPARATOR, Tokenizer, pieces_of
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import faults
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.exported import Exported
 from chinchilla_jax.experiment.model import ModelConfig
@@ -38,7 +38,7 @@ def write(
     """
     gguf = package()
     types, kind = gguf.GGMLQuantizationType, {"float32": "F32", "bfloat16": "BF16"}[of.dtype]
-    with storage.faults_of(folder / FILE, "written"):
+    with faults.translated(folder / FILE, "written"):
         file = gguf.GGUFWriter(str(folder / FILE), "qwen3")
         file.add_name(of.run)
         file.add_file_type(gguf.LlamaFileType["ALL_F32" if kind == "F32" else "MOSTLY_BF16"])

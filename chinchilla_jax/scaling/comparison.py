@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import json_data, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, from_json, to_json
 from chinchilla_jax.scaling import fits as record
@@ -262,7 +262,7 @@ def read(path: Path | str, where: Mapping[str, str] | None = None) -> Fits:
       UserError: `where` picks no condition or several, or the one that it picks was refused.
     """
     path, where = storage.path(path), where or {}
-    data = storage.read_json(path)
+    data = json_data.read_json(path)
     if not isinstance(data, dict) or "conditions" not in data:
         fits = record.read(path)
         held = fits.table.condition

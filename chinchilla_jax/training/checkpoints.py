@@ -17,7 +17,7 @@ import jax
 from absl import logging
 
 from chinchilla_jax.data.store import Corpus
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import faults, storage
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.energy import UNKNOWN, Joules, added
 from chinchilla_jax.experiment.errors import UserError
@@ -117,7 +117,7 @@ class Checkpoints:
             "layout": {path: verified.layout(leaf) for path, leaf in leaves.items()},
         }
         digests = verified.partial_digests(leaves)
-        with storage.faults_of(self._folder / str(step), "written"), unguarded():
+        with faults.translated(self._folder / str(step), "written"), unguarded():
             self._manager.save(step, args=ocp.args.StandardSave(leaves))
         if self._asynchronous:
             self._unrecorded = self._thread.submit(self._record, record, digests)
@@ -214,7 +214,7 @@ class Checkpoints:
     def _record(self, record: dict[str, Any], digests: dict[str, int]) -> None:
         """Waits until all processes have written, then makes the save count by its record."""
         folder = self._folder / str(record["step"])
-        with storage.faults_of(folder, "written"):
+        with faults.translated(folder, "written"):
             self._manager.wait_until_finished()
         # Threads of several processes talk here: under names of their own.
         names = distributed.agree(storage.files(folder), "files of a checkpoint")

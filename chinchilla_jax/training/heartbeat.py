@@ -15,8 +15,8 @@ from typing import Any
 
 from chinchilla_jax.experiment import lock
 from chinchilla_jax.experiment.config import RunConfig
+from chinchilla_jax.experiment.faults import StorageError
 from chinchilla_jax.experiment.records import HEARTBEAT_SECONDS, RunDirectory
-from chinchilla_jax.experiment.storage import StorageError
 
 log = logging.getLogger(__name__)
 

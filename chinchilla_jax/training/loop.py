@@ -26,6 +26,7 @@ from chinchilla_jax.training import (
     threads,
 )
 from chinchilla_jax.training.announce import announce
+from chinchilla_jax.training.ballot import Ballot
 from chinchilla_jax.training.batches import Batches
 from chinchilla_jax.training.checkpoints import Checkpoints, meta
 from chinchilla_jax.training.compiled import Compiled, compiled_for
@@ -203,7 +204,7 @@ class _Loop:
         self._meter = meter
         self._points = sorted(branch.step for branch in run.branches)
         self._saved = time.perf_counter()  # when, or when this process began
-        self._ballot = distributed.Ballot(compiled.mesh)
+        self._ballot = Ballot(compiled.mesh)
 
     def advance(
         self, state: TrainState, step: int, should_stop: Callable[[], bool]
@@ -282,4 +283,4 @@ class _Loop:
             self._writer.flush()
         self._checkpoints.save(step, given.without(state), self._meter.joules())
         self._saved = time.perf_counter()
-        self._ballot = distributed.Ballot(self._compiled.mesh)  # without the votes that led to this
+        self._ballot = Ballot(self._compiled.mesh)  # without the votes that led to this

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import faults, storage
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import RunDirectory
@@ -108,7 +108,7 @@ class WandB:
                 settings=wandb.Settings(silent=True, console="off"),
             )  # fmt: skip
         except wandb.errors.Error as error:
-            why = storage.reason(error)
+            why = faults.reason(error)
             raise UserError(
                 f"execution.wandb = {run.execution.wandb}: {why} (WANDB_MODE=offline keeps the run "
                 "here for `wandb sync`)"

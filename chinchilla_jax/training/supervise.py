@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from chinchilla_jax.experiment import lock, results, storage, tables
+from chinchilla_jax.experiment import lines, lock, results, storage, tables
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.faults import StorageError
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.records import RunDirectory, run_directory
-from chinchilla_jax.experiment.storage import StorageError
 from chinchilla_jax.training import branch_points, placement, threads
 from chinchilla_jax.training.placement import Group
 from chinchilla_jax.training.progress import Progress, Watch
@@ -256,7 +256,7 @@ def _spawn(workdir: Path, group: Group, number: int) -> Worker:
 
     def opened() -> IO[bytes]:
         file.parent.mkdir(parents=True, exist_ok=True)
-        return storage.opened_to_append(file)
+        return lines.opened_to_append(file)
 
     with storage.attempt(file, "written", opened) as log:
         # A session of its own: Ctrl-C reaches the workers once, through us.

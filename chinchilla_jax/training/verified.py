@@ -20,8 +20,8 @@ import numpy as np
 
 from chinchilla_jax.experiment import contents, storage
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.faults import StorageError
 from chinchilla_jax.experiment.needs import RECORD
-from chinchilla_jax.experiment.storage import StorageError
 from chinchilla_jax.training import distributed
 from chinchilla_jax.training.transfers import fetch
 

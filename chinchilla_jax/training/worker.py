@@ -21,12 +21,12 @@ from chinchilla_jax.data.store import Corpus, open_corpus
 from chinchilla_jax.experiment import claims, needs, results, storage
 from chinchilla_jax.experiment.config import DataConfig, RunConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.faults import StorageError
 from chinchilla_jax.experiment.grid import Cell
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.experiment.lock import Lock, LockLost
 from chinchilla_jax.experiment.plans import cells_of, has_plan, planned_text, read_plan
 from chinchilla_jax.experiment.records import RunDirectory, run_directory
-from chinchilla_jax.experiment.storage import StorageError
 from chinchilla_jax.training import branch_points, distributed, threads
 
 log = logging.getLogger(__name__)

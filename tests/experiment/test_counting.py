@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chinchilla_jax.experiment import grid
+from chinchilla_jax.experiment import ladder
 from chinchilla_jax.experiment.config import CONVENTIONS
 from chinchilla_jax.experiment.counting import (
     chinchilla_forward,
@@ -42,10 +42,10 @@ def shape(definition="modern", vocab=256, width=64, depth=2, heads=4, kv=4, head
 
 
 def test_all_rows_of_table_a9_within_0_8_percent():
-    path = grid.TABLES / "chinchilla_table_a9.csv"
+    path = ladder.TABLES / "chinchilla_table_a9.csv"
     with path.open() as lines:
         rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
-    shapes = grid.read_table("chinchilla_table_a9")
+    shapes = ladder.read_table("chinchilla_table_a9")
     assert len(rows) == len(shapes) == 50
     for row, model in zip(rows, shapes, strict=True):
         millions = count_params(model).total / 1e6

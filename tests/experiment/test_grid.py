@@ -139,19 +139,3 @@ def test_before_the_corpus_is_there_its_cap_says_how_often_it_is_repeated():
 def test_no_cell_left_is_an_error_with_the_reason():
     with pytest.raises(UserError, match="no cell is left to run"):
         grid.plan(experiment(budgets=(1e5,)))
-
-
-def test_the_chinchilla_ladder_has_its_fifty_shapes():
-    ladder = grid.ladder(
-        experiment(
-            ladder=LadderConfig(table="chinchilla_table_a9"),
-            recipe=RecipeConfig(definition="chinchilla", sequence_length=2048),
-            data=DataConfig(tokenizer="sentencepiece", vocab_size=32000),
-        )
-    )
-    assert len(ladder) == 50 and ladder[0].width == 512
-
-
-def test_an_unknown_table_names_the_nearest():
-    with pytest.raises(UserError, match="did you mean chinchilla_table_a9"):
-        grid.read_table("chinchilla_table_a8")

@@ -11,7 +11,7 @@ import pytest
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.storage import StorageError
+from chinchilla_jax.experiment.faults import StorageError
 from chinchilla_jax.formats import folder
 
 

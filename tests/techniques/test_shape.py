@@ -12,7 +12,8 @@ from chinchilla_jax.experiment.counting import (
     product_flops,
 )
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.grid import plan, read_table
+from chinchilla_jax.experiment.grid import plan
+from chinchilla_jax.experiment.ladder import read_table
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.parameters import PARAMETERS
 from chinchilla_jax.experiment.recipe import shape_for_width

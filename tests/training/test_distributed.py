@@ -23,7 +23,8 @@ from chinchilla_jax.experiment.results import collect
 from chinchilla_jax.experiment.schema import to_json
 from chinchilla_jax.techniques import Techniques, trained_shape
 from chinchilla_jax.techniques.experts import Experts
-from chinchilla_jax.training import distributed, loop
+from chinchilla_jax.training import cluster, distributed, loop, peers
+from chinchilla_jax.training.ballot import Ballot
 from chinchilla_jax.training.loop import train
 from tests.conftest import write_sentences
 from tests.training.child import Once
@@ -289,7 +290,7 @@ def test_a_process_that_dies_ends_the_others_with_a_message(dies, the_run, tmp_p
         job.processes[dies].kill()
         ends = job.end()
     status, _, errors = ends[1 - dies]
-    assert status == distributed.EXIT_PEER_LOST and ends[dies][0] == -signal.SIGKILL
+    assert status == peers.EXIT_PEER_LOST and ends[dies][0] == -signal.SIGKILL
     words = "no sign of life for 3 seconds" if dies else "process 0 (127.0.0.1:"
     assert f"process {dies} (" in errors.splitlines()[-1] and words in errors.splitlines()[-1]
     assert "the same command continues" in errors.splitlines()[-1]
@@ -316,7 +317,7 @@ def test_a_coordinator_that_cannot_be_reached_is_one_line():
     with socket.socket() as taken, pytest.raises(UserError) as error:
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        distributed._await_coordinator(address, 3, 0.1)
+        peers.await_coordinator(address, 3, 0.1)
     assert f"process 3 cannot reach process 0 at {address}" in str(error.value)
 
 
@@ -337,22 +338,22 @@ SLURM = {
     ],
 )
 def test_a_slurm_step_of_several_tasks_is_found(changes, coordinator, devices):
-    found = distributed.find("", None, None, SLURM | changes)
+    found = cluster.find("", None, None, SLURM | changes)
     host, _, port = found.coordinator.rpartition(":")
     assert (host, found.process_id, found.local_device_ids) == (coordinator, 5, devices)
     assert 1024 < int(port) < 65536
-    other_step = distributed.find("", None, None, SLURM | changes | {"SLURM_STEP_ID": "3"})
+    other_step = cluster.find("", None, None, SLURM | changes | {"SLURM_STEP_ID": "3"})
     assert other_step.coordinator != found.coordinator
 
 
 @pytest.mark.parametrize("environment", [{}, SLURM | {"SLURM_STEP_NUM_TASKS": "1"}])
 def test_one_process_is_alone(environment):
-    assert distributed.find("", None, None, environment) is None
-    assert distributed.find("", 1, 0, environment) is None
+    assert cluster.find("", None, None, environment) is None
+    assert cluster.find("", 1, 0, environment) is None
     assert distributed.agree(3) == 3 and distributed.gather(3) == [3]
     assert distributed.on_writer(lambda: 3) == distributed.in_all_processes(lambda: 3) == 3
     assert distributed.is_writer() and distributed.part([1, 2]) == [1, 2]
-    assert distributed.Ballot(None)(1, 2) == (1, 2)
+    assert Ballot(None)(1, 2) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +367,7 @@ def test_one_process_is_alone(environment):
 )
 def test_wrong_flags(flags, words):
     with pytest.raises(UserError, match=words):
-        distributed.find(*flags, {})
+        cluster.find(*flags, {})
 
 
 CONFIG = """

@@ -14,13 +14,13 @@ import threading
 import jax
 import pytest
 
-from chinchilla_jax.experiment import lock, plans, results, status, storage
+from chinchilla_jax.experiment import faults, lines, lock, plans, results, status, storage
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.counting import count_params, flops_per_step
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.faults import StorageError
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.records import RunDirectory, run_directory
-from chinchilla_jax.experiment.storage import StorageError
 from chinchilla_jax.training import announce, heartbeat
 from chinchilla_jax.training.compiled import compiled_for
 from chinchilla_jax.training.heartbeat import Heartbeat
@@ -321,7 +321,7 @@ class TestFaults:
         assert steps == sorted(set(steps)) == list(range(1, run.steps + 1))
 
     def test_a_line_that_does_not_fit_leaves_no_part_of_itself(self, small_disk):
-        file = storage.LineFile(small_disk / "lines")
+        file = lines.LineFile(small_disk / "lines")
         line = "x" * 100_000 + "\n"
         with pytest.raises(StorageError, match="lines: cannot be written: No space left on device"):
             for _ in range(100):
@@ -355,8 +355,7 @@ class TestFaults:
 
     def test_errno_words(self):
         assert (
-            storage.reason(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)))
-            == "Disk quota exceeded"
+            faults.reason(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))) == "Disk quota exceeded"
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import json_data, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, from_json, to_json
 from chinchilla_jax.scaling.fits.accuracy import Task
@@ -91,7 +91,7 @@ def read(path: Path | str) -> Fits:
       UserError: no such file, another version, or not what `write` writes.
     """
     path = storage.path(path)
-    data = storage.read_json(path)
+    data = json_data.read_json(path)
     check_version(data, path)
     try:
         return from_json(Fits, data, "fits")

@@ -20,8 +20,8 @@ import numpy as np
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.lines import LineFile
 from chinchilla_jax.experiment.schema import from_json, require, to_json
-from chinchilla_jax.experiment.storage import LineFile
 from chinchilla_jax.scaling.fitting.intervals import LEVEL
 from chinchilla_jax.scaling.register import table as tables
 from chinchilla_jax.scaling.register.registration import digest

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import json_data, storage
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, from_json, require, to_json
@@ -136,7 +136,7 @@ def read(path: Path | str) -> Registration:
       UserError: no such file, no registered forecast, or one that was changed since.
     """
     path = storage.path(path)
-    data = storage.read_json(path)
+    data = json_data.read_json(path)
     names = {field.name for field in fields(Registration)}
     stated = data.pop("digest", None) if isinstance(data, dict) else None
     if not isinstance(stated, str) or len(stated) != _HEX or not names & set(data):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import grid, plans, recipe, storage, vary
+from chinchilla_jax.experiment import grid, ladder, plans, recipe, storage, vary
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.counting import count_params
 from chinchilla_jax.experiment.errors import UserError
@@ -228,7 +228,7 @@ def shapes_near(experiment: Experiment, params: float) -> list[ModelConfig]:
     widths all others by the recipe's rule, as far as they are within a factor 40 of `params`."""
     spec, rules, vocab = experiment.ladder, experiment.recipe, experiment.data.vocab_size
     if spec.table:
-        shapes = grid.read_table(spec.table)
+        shapes = ladder.read_table(spec.table)
         shapes = [replace(s, definition=rules.definition, vocab_size=vocab) for s in shapes]
     elif spec.shapes:
         shapes = [replace(shape, vocab_size=vocab) for shape in spec.shapes]

@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import json_data, storage
 from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, from_json, require, to_json
 from chinchilla_jax.scaling.fitting.estimators import LEAST_SIZES, Estimator
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
@@ -118,7 +118,7 @@ def read(path: Path) -> Verdict:
     Raises:
       UserError: no such file, or not what `write` writes.
     """
-    return from_json(Verdict, storage.read_json(path), str(path))
+    return from_json(Verdict, json_data.read_json(path), str(path))
 
 
 def in_folder(folder: Path) -> Verdict | None:

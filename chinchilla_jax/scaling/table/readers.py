@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import json_data, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.table import shapes
 
@@ -124,7 +124,7 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = storage.loads(line)
+            row = json_data.loads(line)
         except ValueError:
             cut = number == len(lines) and not line.rstrip().endswith("}")
             hint = "; the last line is cut off" if cut else ""
@@ -217,7 +217,7 @@ def _jsonl(path: Path) -> Raw:
 
 def _json(path: Path) -> Raw:
     try:
-        data = storage.loads(_text(path))
+        data = json_data.loads(_text(path))
     except ValueError:
         raise UserError(f"{path}: not JSON") from None
     rows = shapes.document(data, path) or _rows_of(data)

@@ -8,8 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
+from chinchilla_jax.experiment import faults, ladder
 from chinchilla_jax.experiment import grid as grids
-from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.config import LadderConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -243,7 +243,7 @@ def test_runs_of_another_model_version_are_refused(copied, tmp_path):
 
 def test_a_size_that_the_ladder_lacks_is_refused(tmp_path):
     grid_of = quickstart()
-    shapes = tuple(grids.ladder(grid_of))
+    shapes = tuple(ladder.trained_shapes(grid_of))
     fits = grid_in(tmp_path / "grid", quickstart(ladder=LadderConfig(
         shapes=shapes[:7], min_tokens_per_param=0.3)))  # fmt: skip
     (tmp_path / "out").mkdir()
@@ -278,7 +278,7 @@ def test_a_table_of_others_is_registered_without_a_config(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_line(fits, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(storage.StorageError, match="cannot be written"):
+    with pytest.raises(faults.StorageError, match="cannot be written"):
         register(fits, 1e13, tmp_path / "file" / "one.json")
 
 

@@ -123,7 +123,7 @@ class WandB:
                 self._following = row["step"] + 1
 
     def flush(self) -> None:
-        """W&B's own process has what was written, and outlives this one."""
+        """W&B writes when it likes; what a kill takes, it is told anew when the run goes on."""
 
     def end(self, outcome: Mapping[str, Any] | None) -> None:
         outcome = outcome or {}

@@ -1,6 +1,8 @@
 """TensorBoard and W&B hold every step once, however often a run was killed."""
 
 import contextlib
+import inspect
+import json
 import os
 import signal
 import struct
@@ -17,6 +19,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training import sinks
 from chinchilla_jax.training.loop import train
+from tests.training import fake_wandb
 from tests.training.helpers import small_run
 
 
@@ -67,11 +70,44 @@ def test_tensorboard_has_every_step_once(tmp_path, monkeypatch):
     assert kept == {"loss": [*range(1, 21)], "learning_rate": [*range(1, 21)]}
 
 
+@pytest.mark.parametrize("offline", [True, False])
+def test_wandb_is_told_every_step_once_however_often_a_run_is_killed(
+    offline, tmp_path, monkeypatch
+):
+    """Whether what was not told before the kill lies behind the checkpoint or before."""
+    stand_in, server = fake_wandb.module(offline)
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    run, directory = small_run(training={"wandb": "tests"}), RunDirectory(tmp_path)
+    seen = []
+    for first, last in ((1, 16), (9, 18), (18, 18), (17, 20)):
+        directory.rewind_metrics(first - 1)
+        (sink,) = sinks.opened(run, directory)
+        seen.append((tmp_path / "wandb_id").read_text())
+        for step in range(first, last + 1):
+            directory.metrics_writer().append([_row(step)])
+            sink.write([_row(step)])
+    sink.end({"status": "done", "loss": 2.0, "mfu": None, "gradient": float("inf")})
+    assert len(set(seen)) == 1
+    files = [*tmp_path.glob("wandb/*/*.wandb")]
+    if offline:
+        (file,) = files  # one run, of which `wandb sync` sends one
+        history, summary, exit_code = json.loads(file.read_text())
+        assert (summary, exit_code) == ({"result/status": "done", "result/loss": 2.0}, 0)
+    else:
+        ((place, history),) = server.items()
+        assert place == ("tests", seen[0]) and not files
+    assert [step for step, _ in history] == [*range(1, 21)]
+    for step, row in history:
+        wanted = ("tokens", "loss", "learning_rate", "seconds")
+        assert row == {name: _row(step)[name] for name in wanted}
+
+
 @pytest.fixture
 def offline(monkeypatch):
     wandb = pytest.importorskip("wandb", reason="no wandb: pip install chinchilla_jax[wandb]")
     wandb.teardown()  # it reads the environment once
     monkeypatch.setenv("WANDB_MODE", "offline")
+    return wandb
 
 
 def _of_wandb(folder):
@@ -107,10 +143,38 @@ def _of_wandb(folder):
     return identity, steps, summary
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from chinchilla_jax.experiment.records import RunDirectory
+from chinchilla_jax.training import sinks
+from tests.training.helpers import small_run
+
+directory, first, last = RunDirectory(Path(sys.argv[1])), *map(int, sys.argv[2:])
+directory.rewind_metrics(first - 1)
+(sink,) = sinks.opened(small_run(training={"wandb": "tests"}), directory)
+rows = [{"step": step, "tokens": 128 * step, "loss": 2.0 + 1 / step, "grad_norm": None}
+        for step in range(first, last + 1)]
+directory.metrics_writer().append(rows)
+sink.write(rows)
+sink.flush()
+if last < 20:
+    os.kill(os.getpid(), signal.SIGKILL)
+sink.end({"status": "done", "loss": 2.0})
+"""
+
+
 def test_wandb_has_every_step_once(tmp_path, offline):
-    run = small_run(training={"wandb": "tests"})
-    directory, seen = RunDirectory(tmp_path), []
-    _killed_and_resumed(run, directory, lambda: seen.append((tmp_path / "wandb_id").read_text()))
+    """A process each: W&B's own ends with it, and writes what it has after `finish` returned."""
+    inspect.signature(offline.init).bind(
+        **dict.fromkeys(inspect.signature(fake_wandb.module(True)[0].init).parameters)
+    )
+    seen = []
+    for first, last in ((1, 16), (13, 20)):
+        command = [sys.executable, "-c", KILLED, tmp_path, str(first), str(last)]
+        ended = subprocess.run(command, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+        assert ended.returncode == (-signal.SIGKILL if last < 20 else 0)
+        seen.append((tmp_path / "wandb_id").read_text())
     identity, steps, summary = _of_wandb(tmp_path)
     assert seen == [identity] * 2
     assert [int(row["_step"]) for row in steps] == [*range(1, 21)]
@@ -127,6 +191,7 @@ from chinchilla_jax.data.store import open_corpus
 from chinchilla_jax.experiment.config import DataConfig
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training.loop import train
+from tests.training import fake_wandb
 from tests.training.helpers import small_run
 
 text, cache, folder = map(Path, sys.argv[1:])

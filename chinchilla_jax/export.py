@@ -15,6 +15,8 @@ evaluation finds on it:
 Exit status: 0 the folder is there; 2 a mistake in the call.
 """
 
+import shlex
+
 from absl import flags
 
 from chinchilla_jax import program
@@ -43,10 +45,9 @@ def main(_: list[str]) -> None:
     if found.bits_per_byte is not None:
         on = f"{found.windows} windows of {found.of.sequence_length} tokens held out"
         print(f"bits per byte by our evaluation: {found.bits_per_byte:.6f}, on {on}")
-        print(
-            f"lm_eval --model hf --model_args pretrained={target} --tasks held_out "
-            f"--include_path {target / 'lm_eval'}"
-        )
+        words = ("--model_args", f"pretrained={target}", "--tasks", "held_out",
+                 "--include_path", f"{target / 'lm_eval'}")  # fmt: skip
+        print(shlex.join(("lm_eval", "--model", "hf", *words)))
 
 
 if __name__ == "__main__":

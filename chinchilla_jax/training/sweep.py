@@ -12,7 +12,7 @@ from typing import Any
 
 from chinchilla_jax import techniques
 from chinchilla_jax.data.store import Corpus, open_corpus
-from chinchilla_jax.experiment import claims, estimate, grid, needs, results, tables, vary
+from chinchilla_jax.experiment import claims, commands, estimate, grid, needs, results, tables, vary
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -214,5 +214,5 @@ def unmeasured(workdir: Path, cells: Sequence[Cell], rows: Sequence[Mapping[str,
     asked = [(done.get(c.run.run_id), techniques.asked(c.run.techniques)) for c in cells]
     if not (count := sum(row is not None and not row.keys() >= {*names} for row, names in asked)):
         return ""
-    command = f"python -m chinchilla_jax.measure --workdir={workdir}"
-    return f"\n{count} runs lack measurements that the plan asks for: run {command}"
+    said = commands.command("measure", workdir=workdir)
+    return f"\n{count} runs lack measurements that the plan asks for: run {said}"

@@ -1,6 +1,7 @@
 """The shell scripts: shellcheck, and the flow of those that set up and run on this machine."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -98,9 +99,10 @@ def test_local_sets_up_once_and_passes_everything_on(checkout):
     assert calls[-2:] == [sweep, "-m chinchilla_jax.evaluate --runs=runs/a --out=runs/a/report"]
     assert "chinchilla_jax.generate --run=runs/a --prompt=" in done.stdout.splitlines()[-1]
     assert sum("pip install" in c for c in calls) == 1
-    _, again = call(checkout, "local.sh", WORKDIR="/w")
+    done, again = call(checkout, "local.sh", WORKDIR="/w $x")
     assert sum("pip install" in c for c in again) == 1
-    assert again[-2].endswith("--config=configs/quickstart.py --workdir=/w")
+    assert again[-2].endswith("--config=configs/quickstart.py --workdir=/w $x")
+    assert "--run=/w $x" in shlex.split(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("status,evaluated", [(1, True), (2, False), (130, False)])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.experiment import plans, records
+from chinchilla_jax.experiment.commands import command
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.records import first_difference
@@ -86,7 +87,7 @@ def _losses(
         shown = ", ".join(left[:3]) + f" and {len(left) - 3} more" * (len(left) > 3)
         raise UserError(
             f"{folder}: {len(left)} of {len(registration.runs)} runs are not over ({shown}): run "
-            f"python -m chinchilla_jax.sweep --workdir={folder}, then verify"
+            f"{command('sweep', workdir=folder)}, then verify"
         )
     return found, notes
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import loss
 from chinchilla_jax.scaling.register.registration import Basis
@@ -47,7 +48,7 @@ def of_loss(
         raise UserError(
             f"{place}: '{theirs}' is in {found}, and {file} is of '{ours}' in {wanted}, which are "
             f"no units of one another; --columns=loss=... takes a column in {wanted}, "
-            f"--columns=loss=FACTOR*{theirs} counts this one"
+            f"--columns={items([f'loss=FACTOR*{theirs}'])} counts this one"
         )
     unit = f" in {found}" if found else ""
     if theirs == ours:
@@ -81,11 +82,11 @@ def must_be_likely(
         f"{place}: '{name}' is {loss(found)} in the median run and {file} forecasts "
         f"{loss(expected)}"
     )
-    stands = f"--columns=loss=1*{name} takes it as it stands"
+    stands = f"--columns={items([f'loss=1*{name}'])} takes it as it stands"
     what, flag, read = min(_OTHERS, key=lambda one: abs(off(one[2])))
     if abs(off(read)) < _NEAR:
-        raise UserError(f"{said}: is it {what}? '--columns=loss={flag.format(name)}' says so, "
-                        f"{stands}")  # fmt: skip
+        so = f"--columns={items([f'loss={flag.format(name)}'])} says so"
+        raise UserError(f"{said}: is it {what}? {so}, {stands}")
     if abs(error) > _FAR:
         raise UserError(
             f"{said}: is it another metric? --columns=loss=... names another column, {stands}"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.experiment import results, source, storage
+from chinchilla_jax.experiment.commands import command
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -158,7 +159,7 @@ def _registration(
             raise UserError(
                 f"--write_config: {fits.table.source} is no work folder of ours, so that nothing "
                 "tells the corpus and the recipe of its runs; register without it, train sizes "
-                f"about N* as they were, and verify --forecast={file} --runs=TABLE.csv"
+                f"about N* as they were, and {command('verify', forecast=file, runs='TABLE.csv')}"
             )
         experiment = _experiment(fits, sweep, config.stem, answer, seeds, like)
         runs = _runs(fits, form, sweep, experiment, answer.params)
@@ -360,8 +361,8 @@ def _docstring(registration: Registration, file: Path, config: Path) -> str:
     return (
         f"Checks the forecast {file}: its best size at {flops(known.flops)} FLOPs, and "
         "neighbours.\n\n"
-        f"    python -m chinchilla_jax.sweep --config={config} --workdir={workdir}\n"
-        f"    python -m chinchilla_jax.verify --forecast={file} --runs={workdir}\n\n"
+        f"    {command('sweep', config=config, workdir=workdir)}\n"
+        f"    {command('verify', forecast=file, runs=workdir)}\n\n"
         f"Registered on {known.date}, from {basis.runs} runs of {basis.source} up to "
         f"{flops(basis.largest)} FLOPs:\n"
         f"{count(known.params.value)} parameters ({between(known.params.interval, count)}), a loss "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chinchilla_jax.experiment import numbers, storage, tables
+from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.numbers import count, exponent, loss, percent, ratio
 from chinchilla_jax.scaling import comparison as record
 from chinchilla_jax.scaling.analysis import Arrays
@@ -102,7 +103,7 @@ def answer(found: Comparison) -> list[str]:
     ]
     return said or [
         f"None of {len(found.conditions)} conditions has enough runs to be fitted by itself; "
-        f"a column that makes no condition is said by --kinds={found.by[0]}=outcome."
+        f"a column that makes no condition is said by --kinds={items([f'{found.by[0]}=outcome'])}."
     ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chinchilla_jax.experiment import source, storage, tables
+from chinchilla_jax.experiment.commands import command
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import between, count, flops, loss, percent, ratio
 from chinchilla_jax.scaling.design.enough import Enough
@@ -114,8 +115,11 @@ def written(found: NextRuns, file: str) -> str:
     text = source.source(found.experiment, _docstring(found, config))
     if not storage.create(config, text.encode()):
         raise UserError(f"{config}: is there already; give another name")
-    command = f"python -m chinchilla_jax.sweep --config={config} --workdir={found.source}"
-    return f"config: {config}; then\n  {command}"
+    return f"config: {config}; then\n  {_sweep(found, config)}"
+
+
+def _sweep(found: NextRuns, config: Path) -> str:
+    return command("sweep", config=config, workdir=found.source)
 
 
 def _docstring(found: NextRuns, config: Path) -> str:
@@ -128,7 +132,7 @@ def _docstring(found: NextRuns, config: Path) -> str:
     return (
         f"The runs of {found.source}, and {number} more that tell most of the optimum at "
         f"{flops(found.target)} FLOPs.\n\n"
-        f"    python -m chinchilla_jax.sweep --config={config} --workdir={found.source}\n\n"
+        f"    {_sweep(found, config)}\n\n"
         f"They take {flops(found.flops)} FLOPs. Expected is a 95 % interval of N* of\n"
         f"{said(found.params, count)}, and of L* of {said(found.loss, loss)}."
     )

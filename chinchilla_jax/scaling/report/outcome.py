@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chinchilla_jax.experiment import numbers, storage, tables
+from chinchilla_jax.experiment.commands import command
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import between, count, fixed, loss, percent, with_interval
 from chinchilla_jax.scaling.register import ledger as ledgers
@@ -60,13 +61,13 @@ def registered(registration: Registration, file: Path | str, config: Path | str 
         total = numbers.flops(sum(run.flops for run in known.runs))
         lines += [
             f"config: {config}, {len(known.runs)} runs, {total} FLOPs in all; then",
-            f"  python -m chinchilla_jax.sweep --config={config} --workdir={workdir}",
-            f"  python -m chinchilla_jax.verify --forecast={file} --runs={workdir}",
+            f"  {command('sweep', config=config, workdir=workdir)}",
+            f"  {command('verify', forecast=file, runs=workdir)}",
         ]
     elif known.basis.columns is not None:
         lines += [
             "Train such sizes as the runs of the table were, and put them into a table; then",
-            f"  python -m chinchilla_jax.verify --forecast={file} --runs=TABLE.csv",
+            f"  {command('verify', forecast=file, runs='TABLE.csv')}",
         ]
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.table import metrics
@@ -99,7 +100,8 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     free = [name for name in filled if name not in have.values() and is_numeric(raw.columns[name])]
     for ours in need:
         if guess := names_of.near(ours, free):
-            said.append(f"no column has a usual name of {ours}: --columns={ours}={guess}?")
+            asked = items([f"{ours}={guess}"])
+            said.append(f"no column has a usual name of {ours}: --columns={asked}?")
     said += names_of.told_metric(*found["loss"])
     given_away = taken - {*columns, *FITTED}
     _must_differ({ours: title[ours] for ours in ALONE if ours in {*found} - given_away}, raw)

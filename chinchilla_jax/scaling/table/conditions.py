@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.arrays import Bools
@@ -129,11 +130,11 @@ def by(runs: Runs, names: Sequence[str]) -> Runs:
     runs = replace(runs, doubts=doubts(runs))
     needed = distinguishing(runs, names)
     if names and not needed:
-        raise UserError(f"--by={_flag(names)}: the same in all runs, nothing to compare")
+        raise UserError(f"--by={items(names)}: the same in all runs, nothing to compare")
     others = [name for name in needed if name not in names]
     if others:
         raise UserError(
-            f"--by={_flag(names)}: the runs of one such condition also differ in "
+            f"--by={items(names)}: the runs of one such condition also differ in "
             f"{_columns(others, runs)}: add {_it(others)} to --by, or pick with "
             f"--where={_example(others, runs)}"
         )
@@ -146,14 +147,14 @@ def choice(runs: Runs) -> str:
     return (
         f"{_columns(names, runs)} {'tells' if len(names) == 1 else 'tell'} "
         f"{len(np.unique(runs.condition_R()))} conditions apart, and no law is fitted across them: "
-        f"--by={_flag(names)} compares them, --where={_example(names, runs)} picks one"
+        f"--by={items(names)} compares them, --where={_example(names, runs)} picks one"
     )
 
 
 def written(values: Mapping[str, str], between: str = ", ") -> str:
     """optimizer=adamw, bits=4; as --where takes it with a comma `between`."""
-    items = [f"{name}={value or _EMPTY}" for name, value in values.items()]
-    return between.join(items) if between != "," else _flag(items)
+    each = [f"{name}={value or _EMPTY}" for name, value in values.items()]
+    return between.join(each) if between != "," else items(each)
 
 
 def by_column(asked: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
@@ -164,15 +165,6 @@ def by_column(asked: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
         longest = max((n for n in names if text.startswith(f"{n}=")), key=len, default=name)
         found[longest] = text[len(longest) + 1 :]
     return found
-
-
-def _flag(items: Sequence[str]) -> str:
-    """A list as flags take it in a shell: an item with a comma quoted as in CSV."""
-    quoted = [item.replace('"', '""') for item in items]
-    return ",".join(
-        f"'\"{inner}\"'" if "," in item or '"' in item else item
-        for item, inner in zip(items, quoted, strict=True)
-    )
 
 
 def listed(runs: Runs, name: str) -> str:
@@ -204,7 +196,7 @@ def _it(names: Sequence[str]) -> str:
 def _must_exist(flag: str, name: str, runs: Runs) -> None:
     if name not in runs.labels:
         comma = next((label for label in runs.labels if "," in label), None)
-        hint = f"; one with a comma in it is quoted: --{flag}={_flag([comma])}" if comma else ""
+        hint = f"; one with a comma in it is quoted: --{flag}={items([comma])}" if comma else ""
         raise UserError(
             f"--{flag}={name}: no column '{name}'{nearest(name, list(runs.labels))} "
             f"(there are {', '.join(runs.labels)}){hint}"

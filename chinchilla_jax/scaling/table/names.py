@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.table import metrics, units
@@ -146,7 +147,7 @@ def told(ours: str, found: Found, others: Sequence[Found]) -> list[str]:
     if factor != 1.0 and ours != "loss":
         said.append(
             f"column '{name}' counts {ours} in units of {factor:g} by its name; "
-            f"--columns={ours}=1*{name} takes it as it stands"
+            f"--columns={items([f'{ours}=1*{name}'])} takes it as it stands"
         )
     return said
 
@@ -156,10 +157,8 @@ def told_metric(name: str, factor: float) -> list[str]:
     metric, inner = metrics.metric_of(name), metrics.of_log(name)
     if inner or factor == metrics.NATS_A_BIT:
         how = f"the logarithms of '{inner}'" if inner else f"those of '{name}' times ln 2"
-        return [
-            f"losses are {how}, in nats per token; --columns=loss=1*{inner or name} takes it as it "
-            "stands"
-        ]
+        stands = f"--columns={items([f'loss=1*{inner or name}'])} takes it as it stands"
+        return [f"losses are {how}, in nats per token; {stands}"]
     if metric == metrics.NATS or factor != 1.0:
         return []
     return [f"losses are those of '{name}', in {metric} and not {metrics.NATS}"]
@@ -181,7 +180,7 @@ def lacking(need: Sequence[str], have: Mapping[str, str], names: Sequence[str], 
     guesses = {ours: near(ours, free) for ours in asked_for}
     hints = [f"{ours}={name}" for ours, name in guesses.items() if name]
     seen = [f"{ours} is '{name}'" for ours, name in have.items() if ours in FITTED]
-    example = f"--columns={','.join(hints)}?" if hints else "--columns=params=N,loss=..."
+    example = f"--columns={items(hints)}?" if hints else "--columns=params=N,loss=..."
     shape = shape_of(names)
     if shape and not shape.table:
         return f"{source}: no table of runs: {shape.instead}"

@@ -218,7 +218,7 @@ def test_a_plain_loss_that_is_off_as_another_unit_is_asked_about(fresh, count, w
     found = [(n, d, c, count(loss)) for n, d, c, loss in rows([BUDGET], SIZES, seed=1)]
     with pytest.raises(UserError, match=words) as said:
         checked(fresh, found)
-    assert "--columns=loss=1*loss takes it as it stands" in str(said.value)
+    assert "--columns='loss=1*loss' takes it as it stands" in str(said.value)
     assert flag in str(said.value) or "4.1" in flag
     assert not (fresh / "forecasts" / "ledger.jsonl").exists()
     assert checked(fresh, found, columns={"loss": flag}).hit

@@ -153,7 +153,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name):
     for seed in range(200):
         one, m = found(panel_of(case, seed), case.measure, 400)
         inside.append(m.low <= case.multiplier(one.params, one.tokens) <= m.high)
-    assert np.mean(inside) >= 0.93
+    assert 0.93 <= np.mean(inside) <= 0.99
 
 
 @pytest.mark.parametrize("tables", [4, pytest.param(200, marks=pytest.mark.slow)])
@@ -164,7 +164,7 @@ def test_intervals_of_a_start_hold_its_worth_in_the_cell(tables):
         truth = PRETRAINED.multiplier(one.params, one.tokens)
         inside.append(m.low <= truth <= m.high)
         assert m.value == pytest.approx(truth, rel=0.2)
-    assert np.mean(inside) >= 0.93
+    assert 0.93 <= np.mean(inside) <= (0.99 if tables > 100 else 1)
 
 
 def test_pairing_narrows_the_interval():

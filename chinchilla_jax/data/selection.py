@@ -22,6 +22,7 @@ from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.data.tokenizers import SEPARATOR
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.json_data import read_json
+from chinchilla_jax.experiment.numbers import percentage
 from chinchilla_jax.experiment.storage import write_text_atomic
 
 VERSION = 1  # of what is kept of a text
@@ -113,7 +114,7 @@ def _write(corpus: Corpus, how: str, keep: float, good: _Curated, folder: Path) 
     building.rename(folder)
     say(
         f"{how} keeps {kept.sum():,} of {len(spans):,} documents of {corpus.meta.path}, "
-        f"{tokens / len(corpus.train):.0%} of the tokens"
+        f"{percentage(tokens / len(corpus.train))} of the tokens"
     )
 
 

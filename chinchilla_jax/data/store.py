@@ -37,6 +37,7 @@ from chinchilla_jax.experiment.config import EMBEDDED, DataConfig
 from chinchilla_jax.experiment.epochs import unique_tokens
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.json_data import read_json
+from chinchilla_jax.experiment.numbers import percentage
 from chinchilla_jax.experiment.schema import from_json, typed, within
 from chinchilla_jax.experiment.storage import expanded, is_remote, write_text_atomic
 
@@ -293,8 +294,8 @@ def _overlap(first: Corpus, part: Corpus, path: str, root: Path) -> float:
     write_text_atomic(file, json.dumps({"windows": windows, "shared": shared}) + "\n")
     share = shared / max(windows, 1)
     say(
-        f"{share:.1%} of the passages of {overlap.WINDOW} tokens held out occur word for word in "
-        f"the training text of {path}"
+        f"{percentage(share, 1)} of the passages of {overlap.WINDOW} tokens held out occur word "
+        f"for word in the training text of {path}"
     )
     return share
 
@@ -314,8 +315,8 @@ def describe(meta: CorpusMeta) -> str:
     if meta.overlap_windows:
         fraction = meta.overlap_shared / meta.overlap_windows
         lines.append(
-            f"{fraction:.1%} of the passages of {overlap.WINDOW} tokens held out occur word for "
-            "word in training; no document does"
+            f"{percentage(fraction, 1)} of the passages of {overlap.WINDOW} tokens held out occur "
+            "word for word in training; no document does"
         )
     return "\n".join(lines)
 

@@ -25,6 +25,7 @@ from chinchilla_jax.experiment.hardware import Hardware
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.memory import Memory
 from chinchilla_jax.experiment.meshes import MeshShape, divisors, misfit
+from chinchilla_jax.experiment.numbers import percentage
 
 EXPECTED_MFU = 0.5
 USABLE = 0.9  # of a device's memory; the rest is the runtime's, and fragments
@@ -78,13 +79,13 @@ def footer(estimates: Sequence[Estimate], devices: int, hardware: Hardware) -> s
             f"{hours:.4g} device hours in all.",
             "mesh: data x fsdp x tensor; bytes of one device: parameters and two moments in "
             "float32, what layers keep, the rest.",
-            f"fits: all of it in {USABLE:.0%} of {hardware.memory / 1e9:.4g} GB.",
+            f"fits: all of it in {percentage(USABLE)} of {hardware.memory / 1e9:.4g} GB.",
             f"arithmetic: FLOPs of a step / (devices x {hardware.peak_flops / 1e12:.4g} TFLOP/s).",
             "collectives: bytes over links, (k - 1) / k of a payload to gather or scatter over k "
             f"devices and twice that to add up: {hardware.fast / 1e9:.4g} GB/s within "
             f"{hardware.fast_devices} devices, {hardware.slow / 1e9:.4g} GB/s beyond.",
             f"hours: steps x the longer of arithmetic / {EXPECTED_MFU:g} and collectives; "
-            f"{EXPECTED_MFU:.0%} of the peak is an assumption.",
+            f"{percentage(EXPECTED_MFU)} of the peak is an assumption.",
             f"source: {hardware.source}.",
         )
     )

@@ -102,6 +102,12 @@ def percent(value: float, places: int = 2) -> str:
 
 
 @_or_missing
+def percentage(value: float, places: int = 0) -> str:
+    """A part of a whole: 13 %."""
+    return f"{100 * value:.{places}f} %"
+
+
+@_or_missing
 def coefficient(value: float, digits: int = 6) -> str:
     """Six significant digits, for parameters that are fitted."""
     return f"{value:.{digits}g}"

@@ -15,6 +15,7 @@ from chinchilla_jax.experiment.config import DataConfig, Experiment
 from chinchilla_jax.experiment.counting import count_params, flops_per_step, flops_per_token
 from chinchilla_jax.experiment.epochs import epochs
 from chinchilla_jax.experiment.model import ModelConfig
+from chinchilla_jax.experiment.numbers import percentage
 
 BUDGET_TOLERANCE = 0.01  # of the budget, by which the FLOPs of whole steps may miss it
 
@@ -157,7 +158,7 @@ def _with_reason(experiment: Experiment, size: Size, train_tokens: int | None) -
         (size.steps < spec.min_steps, f"{size.steps} steps, under {spec.min_steps}"),
         (
             abs(size.flops / size.budget - 1) > BUDGET_TOLERANCE,
-            f"whole steps miss the budget by {abs(size.flops / size.budget - 1):.1%}",
+            f"whole steps miss the budget by {percentage(abs(size.flops / size.budget - 1), 1)}",
         ),
         (
             repeats > limit,

@@ -19,6 +19,7 @@ from chinchilla_jax.experiment.numbers import (
     fixed,
     flops,
     is_number,
+    percentage,
 )
 from chinchilla_jax.experiment.trunks import marginal_flops
 
@@ -125,7 +126,7 @@ def plan(cells: Sequence[Cell]) -> str:
         branches = sum(cell.run.first_step > 0 for cell in planned)
         said += (
             f"\n{flops(of_trunks, 4)} of them by {len(trunks)} trunks, of which {branches} runs "
-            f"are branches: {spent / total:.0%} of the {flops(total, 4)} of separate runs"
+            f"are branches: {percentage(spent / total)} of the {flops(total, 4)} of separate runs"
         )
         if late := [c for c in planned if c.run.parent and not c.run.first_step]:
             said += (
@@ -209,10 +210,10 @@ class ProgressBar:
                 self._bar = tqdm(
                     total=total,
                     file=self._stream,
-                    bar_format="{percentage:3.0f}% |{bar}| {desc}",
+                    bar_format="{percentage:3.0f} % |{bar}| {desc}",
                 )
             self._bar.n = done
             self._bar.set_description_str(far)
         elif seconds - self._spoke >= LOG_SECONDS or (done >= total and label != self._last):
             self._spoke, self._last = seconds, label
-            print(f"{done / total:.0%}: {far}", file=self._stream, flush=True)
+            print(f"{percentage(done / total)}: {far}", file=self._stream, flush=True)

@@ -140,8 +140,8 @@ def told(means: Mapping[str, float]) -> str:
     if quality is None or size is None or time is None:
         return ""
     return (
-        f"it has {quality:.1%} of its teacher's quality (nats saved against a uniform guess) at "
-        f"{size:.0%} of its size and {time:.0%} of its time per token"
+        f"it has {100 * quality:.1f} % of its teacher's quality (nats saved against a uniform "
+        f"guess) at {100 * size:.0f} % of its size and {100 * time:.0f} % of its time per token"
     )
 
 

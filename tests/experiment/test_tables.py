@@ -52,8 +52,8 @@ def test_a_line_of_progress_says_what_is_known_and_nothing_more(monkeypatch):
         bar.show(0.0, 5e10, "0 of 2 cells")
         bar.show(1e10, 5e10, "1 of 2 cells")
     assert stream.getvalue().splitlines() == [
-        "0%: 0 of 5e10 FLOPs, 0 of 2 cells, 10 s",
-        "20%: 1e10 of 5e10 FLOPs, 1 of 2 cells, 40 s, 3 min left",
+        "0 %: 0 of 5e10 FLOPs, 0 of 2 cells, 10 s",
+        "20 %: 1e10 of 5e10 FLOPs, 1 of 2 cells, 40 s, 3 min left",
     ]
 
 

@@ -229,7 +229,7 @@ def test_a_sweep_runs_every_cell_and_shows_progress(whole):
     assert {row["status"] for row in results(workdir)} == {"done"}
     assert len(results(workdir)) == 4
     assert "4 done" in out and str(workdir / "results.csv") in out
-    assert "100%" in err and "4 of 4 cells" in err
+    assert "100 %" in err and "4 of 4 cells" in err
 
 
 def test_runs_that_are_done_without_a_measurement_are_told(place, whole, tmp_path):

@@ -91,8 +91,8 @@ def surface_doubts(
     said = []
     if fit.starts_agreeing < 0.5:
         said.append(
-            f"parametric: only {fit.starts_agreeing:.0%} of {fit.starts} starts reached the best "
-            "optimum; others are listed as runner-up"
+            f"parametric: only {numbers.percentage(fit.starts_agreeing)} of {fit.starts} starts "
+            "reached the best optimum; others are listed as runner-up"
         )
     for other in fit.runner_up[:1]:
         near = fit.identified and other.identified and other.value < 1.02 * fit.value

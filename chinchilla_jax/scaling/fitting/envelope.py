@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from chinchilla_jax.experiment.numbers import percentage
 from chinchilla_jax.scaling.arrays import Bools, Floats, Ints
 from chinchilla_jax.scaling.fitting.isoflop import PowerLaws, power_laws
 from chinchilla_jax.scaling.table.curves import Curve
@@ -172,9 +173,9 @@ def doubts(found: Envelope, curves: list[Curve]) -> list[str]:
     said = []
     if found.last_share < 0.9:
         said.append(
-            f"envelope: {found.last_share:.0%} of its points lie in the last 15 % of a run; the "
-            "others were cut out of a longer decay and their loss is too high (more horizons per "
-            "size mend it)"
+            f"envelope: {percentage(found.last_share)} of its points lie in the last 15 % of a "
+            "run; the others were cut out of a longer decay and their loss is too high (more "
+            "horizons per size mend it)"
         )
     cut = [curve for curve in curves if curve.decayed is False]
     if cut:

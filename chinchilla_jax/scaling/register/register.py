@@ -17,7 +17,7 @@ from chinchilla_jax.experiment.commands import command
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
-from chinchilla_jax.experiment.numbers import between, count, flops, loss
+from chinchilla_jax.experiment.numbers import between, count, flops, loss, percentage
 from chinchilla_jax.experiment.schema import require, to_json
 from chinchilla_jax.experiment.version import code_version
 from chinchilla_jax.scaling.arrays import silent
@@ -218,7 +218,7 @@ def _must_be_new(basis: Basis, budget: float) -> None:
     if here is not None:
         raise UserError(
             f"--flops={flops(budget)}: {place} has {len(here)} run{'s' * (len(here) > 1)} within "
-            f"{tables.WITHIN:.0%} of it, row {here.row_R[0]} first: what is registered "
+            f"{percentage(tables.WITHIN)} of it, row {here.row_R[0]} first: what is registered "
             "after the results is no forecast; give another budget"
         )
 

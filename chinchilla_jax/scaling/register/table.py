@@ -17,7 +17,7 @@ import numpy as np
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.numbers import count, flops
+from chinchilla_jax.experiment.numbers import count, flops, percentage
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import RunTable
 from chinchilla_jax.scaling.register.metric import must_be_likely, of_loss, settled
@@ -176,8 +176,8 @@ def _of_the_budget(runs: Runs, registration: Registration, place: Path, file: Pa
     here = at_budget(runs, budget)
     if here is None:
         raise UserError(
-            f"{place}: no run has FLOPs within {WITHIN:.0%} of the {flops(budget)} that {file} is "
-            f"of ({_budgets(runs)})"
+            f"{place}: no run has FLOPs within {percentage(WITHIN)} of the {flops(budget)} that "
+            f"{file} is of ({_budgets(runs)})"
         )
     if here.flops.min() <= basis.largest * (1 + 1e-9):
         raise UserError(

@@ -101,7 +101,7 @@ def standings(league: League) -> Table:
 
 
 def _change(one: Standing) -> str:
-    """Of the loss against the dense partner's, in percent: `+5.13% ±0.40`."""
+    """Of the loss against the dense partner's, in percent: `+5.13 % ±0.40`."""
     if one.change is None or one.change_interval is None:
         return percent(None if one.change is None else math.expm1(one.change))
     low, high = map(math.expm1, one.change_interval)

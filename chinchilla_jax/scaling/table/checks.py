@@ -3,6 +3,7 @@
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.numbers import percentage
 from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.scaling.table.runs import Runs
@@ -110,8 +111,9 @@ def _leaks(runs: Runs) -> list[str]:
     if not (leaking := int(np.sum(share_R > _LEAK))):
         return []
     return [
-        f"up to {np.nanmax(share_R):.0%} of the held-out passages occur word for word in the "
-        f"training text of {leaking} runs: their losses measure memory, too; hold out other text"
+        f"up to {percentage(np.nanmax(share_R))} of the held-out passages occur word for word in "
+        f"the training text of {leaking} runs: their losses measure memory, too; hold out other "
+        "text"
     ]
 
 

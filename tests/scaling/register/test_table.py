@@ -136,7 +136,7 @@ def test_the_very_table_of_the_forecast_is_refused(place, fresh):
 def test_runs_that_were_there_already_are_refused(place, tmp_path):
     """At registration, and where the table could not be looked at, by the largest run of it."""
     folder, _ = place
-    with pytest.raises(UserError, match=r"--flops=3\.1e13: .* has 6 runs within 5% of it, row 26"):
+    with pytest.raises(UserError, match=r"--flops=3\.1e13: .* has 6 runs within 5 % of it, row 26"):
         register(folder / "out", 3.1e13, tmp_path / "one.json")
     assert not (tmp_path / "one.json").exists()
     found = read_fits(folder / "out" / "fits.json").__dict__
@@ -149,7 +149,7 @@ def test_runs_that_were_there_already_are_refused(place, tmp_path):
 
 
 def test_without_a_row_of_the_budget_the_budgets_are_told(fresh):
-    refused(fresh, r"within 5% of the 1e14 .*\(its budgets are 1e13, 3e14\)", rows((1e13, 3e14)))
+    refused(fresh, r"within 5 % of the 1e14 .*\(its budgets are 1e13, 3e14\)", rows((1e13, 3e14)))
 
 
 def test_too_few_sizes_for_a_minimum_leave_the_runs(place, fresh):

@@ -67,8 +67,8 @@ def test_a_plain_sentence_for_each(made):
     assert four.startswith("four: a model of 1.")
     assert "times the non-zero parameters, with 0.1" in four and "reaches the dense loss" in four
     assert "does not pay" in four
-    assert "it has 97.0% of its teacher's quality" in four  # what its runs have measured
-    assert "at 60% of its size and 61% of its time per token" in four
+    assert "it has 97.0 % of its teacher's quality" in four  # what its runs have measured
+    assert "at 60 % of its size and 61 % of its time per token" in four
     assert "teacher" not in said["<b>longer"]
     assert "no dense model of up to" in said["<b>longer"]
 

@@ -265,7 +265,7 @@ def test_a_unit_off_by_a_million_is_refused(tmp_path, column, factor):
             lambda rows: [
                 r | {"held_out_in_training": 0.05 + 0.1 * (i < 3)} for i, r in enumerate(rows)
             ],
-            "up to 15% of the held-out passages occur word for word in the training text of 3 runs",
+            "up to 15 % of the held-out passages occur word for word in the training text of 3",
         ),
         (lambda rows: [r | {"run_id": f"r{i // 2}"} for i, r in enumerate(rows)], "more than once"),
     ],

@@ -257,7 +257,7 @@ def _newton(
         scale = np.sqrt(np.where(held | ~(metric > 0), np.inf, metric))
         matrix = hessian / scale[:, :, None] / scale[:, None, :]
         matrix[:, diagonal, diagonal] += np.where(np.isinf(scale), 1.0, damping[:, None] + 1e-14)
-        move = -np.linalg.solve(matrix, (gradient / scale)[..., None])[..., 0] / scale
+        move = -solved(matrix, gradient / scale) / scale
         step = move if basis is None else move @ basis.T
         trial = np.clip(live.theta + step, low, high)
         then = evaluate(model, z_KxR, target, weights, trial, delta, on_logs)
@@ -281,6 +281,22 @@ def _newton(
             weights, delta = weights[go], delta[go]
             target = target if len(target) == 1 else target[go]
     return done
+
+
+def solved(matrix: Floats, right: Floats) -> Floats:
+    """x [B, P] of matrix [B, P, P] x = right; a matrix that is singular is damped until it is not.
+
+    Its diagonal is of order 1. Whether the step that comes of it is one is for the caller to see.
+    """
+    for damping in 10.0 ** np.arange(-8, 8):
+        try:
+            return np.asarray(np.linalg.solve(matrix, right[..., None])[..., 0])
+        except np.linalg.LinAlgError:
+            singular = np.linalg.slogdet(matrix)[0] == 0
+            matrix = matrix + np.where(singular, damping, 0.0)[:, None, None] * np.eye(
+                len(matrix[0])
+            )
+    return np.zeros_like(right)
 
 
 def row_terms(

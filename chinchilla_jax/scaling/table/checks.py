@@ -14,6 +14,8 @@ _RATIO = (0.5, 600.0)
 HELD_OUT_IN_TRAINING = "held_out_in_training"  # column: a share, 0 to 1
 _LEAK = 0.1  # of it that is said
 _UNITS = {3: "thousands", 6: "millions", 9: "billions", 12: "trillions"}
+_PETAFLOP_DAY = 8.64e19
+_FEWEST = 1e3  # parameters of a language model, and tokens
 
 
 @silent()
@@ -27,6 +29,8 @@ def doubts(runs: Runs) -> tuple[str, ...]:
         absent = next(name for name in ("params", "tokens", "flops") if name not in runs.given)
         said.append(f"the table has no {absent}: counted by flops = 6 params tokens")
         said += _magnitudes(runs)
+    if len(runs) > 1 and float(np.ptp(runs.loss)) <= 1e-6 * float(runs.loss.max()):
+        said.append(f"all {len(runs)} runs have a loss of {runs.loss[0]:.4g}: is it their loss?")
     highest = float(runs.loss.max())
     if highest > 20.0:
         row = int(runs.row_R[runs.loss.argmax()])
@@ -83,6 +87,10 @@ def check_units(runs: Runs) -> None:
         unit = _UNITS.get(abs(power))
         guess = f"; are params or tokens in {unit}?" if unit and power > 0 else ""
         guess = f"; are flops in {unit}?" if unit and power < 0 else guess
+        days = middle * _PETAFLOP_DAY
+        if _RATIO[0] < days < _RATIO[1] and abs(np.log10(days / SIX_ND.kappa)) < 1:
+            name = runs.title.get("flops", "flops")
+            guess = f"; are flops in petaFLOP/s-days? --columns=flops={_PETAFLOP_DAY:g}*{name}"
         raise UserError(
             f"{runs.source}, columns params, tokens, flops: flops / (params x tokens) is "
             f"{middle:.3g} in the median row where training costs about 6{guess}"
@@ -143,4 +151,11 @@ def _magnitudes(runs: Runs) -> list[str]:
     middle = float(np.median(runs.tokens_per_param))
     if not 1e-2 < middle < 1e5:
         return [f"the median run has {middle:.3g} tokens per parameter: are the units right?"]
+    for name in ("params", "tokens"):
+        if (count := float(np.median(getattr(runs, name)))) < _FEWEST:
+            title = runs.title.get(name, name)
+            return [
+                f"the median run has {count:.3g} {name}: are they in millions or billions? "
+                f"--columns={name}=1e6*{title} or 1e9*{title}"
+            ]
     return []

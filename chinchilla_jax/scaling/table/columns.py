@@ -17,6 +17,10 @@ from chinchilla_jax.scaling.table.names import ALIASES, ALONE, FITTED, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw
 from chinchilla_jax.scaling.table.shapes import shape_of
 
+# How people write counts: 125M, 1.3 B; 16,400,000.
+_SUFFIX = re.compile(r"^(\d+(?:\.\d*)?|\.\d+) ?([KMBGT])$", re.IGNORECASE)
+_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_GROUPED = re.compile(r"^\d{1,3}(,\d{3})+$")
 _PERCENT = re.compile(r"^[-+]?\d+(\.\d*)?\s*%$")
 _EMPTY = {"", "nan", "null", "none", "na", "n/a", "-"}
 
@@ -69,6 +73,8 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
         if ours in columns or ours in found:
             continue
         likely = names_of.usual(ours, names if ours == "loss" else filled)
+        if ours == "step":  # nobody needs it: what is no number is another one's
+            likely = [one for one in likely if is_numeric(raw.columns[one[0]])]
         whole = _with_logs(raw, likely)
         likely = _filled_most(likely, whole)
         if ours in ALONE:  # what is fitted and has our very name is not given away in silence
@@ -82,6 +88,10 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
                 if is_numeric(whole.columns[one[0]]) and not _equal(one[0], likely[0][0], whole)
                 and (one[0] in raw.columns or likely[0][0] not in names)
             ]  # fmt: skip
+            if ours == "loss" and not names_of.held_out([likely[0][0]]):
+                seen = {name for name, _ in likely}
+                others += [(n, 1.0) for n in names_of.held_out(filled)
+                           if n not in seen and is_numeric(raw.columns[n])]  # fmt: skip
             said += names_of.told(ours, likely[0], others) if ours in FITTED else []
     if "params" not in found and "params_non_embedding" in found:
         found["params"] = found["params_non_embedding"]
@@ -89,6 +99,9 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     cells = {name: raw.columns[name] for name in title}
     for ours, (theirs, _) in found.items():
         cells[ours], title[ours] = raw.columns[theirs], theirs
+        if ours in names_of.COUNTS:
+            cells[ours], notes = _counts(cells[ours], theirs)
+            said += [note for note in notes if note not in said]
     for ours in (*FITTED, "budget", "run_id", "status"):
         if title.get(ours) in raw.twice:
             raise UserError(f"{raw.source}: column '{title[ours]}' stands twice in the header")
@@ -125,6 +138,32 @@ def _with_sums(raw: Raw, sums: Mapping[str, Sequence[str]]) -> Raw:
             for cells in rows
         ]
     return replace(raw, columns={**raw.columns, **more}) if more else raw
+
+
+def _counts(cells: list[Cell], name: str) -> tuple[list[Cell], list[str]]:
+    """Counts as numbers where all of a column is written as 125M or 1.3B, or as 16,400,000."""
+    full = [cell.strip() for cell in cells if isinstance(cell, str) and not is_empty(cell)]
+    if not full or len(full) < sum(not is_empty(cell) for cell in cells):
+        return cells, []
+    if all(map(_SUFFIX.match, full)):
+        read = _of_suffix
+    elif all(_GROUPED.match(text) or text.isdigit() for text in full) and "," in "".join(full):
+        read = _of_groups
+    else:
+        return cells, []
+    found = [None if is_empty(cell) else read(str(cell).strip()) for cell in cells]
+    said = f"'{full[0]}' and the like in column '{name}' are read as {read(full[0]):.4g}"
+    return [*found], [said]
+
+
+def _of_suffix(text: str) -> float:
+    found = _SUFFIX.match(text)
+    assert found is not None
+    return float(found[1]) * _SUFFIXES[found[2].lower()]
+
+
+def _of_groups(text: str) -> float:
+    return float(text.replace(",", ""))
 
 
 def _with_logs(raw: Raw, found: Iterable[names_of.Found]) -> Raw:

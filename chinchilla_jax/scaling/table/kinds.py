@@ -36,15 +36,17 @@ ASKED = "asked for"  # the reason of a kind that a person chose
 OURS = "it is our "  # what that of a column begins with that has a name of ours
 CHOICES = ("condition", "setting", "seed", "count", "outcome", "identifier")
 
+_TECHNIQUE = "techniques"
 OTHER_LOSS = "data, and what the loss means"  # losses under two values need no common unit
 
 # Words of a name; the first pattern that matches counts. A "shape" (or its steps) and an "amount"
 # are counts unless they differ inside a cell (`_settled`); a "topic" in words is a condition, in
-# numbers what it behaves as: `data_ratio` is no corpus.
+# numbers what it behaves as: `data_ratio` is no corpus. A "measure" is an outcome in numbers, and
+# in words what it behaves as: `eval_set` says on what a loss was measured.
 _NAMES: tuple[tuple[str, str, str], ...] = (
     ("amount", "what a run holds and costs", r"^((params|flops|inference) .+|bytes at rest)$"),
     ("seed", "seeds", r"seeds?|replicas?|replicates?|rng"),
-    ("condition", "techniques", r"techniques?|teacher|kd|loss weight"),
+    ("condition", _TECHNIQUE, r"techniques?|teacher|kd|loss weight"),
     ("outcome", "where it ran", (
         r"devices?|gpus?|tpus?|cpus?|nodes?|host|hostname|mesh|parallel|fsdp|workers?|threads?|"
         r"hardware|accelerator|machine|world size|remat|compile|log every|eval every|"
@@ -62,11 +64,14 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
         r"eta|eps|epsilon|momentum|nesterov|dropout|wd|init std|init scale|initiali[sz]er|ema|"
         r"z ?loss|label smoothing"
     )),
-    ("outcome", "measurements", (
+    ("measure", "measurements", (
         r"loss|losses|nll|cross entropy|ppl|perplexity|bpb|bpc|bits per (byte|char|character)|"
-        r"held out|left out|lost|acc|accuracy|err|errors?|scores?|f1|bleu|se|std ?err|"
-        r"standard error|times?|secs?|seconds?|minutes?|hours?|days?|ms|runtime|duration|wall|"
-        r"elapsed|speed|throughput|"
+        r"acc|accuracy|err|errors?|scores?|f1|bleu|se|std ?err|"
+        r"standard error"
+    )),
+    ("outcome", "measurements", (
+        r"held out|left out|lost|times?|secs?|seconds?|minutes?|hours?|days?|ms|runtime|duration|"
+        r"wall|elapsed|speed|throughput|"
         r"per (second|sec|s)|mfu|hfu|utili[sz]ation|grad norm|gradient norm|gnorm|memory|mem|"
         r"energy|joules?|kwh|watts?|power|carbon|co2|cost|usd|input share|spikes?"
     )),
@@ -75,7 +80,7 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
         r"corpus|corpora|datasets?|data|mixtures?|mix|domains?|languages?|metrics?|benchmarks?|"
         r"tasks?|sequence|seq|context|objective|curriculum|split|sources?"
     )),
-    ("condition", "techniques", (
+    ("condition", _TECHNIQUE, (
         r"optimi[sz]ers?|opt|precision|dtype|quanti[sz]ed|quanti[sz]ation|quant|bits?|fp8|int8|"
         r"int4|sparsity|sparse|pruning|pruned|density|distill?ed|distill?ation|students?|"
         r"temperature|experts?|moe|routers?|routing|top k|granularity|lora|repetitions?|"
@@ -94,7 +99,7 @@ _NAMES: tuple[tuple[str, str, str], ...] = (
         r"n embd|steps?|iterations?|updates?"
     )),
     ("amount", "counts", r"sizes?|n|d|c|x c|mult|budgets?|examples|sequences|documents"),
-    ("outcome", "measurements", r"^(eval|evaluation|val|validation|test|downstream)|len norm"),
+    ("measure", "measurements", r"^(eval|evaluation|val|validation|test|downstream)|len norm"),
 )  # fmt: skip
 _PATTERNS = tuple((kind, why, re.compile(rf"\b({p})\b")) for kind, why, p in _NAMES)
 # Our own names, whatever the table calls them.
@@ -113,7 +118,10 @@ _LEDGER = re.compile(
     r"^(bytes_at_rest(_.+)?|flops_.+|inference_.+|params_(embedding|readout|attention|feed_forward|"
     r"norms|positions|non_embedding|matmul|nonzero|average|.+_non_embedding)(_.+)?)$"
 )
-_UNIQUE = re.compile(r"\bunique tokens\b|\btokens unique\b")
+_UNIQUE = re.compile(
+    r"\b(uniq(ue)?|distinct) (toks?|tokens)\b|\b(toks?|tokens) (uniq(ue)?|distinct)\b"
+)
+_LABEL = re.compile(r"\bid\b")  # `corpus_id` tells corpora apart
 _PARAMS = re.compile(r"\b(params?|parameters?|n ne)\b")
 _ONCE = "once"  # the label of a run that sees every token once
 _CHOICES = 12  # numbers that somebody chose; more are measured
@@ -234,17 +242,22 @@ def _check(name: str, kind: str, labels: Mapping[str, Labels], ours: Mapping[str
 
 
 def _by_name(name: str, label_R: Labels) -> Column | None:
-    spoken, values = words(name), len(set(label_R))
-    for kind, why, pattern in _PATTERNS:
-        if pattern.search(spoken):
-            if kind == "topic":
-                return (
-                    None
-                    if is_numeric(label_R)
-                    else Column(name, "condition", f"by name: {why}", values)
-                )
-            return Column(name, kind, f"by name: {why}", values)
-    return None
+    spoken, values, numeric = words(name), len(set(label_R)), is_numeric(label_R)
+    kind, why = _named(spoken)
+    if _LABEL.search(spoken):
+        of_what = _named(_LABEL.sub(" ", spoken))
+        kind, why = of_what if of_what[1] in (OTHER_LOSS, _TECHNIQUE) else (kind, why)
+    if not kind or (kind == "topic" and numeric) or (kind == "measure" and not numeric):
+        return None
+    kind = {"topic": "condition", "measure": "outcome"}.get(kind, kind)
+    return Column(name, kind, f"by name: {why}", values)
+
+
+def _named(spoken: str) -> tuple[str, str]:
+    """The kind and its reason by the words of a name; empty where they say nothing."""
+    return next(
+        ((kind, why) for kind, why, pattern in _PATTERNS if pattern.search(spoken)), ("", "")
+    )
 
 
 def _repetition(name: str, label_R: Labels, sizes: Sizes) -> Column:
@@ -358,9 +371,18 @@ def _numbers(label_R: Labels, empty_R: Floats) -> Floats:
 
 
 def condition_labels(column: Column, label_R: Labels, tokens_R: Floats) -> Labels:
-    """The labels that make the condition: runs that see every token once are one condition."""
+    """The labels that make the condition: runs that see every token once are one condition.
+
+    Where nearly every run has unique tokens of its own, those of as many epochs are one.
+    """
     unique = _UNIQUE.search(words(column.name)) and column.name not in _TECHNIQUES
     if column.kind != "condition" or not unique:
         return label_R
-    once_R = _numbers(label_R, tokens_R) >= (1 - _SAME) * tokens_R
-    return np.where(once_R, _ONCE, label_R)
+    unique_R = _numbers(label_R, tokens_R)
+    once_R = unique_R >= (1 - _SAME) * tokens_R
+    told_R = np.where(once_R, _ONCE, label_R)
+    again_R = np.array([f"{x:.2g} epochs" for x in tokens_R / unique_R])
+    some, all_of = (len(set(labels[~once_R])) for labels in (again_R, told_R))
+    if not _few(all_of, int((~once_R).sum())) and _few(some, int((~once_R).sum())):
+        return np.where(once_R, _ONCE, again_R)
+    return told_R

@@ -37,10 +37,17 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "val_bpb", "eval_bpb", "loss", "final_loss", "L", "lm_loss",
     ),
     "loss_se": ("loss_se", "loss_stderr", "loss_standard_error"),
-    "budget": ("budget", "flops_budget", "compute_budget", "isoflop_budget"),
+    "budget": (
+        "budget", "flops_budget", "flop_budget", "compute_budget", "isoflop_budget", "budget_flops",
+        "target_flops", "flops_target", "target_compute", "compute_target", "target_budget",
+        "isoflop", "isoflops", "C_target", "target_C",
+    ),
     "learning_rate": ("learning_rate", "lr", "peak_lr", "max_lr"),
     "seed": ("seed", "rng_seed"),
-    "step": ("step", "steps_done", "global_step"),
+    "step": (
+        "step", "steps_done", "global_step", "train_step", "training_step", "optimizer_step",
+        "checkpoint_step", "ckpt_step", "iteration", "iter",
+    ),
     "weight": ("weight", "fit_weight"),
     "params_non_embedding": (
         "params_non_embedding", "non_embedding_params", "n_params_non_embedding",
@@ -53,9 +60,12 @@ NONE = "none"  # --columns=status=none: the table has no such column
 # A column that is one of these cannot be another of them too.
 ALONE = ("params", "tokens", "flops", "loss", "loss_se", "learning_rate", "seed", "step", "weight")
 _INSIDE = (*FITTED, "params_non_embedding", "budget", "learning_rate", "seed")  # by path or unit
-_IN_UNITS = ("params", "tokens", "flops", "params_non_embedding", "budget")
+COUNTS = ("params", "tokens", "flops", "params_non_embedding", "budget")
 _TRAINING = re.compile(r"\btrain(ing)?\b")
 _HELD_OUT = re.compile(r"\b(val|valid|validation|eval|evaluation|test)\b")
+# The loss of held-out text in whatever order it is said: `loss_val`, `eval.nll`, `val_loss_mean`.
+_BESIDE = re.compile(r"\b(final|last|mean|avg|average)\b")
+_A_LOSS = re.compile(r"^(lm |ce )?(loss|nll|cross entropy|ce)$")
 # Words of a name that may mean one of ours, where none of the usual ones is there.
 _NEAR = {
     "loss": r"\b(loss(es)?|nll|cross entropy|bpb|bpc|bits per (byte|char)|ppl|perplexity)\b",
@@ -96,7 +106,7 @@ def asked(columns: Mapping[str, str], names: Sequence[str], source: str) -> dict
 
 def in_unit(ours: str, name: str) -> float:
     """What one of a column is by its name, of a count of ours that may have a unit."""
-    return units.of_name(name)[1] if ours in _IN_UNITS else 1.0
+    return units.of_name(name)[1] if ours in COUNTS else 1.0
 
 
 def usual(ours: str, names: Sequence[str]) -> list[Found]:
@@ -128,13 +138,28 @@ def _readings(name: str, ours: str) -> Iterator[tuple[str, Found]]:
     for cut in cuts:
         if cut:
             yield name[cut:], (name, 1.0)
-        if ours in _IN_UNITS:
+        if ours in COUNTS:
             base, factor = units.of_name(name[cut:])
             if factor != 1.0:
                 yield base, (name, factor)
         if ours == "loss":
             base, read, factor = metrics.in_nats(name[cut:])
-            yield base, (name if read == name[cut:] else f"ln({name})", factor)
+            found = (name if read == name[cut:] else f"ln({name})", factor)
+            yield base, found
+            spoken = _BESIDE.sub(" ", words(base))
+            of = " ".join(_HELD_OUT.sub(" ", spoken).split())
+            if _A_LOSS.match(of):
+                yield "val_loss" if _HELD_OUT.search(spoken) else "loss", found
+
+
+def held_out(names: Sequence[str]) -> list[str]:
+    """Columns that may be losses of held-out text, whatever else their names say."""
+    likely = re.compile(_NEAR["loss"])
+    return [
+        name for name in names
+        if _HELD_OUT.search(spoken := words(name)) and likely.search(spoken)
+        and not _TRAINING.search(spoken) and not _OTHERS.search(spoken)
+    ]  # fmt: skip
 
 
 def told(ours: str, found: Found, others: Sequence[Found]) -> list[str]:
@@ -203,10 +228,14 @@ def near(ours: str, names: Sequence[str]) -> str | None:
             not (_HELD_OUT.search(words(name)) or re.search(r"\b(total|trained)\b", words(name))),
         ))  # fmt: skip
         return likely[0]
+    letters = [alias for alias in ALIASES[ours] if len(alias) == 1]
     close = [alias for alias in ALIASES[ours] if len(alias) > 3]
+    others = [re.compile(pattern) for other, pattern in _NEAR.items() if other != ours]
+    free = [name for name in names if not any(other.search(words(name)) for other in others)]
     return next(
-        (name for name in names if difflib.get_close_matches(name.lower(), close, 1, 0.8)), None
-    )
+        (name for name in free if re.split(r"[./]", name)[-1] in letters
+         or difflib.get_close_matches(name.lower(), close, 1, 0.8)), None
+    )  # fmt: skip
 
 
 def shown(names: Sequence[str]) -> str:

@@ -157,6 +157,9 @@ def _decoded(cell: bytes) -> str:
 
 
 _EXCEL = re.compile(r"^sep=(.)\r?$")  # a line of Excel's before the header
+# Of a file with semicolons, in which the comma may be the decimal point.
+_DECIMAL = re.compile(r"^[-+]?\d+,\d+(e[-+]?\d+)?$", re.IGNORECASE)
+_OTHERWISE = re.compile(r"^[-+]?\d*\.\d+(e[-+]?\d+)?$|^\d{1,3}(,\d{3}){2,}$", re.IGNORECASE)
 
 
 def _csv(path: Path) -> Raw:
@@ -164,7 +167,13 @@ def _csv(path: Path) -> Raw:
     head = text.split("\n", 1)[0]
     if told := _EXCEL.match(head):
         first, text = 2, text[len(head) + 1 :]
-    delimiter = told[1] if told else max(",;\t", key=head.count)
+    while text.startswith("#") and "\n" in text:  # remarks, of which the last may be the header
+        head, rest = text.split("\n", 1)
+        if not rest.startswith("#") and _heads(head, rest.split("\n", 1)[0]):
+            text = text[1:]
+            break
+        first, text = first + 1, rest
+    delimiter = told[1] if told else max(",;\t", key=text.split("\n", 1)[0].count)
     try:
         rows = list(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True))
     except csv.Error as error:
@@ -172,21 +181,44 @@ def _csv(path: Path) -> Raw:
     if not rows:
         raise UserError(f"{path}: the file is empty")
     names = [name.strip() for name in rows[0]]
-    line, kept = [], []
+    line, kept, again = [], [], 0
     for number, row in enumerate(rows[1:], first + 1):
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != len(names):
             raise UserError(f"{path}, row {number}: {len(row)} cells, the header has {len(names)}")
+        if [cell.strip() for cell in row] == names:
+            again += 1
+            continue
         line.append(number)
-        kept.append(row)
+        kept.append([cell.strip() for cell in row])
+    notes = []
+    if again:
+        notes.append(f"left out as repeats of the header: {again} row{'s' * (again > 1)}")
+    if delimiter == ";" and (one := _decimal(kept)):
+        kept = [[c.replace(",", ".") if _DECIMAL.match(c) else c for c in row] for row in kept]
+        notes.append(f"commas are read as decimal points: {one} as {one.replace(',', '.')}")
     columns: dict[str, list[Cell]] = {}
     twice = []
     for j, name in enumerate(names):
-        cells: list[Cell] = [row[j].strip() or None for row in kept]
+        cells: list[Cell] = [row[j] or None for row in kept]
         if columns.setdefault(name, cells) != cells:
             twice.append(name)
-    return Raw(str(path), columns, line, tuple(twice))
+    return Raw(str(path), columns, line, tuple(twice), tuple(notes))
+
+
+def _heads(remark: str, row: str) -> bool:
+    """Whether a line behind # names the columns of the row under it, which is no header itself."""
+    separator = max(",;\t", key=row.count)
+    return 0 < row.count(separator) == remark.count(separator) and any(map(str.isdigit, row))
+
+
+def _decimal(rows: Sequence[Sequence[str]]) -> str:
+    """The first number with a decimal comma, where none is written otherwise; else ""."""
+    cells = [cell for row in rows for cell in row]
+    if any(map(_OTHERWISE.match, cells)):
+        return ""
+    return next((cell for cell in cells if _DECIMAL.match(cell)), "")
 
 
 def _objects(path: Path | str, rows: list[dict[str, Any]]) -> Raw:

@@ -155,16 +155,16 @@ SHAPES = (
     ),
     Shape(
         "a chart of W&B",
-        (r" - .+__(MIN|MAX)$",),
+        (r" - .+__(MIN|MAX)$|^(Step|.*_step|Wall Time|Relative Time.*)$", r"^.+ - .+$"),
         instead="a chart of W&B has a column per run: download the table of runs (CSV) instead, "
         "with parameters, tokens and the loss among its columns",
         table=False,
     ),
     Shape(
-        "a curve of TensorBoard",
-        (r"^Wall time$", r"^Step$", r"^Value$"),
-        instead="a curve of TensorBoard is one run's and says no size: make a table with a row per "
-        "run, or a row per step with a column run_id",
+        "curves of TensorBoard",
+        (r"^[Ss]tep$", r"^[Vv]alue$", r"^([Tt]ag|[Ww]all[ _]time)$"),
+        instead="curves of TensorBoard say no sizes of runs: make a table with a row per run, or a "
+        "row per step with a column run_id, with parameters, tokens and the loss as columns",
         table=False,
     ),
 )  # fmt: skip

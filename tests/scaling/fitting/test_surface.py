@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize, minimize_scalar
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling.fitting.newton import LOSSES, Objective
+from chinchilla_jax.scaling.fitting.newton import LOSSES, Objective, solved
 from chinchilla_jax.scaling.fitting.surface import Surface, fit_surface, refit
 from chinchilla_jax.scaling.table.cost import FlopsModel
 from tests.scaling.known import TRUE, fig4, grid, noisy
@@ -177,3 +177,12 @@ def test_unknown_objectives_are_refused():
         Objective("hubris")
     with pytest.raises(UserError, match="delta"):
         Objective("huber", delta=0.0)
+
+
+def test_a_singular_matrix_is_damped_and_the_others_are_solved_as_they_are():
+    matrix = np.array([[[1.0, 1.0], [1.0, 1.0]], [[2.0, 1.0], [0.0, 4.0]], np.zeros((2, 2))])
+    right = np.array([[1.0, 1.0], [3.0, 8.0], [0.0, 0.0]])
+    found = solved(matrix, right)
+    np.testing.assert_allclose(found[0], 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(found[1], np.linalg.solve(matrix[1], right[1]))
+    np.testing.assert_array_equal(found[2], 0.0)

@@ -52,6 +52,12 @@ def kinds(rows, **asked):
         ("corpus", ["web", "code"], "condition"),
         ("data_fingerprint", ["8bb9", "01fe"], "condition"),
         ("metric", ["c4", "pile"], "condition"),
+        ("corpus_id", [1, 2], "condition"),
+        ("optimizer_id", ["a", "b"], "condition"),
+        ("job_id", ["a", "b"], "identifier"),
+        ("eval_set", ["c4", "wikitext"], "condition"),  # on what a loss was measured
+        ("loss_type", ["train", "val"], "condition"),
+        ("uniq_toks", [2e6, 4e6], "condition"),
         ("vocab_size", [256, 32000], "condition"),
         ("experiment", ["a", "b"], "condition"),
         ("something", ["p", "q"], "condition"),
@@ -282,3 +288,14 @@ def test_other_peoples_tables(name, columns, condition):
     if not path.exists():
         pytest.skip(f"{name} is other people's data and not part of the repository")
     assert set(read_runs(path, columns).names("condition")) == condition
+
+
+def test_unique_tokens_of_as_many_epochs_are_one_condition():
+    rows = [
+        {"params": n, "tokens": d, "loss": TRUE.loss(n, d), "uniq_toks": round(d / epochs)}
+        for n, d in zip(PARAMS.tolist(), TOKENS.tolist(), strict=True)
+        for epochs in (1, 4, 16)
+    ]
+    found = read_runs(rows)
+    assert set(found.condition_labels("uniq_toks")) == {"once", "4 epochs", "16 epochs"}
+    assert len(conditions(found)) == 3

@@ -20,7 +20,8 @@ def table(**columns):
 
 
 @pytest.mark.parametrize("name", ["eval_loss", "val_loss", "eval/loss", "Validation Loss",
-                                  "summary.eval/loss", "test_loss", "val_bpb"])  # fmt: skip
+                                  "summary.eval/loss", "test_loss", "val_bpb", "loss_val",
+                                  "metrics.val.nll", "mean_val_loss"])  # fmt: skip
 @pytest.mark.parametrize("beside", ["loss", "train_loss", "train/loss", "final_loss"])
 def test_held_out_loss_comes_before_any_other(name, beside):
     columns = {beside: 0.9 * LOSS**2, name: LOSS}
@@ -30,6 +31,21 @@ def test_held_out_loss_comes_before_any_other(name, beside):
         said = [note for note in runs.notes if f"'{name}' is taken as loss" in note]
         assert len(said) == ("train" not in beside)
         assert all(f"'{beside}'" in note for note in said)
+
+
+def test_a_loss_of_some_held_out_text_is_told_beside_one_that_says_nothing():
+    runs = read_runs(table(params=PARAMS, tokens=TOKENS, loss=LOSS, loss_c4_val=2 * LOSS))
+    np.testing.assert_array_equal(runs.loss, LOSS)
+    assert "column 'loss' is taken as loss; there is also 'loss_c4_val'" in runs.notes
+
+
+def test_no_column_is_near_to_what_another_one_says():
+    runs = read_runs(table(params=PARAMS, tokens=TOKENS, train_loss=LOSS / 2, val_loss=LOSS))
+    assert not any("--columns=flops" in note for note in runs.notes)
+    small = read_runs(table(N=PARAMS / 1e6, D=TOKENS / 1e9, loss=LOSS))
+    assert any("--columns=params=1e6*N or 1e9*N" in doubt for doubt in small.doubts)
+    same = read_runs(table(params=PARAMS, tokens=TOKENS, loss=2.5 + 0 * LOSS))
+    assert "all 18 runs have a loss of 2.5: is it their loss?" in same.doubts
 
 
 def test_the_loss_of_training_is_asked_for():
@@ -54,11 +70,12 @@ def test_a_column_that_is_mostly_empty_does_not_stand_for_the_full_one():
     np.testing.assert_allclose(runs.tokens, TOKENS)
 
 
-def test_a_stated_budget_is_what_was_spent():
-    runs = read_runs(table(params=1.7 * PARAMS, tokens=TOKENS, flops_budget=BUDGET, loss=LOSS))
+@pytest.mark.parametrize("name", ["flops_budget", "target_flops", "IsoFLOP", "C_target"])
+def test_a_stated_budget_is_what_was_spent(name):
+    runs = read_runs(table(params=1.7 * PARAMS, tokens=TOKENS, loss=LOSS, **{name: BUDGET}))
     np.testing.assert_array_equal(runs.flops, BUDGET)
     assert "flops" in runs.given and runs.budgets_from == "column"
-    assert any("'flops_budget' are taken as spent" in note for note in runs.notes)
+    assert any(f"'{name}' are taken as spent" in note for note in runs.notes)
     runs = read_runs(
         table(params=PARAMS, tokens=TOKENS, flops_budget=BUDGET, loss=LOSS), {"budget": "none"}
     )
@@ -275,6 +292,14 @@ def test_logs_and_finished_runs_are_told_apart_by_what_they_hold():
     assert len(read_runs(steps(12), rows="runs")) == 12 * len(ROWS)
     with pytest.raises(UserError, match="--rows=curves needs a column of run_id"):
         read_runs(ROWS, rows="curves")
+
+
+def test_a_column_that_is_a_step_by_a_longer_name_makes_a_log():
+    rows = [
+        {"checkpoint_step" if n == "step" else n: x for n, x in row.items()} for row in steps(9)
+    ]
+    assert len(read_runs(rows)) == len(ROWS)
+    assert len(read_runs([row | {"checkpoint_step": "10k"} for row in rows])) == len(rows)
 
 
 def test_the_result_of_a_log_is_the_last_loss_that_was_measured():

@@ -121,6 +121,47 @@ def test_what_excel_and_pandas_put_around_a_table(tmp_path):
     (tmp_path / "cut.csv.gz").write_bytes((tmp_path / "x.csv.gz").read_bytes()[:-9])
     with pytest.raises(UserError, match=r"cut\.csv\.gz: cannot be decompressed"):
         read_runs(tmp_path / "cut.csv.gz")
-    (tmp_path / "comma.csv").write_text("N;D;loss\n1e8;2e9;3,1\n")
-    with pytest.raises(UserError, match=r"'3,1' is not a number; write 3\.1 for 3,1"):
-        read_runs(tmp_path / "comma.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("N;D;loss\n1e8;2e9;3,1\n2,0e8;1e9;3,2\n", "commas are read as decimal points: 3,1 as 3.1"),
+        ("# of May\n# by me\nN,D,loss\n1e8,2e9,3.1\n2e8,1e9,3.2\n", ""),
+        ("# of May\n#N,D,loss\n1e8,2e9,3.1\n2e8,1e9,3.2\n", ""),
+        ("N,D,loss\n1e8,2e9,3.1\nN,D,loss\n2e8,1e9,3.2\n", "left out as repeats of the header: 1"),
+        ("N,D,loss\n100M,2B,3.1\n.2 B,1b,3.2\n", "'100M' and the like in column 'N'"),
+        ('N,D,loss\n"100,000,000",2e9,3.1\n"200,000,000",1e9,3.2\n', "'100,000,000' and the like"),
+    ],
+    ids=["decimal commas", "remarks", "a header behind #", "files one after another", "suffixes",
+         "thousands"],
+)  # fmt: skip
+def test_how_people_write_tables(text, note, tmp_path):
+    (tmp_path / "x.csv").write_text(text)
+    runs = read_runs(tmp_path / "x.csv")
+    assert runs.params.tolist() == [1e8, 2e8] and runs.tokens.tolist() == [2e9, 1e9]
+    assert runs.loss.tolist() == [3.1, 3.2]
+    assert not note or any(said.startswith(note) for said in runs.notes)
+    if "# of May" in text:
+        bad = text.replace("2e8", "bad")
+        (tmp_path / "x.csv").write_text(bad)
+        row = 1 + bad.split("\n").index(next(line for line in bad.split("\n") if "bad" in line))
+        with pytest.raises(UserError, match=f"row {row}, column 'N': 'bad'"):
+            read_runs(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("N;D;loss\n1e8;2e9;3,1\n2e8;1e9;3.2\n", r"'3,1' is not a number; write 3\.1 for 3,1"),
+        ("N,D,loss\n1e8,2e9,3.1\n7B,1e9,3.2\n", "'7B' is not a number; write 7e9 for 7B"),
+        ("Step,a - eval/loss,b - eval/loss\n1,3.1,3.2\n", "a chart of W&B has a column per run"),
+        ("run,tag,step,value,wall_time\na,loss,1,3.1,0\n", "curves of TensorBoard say no sizes"),
+        ("N,D,flops,loss\n1e8,2e9,0.0139,3.1\n", r"s-days\? --columns=flops=8\.64e\+19\*flops"),
+        ("cfg.N,cfg.D,eval.nll\n1e8,2e9,3.1\n", r"--columns=params=cfg\.N,tokens=cfg\.D\?$"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_for_sure_is_told(text, words, tmp_path):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_runs(tmp_path / "x.csv")

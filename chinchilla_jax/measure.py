@@ -6,7 +6,8 @@
 What techniques measure at the end of a run: the loss with weights of so many bits (`quantisation`),
 how far a student is from its teacher (`distillation`), how even experts are loaded (`experts`). It
 decides no number of the training, so a plan may come to ask for it when runs are done; nothing is
-trained. One process does all of them, on what devices there are.
+trained. Runs that have all that is asked for are passed over. One process does the others, on what
+devices there are.
 
 Exit status: 0 all that is done is measured; 1 some was left out; 2 a mistake in the call.
 """
@@ -37,12 +38,11 @@ def main(_: list[str]) -> None:
         found = measure(workdir, cells)
     for run_id, reason in found.left.items():
         print(f"{run_id}: not measured: {reason}", file=sys.stderr)
-    print(f"measured {found.measured} of {len(cells)} runs, {found.not_done} not done")
+    before = f", {found.before} were before" if found.before else ""
+    print(f"measured {found.measured} of {len(cells)} runs{before}, {found.not_done} not done")
     print(f"results: {workdir / 'results.csv'}")
     sys.exit(1 if found.left else 0)
 
 
 if __name__ == "__main__":
-    program.run(
-        main, "interrupted; what was measured is kept, and the same command measures all anew"
-    )
+    program.run(main, program.CONTINUES)

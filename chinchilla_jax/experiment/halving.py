@@ -86,9 +86,16 @@ def ladder(cells: Sequence[Cell]) -> dict[float, dict[RunConfig, tuple[Cell, ...
                 )
     for budget, rung in zip(list(found)[1:], larger, strict=True):
         for who, same in smallest.items():
-            if len(rung.get(who, ())) != len(same):
+            there = len(rung.get(who, ()))
+            if there and there != len(same):
                 raise UserError(
-                    f"--halving: {same[0].run.run_id} has no run of every seed at {budget:g} "
+                    f"--halving: {same[0].run.run_id} has {len(same)} seeds, and {there} at "
+                    f"{flops(budget)} FLOPs; give all budgets the same by vary.seed, and no "
+                    "ladder.replicates_up_to"
+                )
+            if not there:
+                raise UserError(
+                    f"--halving: {same[0].run.run_id} has no run of every seed at {flops(budget)} "
                     "FLOPs; set ladder.sizes_per_budget=0 and wider limits of tokens per parameter"
                 )
     return found
@@ -119,7 +126,9 @@ def search(cells: Sequence[Cell], rows: Rows, factor: float) -> list[Rung]:
             key=lambda i: (losses[i], i),
         )
         if not order:
-            raise UserError(f"--halving: all runs at {budget:g} FLOPs diverged; none is picked")
+            raise UserError(
+                f"--halving: all runs at {flops(budget)} FLOPs diverged; none is picked"
+            )
         diverged = [i for i, loss in enumerate(losses) if loss is None]
         places = [*order, *diverged]
         kept = min(kept, len(order))

@@ -25,24 +25,34 @@ from chinchilla_jax.experiment.storage import write_text_atomic
 
 log = logging.getLogger(__name__)
 
+DAMAGED = "damaged"  # status of a run of which nobody knows whether it is over
 _TURN_SECONDS = 300.0  # that one writer waits for another
 
 
-def collect(workdir: Path) -> list[dict[str, Any]]:
+def collect(workdir: Path, tell_damage: bool = False) -> list[dict[str, Any]]:
     """A result row per cell of the plan, whatever became of it.
 
     Columns that the version which wrote a result did not have are filled where they follow from the
     configuration; what it did not measure stays missing.
 
+    Args:
+      tell_damage: a run whose result is damaged has the status `damaged`, and why as its reason.
     Raises:
-      UserError: no plan, or a damaged result.
+      UserError: no plan, or a damaged result of which no status shall tell.
     """
     cells = read_plan(workdir)[1]
     begun = storage.names(workdir / "runs")
     rows = []
     for cell in cells:
         row = row_of(cell.run) | {"status": "missing", "reason": ""}
-        found = _outcome(workdir, cell.run, row) if cell.run.run_id in begun else {}
+        try:
+            found = _outcome(workdir, cell.run, row) if cell.run.run_id in begun else {}
+        except StorageError:
+            raise
+        except UserError as error:
+            if not tell_damage:
+                raise
+            found = {"status": DAMAGED, "reason": str(error)}
         if not found and cell.status == "rejected":
             found = {"status": "rejected", "reason": cell.reason}
         rows.append(row | found)

@@ -6,7 +6,8 @@
      "tokens_per_second": 5.1e4, "seconds_left": 75.0, "curve": [[10, 5.1], [20, 4.4], ...]}, ...]}
 
 is one line of JSON; with --watch there is one a look. What is not known is null. `status` is that
-of `results.csv`, and of a run under way running, stalled? or silent (`status`).
+of `results.csv`, of a run under way running, stalled? or silent, and damaged where its result is
+(`status`).
 """
 
 import json
@@ -21,9 +22,9 @@ from chinchilla_jax.experiment import claims, contents, halving, storage
 from chinchilla_jax.experiment.numbers import count, duration, fixed, flops
 from chinchilla_jax.experiment.plans import read_plan
 from chinchilla_jax.experiment.records import HEARTBEAT_SECONDS, run_directory
-from chinchilla_jax.experiment.results import collect
+from chinchilla_jax.experiment.results import DAMAGED, collect
 from chinchilla_jax.experiment.rows import MARGINAL
-from chinchilla_jax.experiment.status import UNDER_WAY, judge
+from chinchilla_jax.experiment.status import OPEN, UNDER_WAY, judge, last_beat
 from chinchilla_jax.experiment.tables import table
 
 LOOK_SECONDS = 2.0  # between two looks
@@ -47,13 +48,13 @@ class Watch:
 
     def rows(self) -> list[dict[str, Any]]:
         """As of `status.rows`, without waiting: a run is alive until two beats are missed."""
-        found, now = collect(self._workdir), self._clock()
+        found, now = collect(self._workdir, tell_damage=True), self._clock()
         halving.mark(self._workdir, read_plan(self._workdir)[1], found)
         for row in found:
             name = row["run_id"]
-            if row["status"] not in ("missing", "failed"):
+            if row["status"] not in OPEN:
                 continue
-            if (beat := run_directory(self._workdir, name).last_heartbeat()) is None:
+            if (beat := last_beat(self._workdir, row)) is None:
                 self._seen.pop(name, None)
                 continue
             if name not in self._seen or self._seen[name][0] != beat:
@@ -159,7 +160,7 @@ def text(found: Mapping[str, Any], levels: str = _LEVELS[0]) -> list[str]:
     lines += [
         f"{run['run_id']}: {run['status']}: {run['reason']}"
         for run in found["runs"]
-        if run["status"] in ("stalled?", "silent", "failed") and run["reason"]
+        if run["status"] in ("stalled?", "silent", "failed", DAMAGED) and run["reason"]
     ]
     return lines
 
@@ -202,7 +203,8 @@ def show(
                 new = [line for line in lines if line not in before]
                 print("\n".join(new), file=stream, flush=True) if new else None
                 before = lines
-        if found["over"] == found["cells"]:
+        whole = not found["left_out"]  # else another sweep, of all cells, may be at work too
+        if found["over"] == found["cells"] and (whole or not claims.is_worked(workdir)):
             return True
         now = clock()
         if _is_worked(workdir, found):

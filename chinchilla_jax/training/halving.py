@@ -27,10 +27,14 @@ def run(
       UserError: as `experiment.halving.search`.
     """
     by_id = {cell.run.run_id: cell for cell in cells}
+    begun = False
 
     def following() -> list[str]:
+        nonlocal begun
         rungs = halving.search(cells, halving.over(workdir), factor)
-        halving.begin(workdir, cells, factor)
+        if not begun:  # once: a sweep of all cells that comes later takes it back
+            halving.begin(workdir, cells, factor)
+            begun = True
         return [] if halving.is_over(rungs, cells) else [cell.run.run_id for cell in rungs[-1].runs]
 
     rows: list[dict[str, Any]] = []

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from chinchilla_jax import techniques as declared
 from chinchilla_jax.data.store import Corpus
 from chinchilla_jax.experiment import results
 from chinchilla_jax.experiment.config import RunConfig
@@ -35,12 +36,13 @@ class Outcome:
     measured: int
     not_done: int
     left: Mapping[str, str]  # why a run that is done was left out, by its id
+    before: int = 0  # that have all that the plan asks for already
 
 
 def measure(
     workdir: Path, cells: Sequence[Cell], on_progress: Callable[[int], None] = lambda done: None
 ) -> Outcome:
-    """Measures those of `cells` that are done, and rebuilds `results.csv`.
+    """Measures those of `cells` that are done and lack a measurement, and rebuilds `results.csv`.
 
     A run that cannot be measured, since it, its text, its checkpoint or a run that it needs is gone
     or another one than it was, is left out, and the others go on.
@@ -51,24 +53,28 @@ def measure(
       UserError: the results cannot be rebuilt.
     """
     left: dict[str, str] = {}
-    done = measured = 0
+    done = measured = before = 0
     corpora: Corpora = {}
     try:
         for number, run in enumerate(cell.run for cell in cells):
             directory = run_directory(workdir, run.run_id)
             on_progress(number)
             try:
-                if (directory.result() or {}).get("status") != "done":
+                result = directory.result() or {}
+                if result.get("status") != "done":
                     continue
                 done += 1
-                if techniques.hooked(run):
+                asked = declared.asked(run.techniques)
+                if asked and result.keys() >= {*asked}:
+                    before += 1
+                elif techniques.hooked(run):
                     measured += _amended(workdir, run, directory, corpora)
             except UserError as error:
                 left[run.run_id] = str(error)
         on_progress(len(cells))
     finally:  # an interruption loses nothing that was measured
         results.write(workdir)
-    return Outcome(measured=measured, not_done=len(cells) - done, left=left)
+    return Outcome(measured=measured, not_done=len(cells) - done, left=left, before=before)
 
 
 def _amended(workdir: Path, run: RunConfig, directory: RunDirectory, corpora: Corpora) -> bool:

@@ -140,6 +140,10 @@ def test_a_candidate_without_a_run_at_a_budget_is_one_line():
     lacking = [c for c in cells if c.index != cells[-1].index]
     with pytest.raises(UserError, match="sizes_per_budget=0"):
         halving.ladder(lacking)
+    seeds = planned(seeds=(0, 1))  # as replicates of the smaller budgets leave them
+    lacking = [c for c in seeds if c.run.seed == 0 or c.run.budget < 1e11]
+    with pytest.raises(UserError, match=r"has 2 seeds, and 1 at 1e11 FLOPs.*replicates_up_to"):
+        halving.ladder(lacking)
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.5, math.nan, math.inf])

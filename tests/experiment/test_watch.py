@@ -3,11 +3,13 @@
 import io
 import json
 import re
+from contextlib import nullcontext
 
 import pytest
 
-from chinchilla_jax.experiment import halving, plans, records, status, watch
+from chinchilla_jax.experiment import claims, halving, plans, records, results, status, watch
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.records import run_directory
 from tests.command import call
@@ -217,7 +219,54 @@ def test_a_search_is_over_when_its_own_runs_are(sweep, monkeypatch):
     out = frozenset(run.run_id for run in runs[1:])
     monkeypatch.setattr(halving, "left_out", lambda folder, cells, rows: out - set(rows))
     run_directory(workdir, runs[0].run_id).finish(runs[0], "done", "", {"loss": 2.0})
+    run_directory(workdir, runs[1].run_id).end_heartbeat()
     stream = io.StringIO()
     watch.show(workdir, stream, as_json=False, sleep=pytest.fail)
     assert stream.getvalue().startswith("1 of 1 cells over, 2 left out by the search; 1 done\n")
     assert f"{halving.LEFT_OUT}" in status.text(workdir)
+
+
+def test_a_sweep_of_all_cells_beside_a_search_is_watched_to_its_end(sweep, monkeypatch):
+    """Also between two of its cells; what it makes is left out by nobody."""
+    workdir, runs, beat = sweep
+    out = frozenset(run.run_id for run in runs[1:])
+    monkeypatch.setattr(halving, "left_out", lambda folder, cells, rows: out - set(rows))
+    monkeypatch.setattr(claims, "is_worked", lambda folder: len(looks) < 4)
+    run_directory(workdir, runs[0].run_id).finish(runs[0], "done", "", {"loss": 2.0})
+    looks, now, stream = [], [0.0], io.StringIO()
+
+    def goes_on(_):
+        looks.append(stream.getvalue().splitlines()[-5:])
+        if len(looks) == 1:
+            _over(workdir, runs[1:2])
+        if len(looks) == 3:
+            beat(2, 4, 1)
+        if len(looks) == 4:
+            now[0] = 100.0  # it was killed: the run is what the search says
+
+    assert watch.show(workdir, stream, False, goes_on, lambda: now[0])
+    said = [line for line in stream.getvalue().splitlines() if " cells over" in line]
+    assert said == [
+        "1 of 2 cells over, 1 left out by the search; 1 done, 1 stalled?",
+        "2 of 2 cells over, 1 left out by the search; 2 done",
+        "2 of 3 cells over; 2 done, 1 running",
+        "2 of 2 cells over, 1 left out by the search; 2 done",
+    ]
+
+
+@pytest.mark.parametrize("file", ["result.json", "failure.json", "heartbeat.json"])
+def test_a_damaged_run_is_told_and_the_others_are_shown(sweep, file):
+    workdir, runs, _ = sweep
+    _over(workdir, runs[:1])
+    damaged = run_directory(workdir, runs[2].run_id).path / file
+    damaged.parent.mkdir(exist_ok=True)
+    damaged.write_text('{"status": ')
+    rows = watch.Watch(workdir).rows()
+    assert [row["status"] for row in rows] == ["done", "stalled?", "damaged"]
+    line = f"{runs[2].run_id}: damaged: {damaged}: "
+    (told,) = [text for text in watch.text(watch.facts(workdir, rows)) if text.startswith(line)]
+    assert "remove this file" in told
+    _over(workdir, runs[1:2])
+    assert told in status.text(workdir).splitlines()
+    with pytest.raises(UserError, match=file) if file != "heartbeat.json" else nullcontext():
+        results.collect(workdir)

@@ -36,6 +36,15 @@ def test_only_the_runs_of_the_search_are_made_and_a_failed_one_ends_it(monkeypat
     assert len(asked) == 3 and said_again == said
     assert {row["run_id"] for row in again} == {row["run_id"] for row in made}
 
+    asked.clear()
+    rows.clear()
+
+    def taken_back(chosen):  # by a sweep of all cells that begins meanwhile
+        halving.end(tmp_path)
+        return make(chosen)
+
+    run(tmp_path, cells, taken_back, 3)
+    assert len(asked) == 3 and not halving.left_out(tmp_path, cells, rows)
     rows.clear()
 
     def fails(chosen):

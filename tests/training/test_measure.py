@@ -118,6 +118,8 @@ def test_an_interruption_loses_nothing_that_was_measured(experiment, tmp_path, m
     assert sum("loss_after_b3g4" in found[name] for name in rows) == 1
     with (tmp_path / "results.csv").open() as file:
         assert sum(bool(row["loss_after_b3g4"]) for row in csv.DictReader(file)) == 1
+    monkeypatch.setattr("chinchilla_jax.training.measure._amended", lambda *_: True)
+    assert measure(tmp_path, cells) == Outcome(measured=1, not_done=1, left={}, before=1)
 
 
 def test_nothing_is_done_where_nothing_is_asked(experiment, tmp_path):

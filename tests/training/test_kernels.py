@@ -6,6 +6,7 @@ runs in Pallas' interpreter, and what surrounds a kernel on a mesh runs with ano
 
 import dataclasses
 import functools
+import os
 import re
 
 import jax
@@ -180,6 +181,14 @@ def test_products_of_one_cpu_device_are_shared_by_its_threads_where_that_pays(
     given = "--xla_cpu_experimental_ynn_fusion_type= --xla_backend_optimization_level=2"
     monkeypatch.setenv("XLA_FLAGS", given)
     assert devices.compiler_options(1, width) == {}
+
+
+def test_flags_of_a_process_are_the_users_where_they_name_the_same():
+    ours = devices.with_our_flags("")
+    assert "xla_cpu_disable_tiled_emitter" in ours and ours in os.environ["XLA_FLAGS"]
+    assert devices.with_our_flags("--xla_a=1") == f"--xla_a=1 {ours}"
+    for given in (ours, "--xla_backend_extra_options=xla_cpu_optimize_for_size", "flags.txt"):
+        assert devices.with_our_flags(given) == given
 
 
 def test_the_state_is_updated_in_place():

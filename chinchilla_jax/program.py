@@ -1,5 +1,6 @@
 """How a program runs: its command line, --config with overrides, and errors told in one line."""
 
+import atexit
 import contextlib
 import io
 import logging
@@ -23,6 +24,7 @@ from chinchilla_jax.experiment.schema import nearest
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 CONTINUES = "interrupted; the same command continues"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 START, START_FIELD = "init_from", "techniques.transfer.start"
 _overrides: list[tuple[str, str]] = []
@@ -32,12 +34,31 @@ def run(main: Callable[[list[str]], Any], interrupted: str = "interrupted") -> N
     """Runs `main` with the flags of its module.
 
     A `UserError` becomes one line on standard error and exit status 2; Ctrl-C and SIGTERM exit
-    with 130, also where the program is process 1 of a container, which SIGTERM else passes by.
-    `--config.a.b=value` is kept for `experiment_from_flags`.
+    with 130, also where the program is process 1 of a container, which SIGTERM else passes by. Once
+    `main` is over they end the process at once, with its result. `--config.a.b=value` is kept for
+    `experiment_from_flags`.
 
     Args:
       interrupted: what is said then.
     """
+    whole = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # chinchilla_jax/__init__.py: no test
+    status = 1  # of a traceback
+    if whole:
+        atexit.register(_ignore_signals)  # after all that is registered from here on
+    try:
+        _run(main, interrupted)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            end.code = 1
+        status = end.code if isinstance(end.code, int) else 0
+        raise
+    finally:
+        if whole:
+            _end_at_once(status)
+
+
+def _run(main: Callable[[list[str]], Any], interrupted: str) -> None:
     logging.getLogger("chinchilla_jax").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):  # a name in a table may be more than a pipe can take
@@ -66,20 +87,43 @@ def _end_interrupted() -> NoReturn:
     That takes from threads of JAX what they still use to compile or compute, which may end in a
     segmentation fault. Several processes part from each other in it.
     """
-    several = "chinchilla_jax.training.distributed"
-    alone = several not in sys.modules or sys.modules[several].process_count() == 1
-    if "jax" in sys.modules and alone:
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(EXIT_INTERRUPTED)
+    if "jax" in sys.modules and _is_alone():
+        _exit(EXIT_INTERRUPTED)
     sys.exit(EXIT_INTERRUPTED)
+
+
+def _is_alone() -> bool:
+    several = "chinchilla_jax.training.distributed"
+    return several not in sys.modules or sys.modules[several].process_count() == 1
+
+
+def _exit(status: int) -> NoReturn:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+def _end_at_once(status: int) -> None:
+    """Signals from now on skip the end of the interpreter, but that of several processes."""
+    if not _is_alone():
+        _ignore_signals()
+        return
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: _exit(status))
+
+
+def _ignore_signals() -> None:
+    """The interpreter gives signals back to the system before it is at its end."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt, where by `chinchilla_jax/__init__.py` it does not yet."""
+    """Ctrl-C raises KeyboardInterrupt, where by `chinchilla_jax/__init__.py` it does not yet; what
+    is said at the end it does not interrupt."""
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -87,7 +131,7 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         if before is signal.SIG_DFL:
-            signal.signal(signal.SIGINT, before)
+            _ignore_signals()
 
 
 def experiment_from_flags(path: str | None) -> Experiment:

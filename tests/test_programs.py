@@ -25,6 +25,16 @@ def process(program, *arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+def interruptible(program, *arguments, **variables):
+    """As `process`; Ctrl-C reaches it even where it does not reach the tests."""
+    return subprocess.run(
+        [sys.executable, "-m", f"chinchilla_jax.{program}", *arguments],
+        env=os.environ | variables,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "program,arguments,words",
     [
@@ -108,9 +118,7 @@ def test_a_reader_that_goes_away_is_no_traceback():
     assert (done.stdout, done.stderr) == ("", "")
 
 
-@pytest.mark.parametrize(
-    "program,arguments", [("plan", (QUICKSTART,)), ("sweep", (QUICKSTART,)), ("forecast", ())]
-)
+@pytest.mark.parametrize("program,arguments", [("sweep", (QUICKSTART,)), ("forecast", ())])
 def test_a_process_says_the_same(program, arguments):
     """What the tests here and beside call without a process is what a person gets."""
     done, within = process(program, *arguments), call(program, *arguments)
@@ -199,14 +207,31 @@ def test_ctrl_c_is_no_traceback_also_while_python_imports(tmp_path, when, status
     """It comes in a module that the program imports, or in the configuration, once it runs."""
     (tmp_path / when).parent.mkdir(exist_ok=True)
     (tmp_path / when).write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n" * 2)
-    done = subprocess.run(
-        [sys.executable, "-m", "chinchilla_jax.plan", f"--config={tmp_path / 'config.py'}"],
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        capture_output=True,
-        text=True,
-    )
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path.cwd()}"}
+    done = interruptible("plan", f"--config={tmp_path / 'config.py'}", **path)
     assert (done.returncode, done.stderr) == (status, said)
+
+
+@pytest.mark.parametrize(
+    "when,arguments,status",
+    [
+        ("atexit.register(os._exit, 77); atexit.register(Late)", (), 0),
+        ("sys.late = Late()", ("--config.budgets=1e3",), 2),
+    ],
+)
+def test_ctrl_c_after_the_end_of_a_program_leaves_its_result(tmp_path, when, arguments, status):
+    """In what is registered for the interpreter's end, which it skips, and in the last moments."""
+    (tmp_path / "config.py").write_text(
+        "import atexit, os, signal, sys\n"
+        "from chinchilla_jax.configs.quickstart import get_config\n"
+        "class Late:\n"
+        "    def __del__(self, kill=os.kill, me=os.getpid(), number=signal.SIGINT):\n"
+        "        kill(me, number)\n"
+        f"{when}\n"
+    )
+    whole = call("plan", QUICKSTART, *arguments)
+    done = interruptible("plan", f"--config={tmp_path / 'config.py'}", *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (status, whole.stdout, whole.stderr)
 
 
 @pytest.mark.parametrize("status", [130, 1])

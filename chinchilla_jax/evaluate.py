@@ -29,18 +29,18 @@ from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.scaling.table.runs import Runs
 from chinchilla_jax.scaling.tuning import SETTINGS
 
-_RUNS = flags.DEFINE_string("runs", None, "A sweep's folder, a table of runs, or TABLE,RESULTS.")
+_RUNS = flags.DEFINE_string("runs", None, "A sweep's folder, table, or TABLE,RESULTS of lm-eval.")
 _OUT = flags.DEFINE_string("out", "", "Folder of the report. Default: report, in that of a sweep.")
 _COLUMNS = flags.DEFINE_list(
-    "columns", [], "What the table calls our columns: params=N,tokens=1e9*D,loss=final,status=none"
+    "columns", [], "What the table calls our columns: params=N,tokens=1e9*D,loss=final,status=none."
 )
 _WHERE = flags.DEFINE_list("where", [], "Only runs with these values: optimizer=adamw,bits=4.")
 _BY = flags.DEFINE_list(
     "by",
     [],
     "Columns whose values are fitted each by itself, side by side: optimizer,precision. "
-    f"{BY}: the league table of all techniques, measured by the dense runs; where they "
-    "alone tell runs apart the default.",
+    f"{BY} makes the league table of all techniques, measured by the dense runs, and is the "
+    "default where techniques alone tell runs apart.",
 )
 _COMPARE = flags.DEFINE_list(
     "compare", [], "Two conditions (optimizer=adamw,optimizer=muon) or tables (a.csv,b.csv): what "
@@ -49,12 +49,12 @@ _COMPARE = flags.DEFINE_list(
 _BASELINE = flags.DEFINE_list(
     "baseline", [], "The condition of --by that measures the others: optimizer=adamw."
 )
-_CHARGE = flags.DEFINE_enum("charge", PAID, CHARGES, "What of a teacher training FLOPs hold.")
+_CHARGE = flags.DEFINE_enum("charge", PAID, CHARGES, "What of its teacher's FLOPs a student pays.")
 _KINDS = flags.DEFINE_list(
     "kinds", [], f"What a column is, where it was taken for something else: batch=condition,... "
     f"({', '.join(CHOICES)})."
 )  # fmt: skip
-_ROWS = flags.DEFINE_string("rows", None, "What a row is: runs (finished) or curves (their steps).")
+_ROWS = flags.DEFINE_string("rows", None, "What rows are: finished runs (runs) or steps (curves).")
 _SETTINGS = shared_flags.define_settings()
 _OVERLAY = flags.DEFINE_list(
     "overlay", [], "Published laws to draw beside ours, as hoffmann,kaplan_frontier,llama3."

@@ -1,7 +1,7 @@
 """Exports a finished run to a folder that transformers, vLLM and lm-eval open.
 
-    python -m chinchilla_jax.export --run=runs/quickstart/runs/3e12-48x3-s0 --to=exported/small
-    python -m chinchilla_jax.export --run=runs/quickstart/3e12-48x3-s0 --to=small --dtype=bfloat16
+    python -m chinchilla_jax.export --run=runs/quickstart --to=exported/best
+    python -m chinchilla_jax.export --run=runs/quickstart/3e12-48x3-s0 --to=one --dtype=bfloat16
 
 The modern definition is a Qwen3, and one whose feed-forward networks are experts a Qwen3Moe:
 `chinchilla_jax/formats/huggingface.py` says how, and what is refused. The folder is complete or
@@ -12,7 +12,7 @@ evaluation finds on it:
 
     lm_eval --model hf --model_args pretrained=DIR --tasks held_out --include_path DIR/lm_eval
 
-Exit status: 0 the folder is there; 2 a mistake in the call.
+Exit status: 0 the folder is there; 2 a mistake in the call; 130 interrupted.
 """
 
 import shlex
@@ -23,12 +23,22 @@ from chinchilla_jax import program
 from chinchilla_jax.experiment import exported, finished, storage
 from chinchilla_jax.formats import folder
 
-_RUN = flags.DEFINE_string("run", None, "Folder of the run: WORKDIR/runs/RUN.", required=True)
+_RUN = flags.DEFINE_string(
+    "run",
+    None,
+    "Folder of a finished run, or a work folder: its run of the lowest loss.",
+    required=True,
+)
 _TO = flags.DEFINE_string("to", None, "The folder to make.", required=True)
-_DTYPE = flags.DEFINE_enum("dtype", exported.DTYPES[0], exported.DTYPES, "Of the weights.")
-_GGUF = flags.DEFINE_bool("gguf", False, "Also a model.gguf, for llama.cpp.")
+_DTYPE = flags.DEFINE_enum(
+    "dtype", exported.DTYPES[0], exported.DTYPES, "Type of the weights that are written."
+)
+_GGUF = flags.DEFINE_bool("gguf", False, "Also write a model.gguf, for llama.cpp.")
 _WINDOWS = flags.DEFINE_integer(
-    "lm_eval", 0, "Also a task of lm-eval, of so many windows of held-out text.", lower_bound=0
+    "lm_eval",
+    0,
+    "Also write a task of lm-eval, of so many windows of held-out text.",
+    lower_bound=0,
 )
 
 

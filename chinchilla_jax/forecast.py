@@ -25,30 +25,30 @@ from chinchilla_jax.scaling.register.register import register
 from chinchilla_jax.scaling.report import answers, outcome
 
 _CONFIG = shared_flags.define_config(required=False)
-_FITS = flags.DEFINE_string("fits", "", "fits.json of a report that evaluate wrote.")
+_FITS = flags.DEFINE_string("fits", "", "The fits.json of a report that evaluate wrote.")
 _WHERE = flags.DEFINE_list(
     "where", [], "Which condition, of a --fits that compares several: optimizer=adamw,bits=4."
 )
-_LAW = flags.DEFINE_string("law", "", "A published law instead, by name; list shows them all.")
-_FORM = flags.DEFINE_string("form", "", "surface or loss_law. Default: what hold-out prefers.")
+_LAW = flags.DEFINE_string("law", "", "A published law, not --fits, by name; list shows them all.")
+_FORM = flags.DEFINE_string("form", "", "One of surface, loss_law. Default: what hold-out prefers.")
 _ASKED = (
-    flags.DEFINE_list("flops", [], "Budgets, as 1e21,5.76e23."),
+    flags.DEFINE_list("flops", [], "Budgets in training FLOPs, as 1e21,5.76e23."),
     flags.DEFINE_list("loss", [], "Losses to reach, in the unit of the law."),
-    flags.DEFINE_list("params", [], "Sizes, as 7e9."),
+    flags.DEFINE_list("params", [], "Sizes in parameters, as 7e9."),
     flags.DEFINE_list("tokens", [], "Training tokens, as 1.4e12."),
 )
-_INFERENCE = flags.DEFINE_string("inference_tokens", "", "Tokens that the model is to serve.")
+_INFERENCE = flags.DEFINE_string("inference_tokens", "", "Tokens the model is to serve, as 1e12.")
 _FIXED = flags.DEFINE_list(
-    "fixed", [], "Further columns of a published law: unique_tokens=25e9, sparsity=0.5, width=..."
+    "fixed", [], "Further columns of a published law: unique_tokens=25e9,sparsity=0.5."
 )
 _VOCAB = flags.DEFINE_integer(
-    "vocab_size", None, "Of the nearest shape. Default: --config's, the runs', else 32000.", 1
+    "vocab_size", None, "Vocabulary of shapes. Default: --config's, the runs', else 32000.", 1
 )
 _REGISTER = flags.DEFINE_string("register", "", "Freeze the forecast in this file, before runs.")
 _WRITE_CONFIG = flags.DEFINE_string(
     "write_config", "", "With --register: a config that trains its best size and the neighbours."
 )
-_SEEDS = flags.DEFINE_integer("seeds", 1, "Of each run of --write_config.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds of each run of --write_config.", lower_bound=1)
 
 
 def _frontier() -> Frontier:

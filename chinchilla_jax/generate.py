@@ -13,7 +13,7 @@ forgotten. The same seed writes the same text, with the cache and without, whate
 write by it here: `evaluate` then has seconds (and joules where they are counted) per generated
 token as a currency.
 
-Exit status: 0; 1 a run was not measured; 2 a mistake in the call; 130 interrupted.
+Exit status: 0 all is done; 1 a run was not measured; 2 a mistake in the call; 130 interrupted.
 """
 
 import sys
@@ -29,17 +29,23 @@ _RUN = flags.DEFINE_string(
     "run", None, "Folder of a finished run, or a work folder: its run of the lowest loss.",
     required=True,
 )  # fmt: skip
-_PROMPT = flags.DEFINE_multi_string("prompt", [], "Beginning of a text. May be given repeatedly.")
+_PROMPT = flags.DEFINE_multi_string("prompt", [], "Beginning of a text")
 _TOKENS = flags.DEFINE_integer(
     "tokens", None, "New tokens of each text. Default: up to the length trained on.", lower_bound=1
 )
-_TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "Of the draw; 0: the likeliest token.")
-_TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from so many likeliest tokens. Default: all.")
-_TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest that have this probability.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the draw.")
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature", 0.8, "Temperature of the draw; 0 takes the likeliest token."
+)
+_TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from this many likeliest tokens. Default: all.")
+_TOP_P = flags.DEFINE_float(
+    "top_p", 1.0, "Draw from the likeliest tokens that together have this probability."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the draw.")
 _CACHE = flags.DEFINE_bool("cache", True, "Keep keys and values, or compute all for each token.")
-_TENSOR = flags.DEFINE_integer("tensor", 1, "Devices that split a layer.", lower_bound=1)
-_MEASURE = flags.DEFINE_bool("measure", False, "Measure speed, memory and bytes instead.")
+_TENSOR = flags.DEFINE_integer(
+    "tensor", 1, "Devices over which each layer is split.", lower_bound=1
+)
+_MEASURE = flags.DEFINE_bool("measure", False, "Write no text: measure speed, memory and bytes.")
 
 
 def main(_: list[str]) -> None:

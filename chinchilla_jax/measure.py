@@ -1,4 +1,4 @@
-"""Measures runs that are done by their last checkpoints, and adds it to their results.
+"""Measures finished runs by their last checkpoints, and adds that to their results.
 
     python -m chinchilla_jax.measure --config=configs/quickstart.py --workdir=runs/quickstart \\
         --config.techniques.quantisation.after=8,4,3
@@ -9,7 +9,8 @@ decides no number of the training, so a plan may come to ask for it when runs ar
 trained. Runs that have all that is asked for are passed over. One process does the others, on what
 devices there are.
 
-Exit status: 0 all that is done is measured; 1 some was left out; 2 a mistake in the call.
+Exit status: 0 all that is done is measured; 1 some was left out; 2 a mistake in the call;
+130 interrupted.
 """
 
 import sys

@@ -28,14 +28,14 @@ _DEVICES = flags.DEFINE_integer(
 _HARDWARE = flags.DEFINE_string(
     "hardware",
     None,
-    f"What they are: {', '.join(h.name for h in hardware.HARDWARE)}; with --devices.",
+    f"What these are: {', '.join(h.name for h in hardware.HARDWARE)}; with --devices.",
 )
-_NEXT = flags.DEFINE_bool("next", False, "Which runs to make next; with --runs and --flops.")
+_NEXT = flags.DEFINE_bool("next", False, "Show which runs to make next; with --runs and --flops.")
 _RUNS = flags.DEFINE_string("runs", "", "A sweep's folder or a table, for --next and --enough.")
 _AIM = shared_flags.define_aim()
 _WHERE = flags.DEFINE_list("where", [], "Only runs with these values: optimizer=adamw,bits=4.")
 _WRITE_CONFIG = flags.DEFINE_string("write_config", "", "Where --next writes the runs it chose.")
-_ENOUGH = flags.DEFINE_float("enough", None, "The smallest grid that tells N* within this factor.")
+_ENOUGH = flags.DEFINE_float("enough", None, "Show the least grid to tell N* within this factor.")
 _LAW = flags.DEFINE_string("law", "", "A published law, by which --enough chooses instead.")
 _NOISE = flags.DEFINE_float("noise", None, "Scatter of ln loss, by which --enough goes.", 0.0)
 

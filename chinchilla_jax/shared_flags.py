@@ -46,10 +46,17 @@ def define_processes() -> Callable[[], bool]:
         "HOST:PORT of process 0, of several processes that train one run together. Found by "
         "itself under SLURM (srun) and on TPU slices.",
     )
-    count = flags.DEFINE_integer("num_processes", None, "How many they are.", lower_bound=1)
-    number = flags.DEFINE_integer("process_id", None, "Which of them this one is.", lower_bound=0)
+    count = flags.DEFINE_integer(
+        "num_processes", None, "How many processes train the run together.", lower_bound=1
+    )
+    number = flags.DEFINE_integer(
+        "process_id", None, "Which of these processes this one is, from 0.", lower_bound=0
+    )
     timeout = flags.DEFINE_float(
-        "peer_timeout", 60.0, "Seconds without a sign of life after which the others end.", 1.0
+        "peer_timeout",
+        60.0,
+        "Seconds without a sign of life of one process after which the others end.",
+        1.0,
     )
 
     def join() -> bool:
@@ -78,7 +85,7 @@ def define_division() -> Callable[[], tuple[int, int, int]]:
         number(
             "cells_per_device",
             1,
-            "Cells at once on a device, of those that take one.",
+            "Cells that share a device at once, of those that take only one.",
             lower_bound=1,
         ),
         number(
@@ -104,9 +111,18 @@ def define_settings() -> Callable[[], "Settings"]:
         enum("params", default.params, PARAMS, "Which parameters N counts."),
         enum("flops", default.flops, FLOPS, "Convention by which FLOPs are counted."),
         enum("objective", default.objective, list(LOSSES), "What the surface's fit minimises."),
-        flags.DEFINE_float("delta", default.delta, "Huber's delta."),
-        flags.DEFINE_bool("tied", default.tied, "One exponent for size and data: alpha = beta."),
-        enum("minima", default.minima, MINIMA, "How iso-FLOP minima are found for the headline."),
+        flags.DEFINE_float(
+            "delta", default.delta, "Where Huber's loss, of --objective, becomes linear."
+        ),
+        flags.DEFINE_bool(
+            "tied", default.tied, "Fit one exponent for size and data: alpha = beta."
+        ),
+        enum(
+            "minima",
+            default.minima,
+            MINIMA,
+            "How iso-FLOP minima are found; chosen: as hold-out prefers.",
+        ),
         number("bootstrap", default.bootstrap, "Bootstrap draws; 0 for no intervals."),
         number("seed", default.seed, "Seed of the bootstrap."),
         flags.DEFINE_float("holdout_above", None, above),
@@ -127,7 +143,9 @@ def define_aim() -> Callable[[], tuple[float | None, float | None]]:
 
     None where one is not given.
     """
-    spent = flags.DEFINE_string("flops", "", "FLOPs that runs which are chosen may take, as 2e13.")
+    spent = flags.DEFINE_string(
+        "flops", "", "FLOPs that all chosen runs together may take, as 2e13."
+    )
     target = flags.DEFINE_string(
         "target", "", "FLOPs whose best run is to be known. Default: ten times the largest run."
     )
@@ -169,11 +187,11 @@ def define_goal() -> Callable[..., "Goal | None"]:
 
 def define_status() -> Callable[[Path, str | None], bool]:
     """The flags of a look at a sweep; what is returned shows it, false where nobody asked."""
-    asked = flags.DEFINE_bool("status", False, "Only show how far each cell is.")
+    asked = flags.DEFINE_bool("status", False, "Run nothing, only show how far each cell is.")
     often = flags.DEFINE_bool(
-        "watch", False, "With --status: again and again, until all is over or nobody works."
+        "watch", False, "With --status: look again and again, until all is over or nobody works."
     )
-    as_json = flags.DEFINE_bool("json", False, "With --status: as JSON, a line a look.")
+    as_json = flags.DEFINE_bool("json", False, "With --status: write JSON, one line a look.")
 
     def shown(workdir: Path, config: str | None) -> bool:
         if not asked.value:

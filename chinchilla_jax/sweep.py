@@ -2,6 +2,7 @@
 
     python -m chinchilla_jax.sweep --config=configs/quickstart.py --workdir=runs/quickstart
 
+--status --watch shows how far all is, from anywhere that sees the folder.
 --halving=3 searches a grid of many shapes by successive halving (`training/halving.py`).
 --until=1.5 --flops=1e14 chooses further runs (`plan --next`) and makes them until the 95 % interval
 of N* at --target ends at 1.5 times its beginning, or all runs together have taken --flops.
@@ -26,9 +27,7 @@ from chinchilla_jax.training import distributed, halving, job_array, supervise, 
 
 _JOIN, _DIVISION = shared_flags.define_processes(), shared_flags.define_division()
 _CONFIG = shared_flags.define_config(required=False)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the plan, the runs and the report.", required=True
-)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of plan, runs and report.", required=True)
 _CELLS = flags.DEFINE_string(
     "cells",
     "",
@@ -36,12 +35,12 @@ _CELLS = flags.DEFINE_string(
     "Kubernetes Indexed Job. Default: all.",
 )
 _HALVING = flags.DEFINE_float(
-    "halving", 0.0, "Search for the best shape: of each budget 1/HALVING go on to the next.", 0.0
+    "halving", 0.0, "Search shapes: the best 1/HALVING of those at a budget go on to the next.", 0.0
 )
 _GOAL = shared_flags.define_goal()
 _STATUS = shared_flags.define_status()
 _WORKER = flags.DEFINE_bool("worker", False, "Be one of the processes that a sweep starts.")
-_PIN = flags.DEFINE_list("pin", [], "CPU cores of this worker.")
+_PIN = flags.DEFINE_list("pin", [], "Of --worker: its CPU cores.")
 
 
 def main(_: list[str]) -> None:

@@ -30,7 +30,7 @@ _CELL = flags.DEFINE_integer("cell", None, "Index of the cell in the plan.", low
 _PROFILE = flags.DEFINE_string(
     "profile_steps", "", "Write a trace of these updates, as 10:13, to profile in the run's folder."
 )
-_RUN = flags.DEFINE_string("run", "", "A resolved run instead: the config.json of one.")
+_RUN = flags.DEFINE_string("run", "", "In the place of a cell: the config.json of a resolved run.")
 
 
 def _chosen(workdir: Path, opened: contextlib.ExitStack) -> RunConfig:

@@ -36,12 +36,14 @@ _COLUMNS = flags.DEFINE_list(
 )
 _WHERE = flags.DEFINE_list("where", [], "Of a table, only runs with these values: optimizer=adamw.")
 _WITHDRAW = flags.DEFINE_string(
-    "withdraw", "", "A verdict that was given on wrong data, as --ledger names it."
+    "withdraw", "", "Take back a verdict that was given on wrong data, as --ledger names it."
 )
-_REASON = flags.DEFINE_string("reason", "", "Why it is withdrawn.")
+_REASON = flags.DEFINE_string("reason", "", "Why the verdict of --withdraw is taken back.")
 _LEDGER = flags.DEFINE_bool("ledger", False, "Show how well all past forecasts are calibrated.")
 _FILE = flags.DEFINE_string(
-    "ledger_file", "", "The ledger. Default: ledger.jsonl beside the forecast, or in forecasts/."
+    "ledger_file",
+    "",
+    "File of the ledger. Default: ledger.jsonl beside the forecast, or in forecasts/.",
 )
 _FIGURES = flags.DEFINE_bool("figures", True, "Draw the figures.")
 

@@ -108,8 +108,13 @@ def test_help_tells_what_it_does_and_every_flag(program):
     assert f"    python -m chinchilla_jax.{program} --" in done.stdout
     assert "   --" not in done.stdout.partition("flags:")[0].replace("\n        --", "\n")
     there = call(program, "--none_such").stderr.partition("(there are ")[2].rstrip(")\n")
-    told = re.findall(r"^  --(?:\[no\])?(\w+):", done.stdout, re.MULTILINE)
-    assert sorted(told) == sorted(name.removeprefix("--") for name in there.split(", "))
+    flag = r"^  --(?:\[no\])?(\w+): (.*?)\n(?=    \((?:default: |an? |number )|  --|\n)"
+    told = re.findall(flag, done.stdout, re.MULTILINE | re.DOTALL)
+    names = [name for name, _ in told]
+    assert sorted(names) == sorted(name.removeprefix("--") for name in there.split(", "))
+    for _, text in told:  # a sentence, but for what absl puts around it
+        said = re.sub(r"^<.*?>: ", "", " ".join(text.split())).replace("; repeat this option", ".")
+        assert re.match(r"[A-Z].*\.", said) and not said.startswith(("Of the", "Of each")), said
 
 
 def test_a_reader_that_goes_away_is_no_traceback():

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import percentage
 from chinchilla_jax.scaling.arrays import Floats, silent
@@ -90,7 +91,8 @@ def check_units(runs: Runs) -> None:
         days = middle * _PETAFLOP_DAY
         if _RATIO[0] < days < _RATIO[1] and abs(np.log10(days / SIX_ND.kappa)) < 1:
             name = runs.title.get("flops", "flops")
-            guess = f"; are flops in petaFLOP/s-days? --columns=flops={_PETAFLOP_DAY:g}*{name}"
+            asked = items([f"flops={_PETAFLOP_DAY:g}*{name}"])
+            guess = f"; are flops in petaFLOP/s-days? --columns={asked}"
         raise UserError(
             f"{runs.source}, columns params, tokens, flops: flops / (params x tokens) is "
             f"{middle:.3g} in the median row where training costs about 6{guess}"
@@ -153,9 +155,8 @@ def _magnitudes(runs: Runs) -> list[str]:
         return [f"the median run has {middle:.3g} tokens per parameter: are the units right?"]
     for name in ("params", "tokens"):
         if (count := float(np.median(getattr(runs, name)))) < _FEWEST:
-            title = runs.title.get(name, name)
+            asked = items([f"{name}=1e6*{runs.title.get(name, name)}"])
             return [
-                f"the median run has {count:.3g} {name}: are they in millions or billions? "
-                f"--columns={name}=1e6*{title} or 1e9*{title}"
+                f"the median run has {count:.3g} {name}: are they in millions? --columns={asked}"
             ]
     return []

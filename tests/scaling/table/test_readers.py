@@ -157,7 +157,7 @@ def test_how_people_write_tables(text, note, tmp_path):
         ("N,D,loss\n1e8,2e9,3.1\n7B,1e9,3.2\n", "'7B' is not a number; write 7e9 for 7B"),
         ("Step,a - eval/loss,b - eval/loss\n1,3.1,3.2\n", "a chart of W&B has a column per run"),
         ("run,tag,step,value,wall_time\na,loss,1,3.1,0\n", "curves of TensorBoard say no sizes"),
-        ("N,D,flops,loss\n1e8,2e9,0.0139,3.1\n", r"s-days\? --columns=flops=8\.64e\+19\*flops"),
+        ("N,D,flops,loss\n1e8,2e9,0.0139,3.1\n", r"s-days\? --columns='flops=8\.64e\+19\*flops'"),
         ("cfg.N,cfg.D,eval.nll\n1e8,2e9,3.1\n", r"--columns=params=cfg\.N,tokens=cfg\.D\?$"),
     ],
 )  # fmt: skip

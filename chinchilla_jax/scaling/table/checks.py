@@ -8,6 +8,7 @@ from chinchilla_jax.experiment.numbers import percentage
 from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.table.cost import SIX_ND
 from chinchilla_jax.scaling.table.runs import Runs
+from chinchilla_jax.scaling.table.unlike import unlike
 
 # flops / (params * tokens): 2 for a forward pass, 6 for training, more where attention, embeddings
 # or a recomputed forward pass weigh. Beyond these bounds a unit is wrong.
@@ -62,6 +63,7 @@ def doubts(runs: Runs) -> tuple[str, ...]:
             "shown, not fitted"
         )
     replicates = len(runs) - len(np.unique(runs.cell_R()))
+    said += unlike(runs) if replicates else []
     if replicates and not runs.names("seed"):
         said.append(
             f"{replicates} runs share size, tokens and settings with another one and no column of "

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
-from chinchilla_jax.scaling.table import metrics
+from chinchilla_jax.scaling.table import computed
 from chinchilla_jax.scaling.table import names as names_of
 from chinchilla_jax.scaling.table.names import ALIASES, ALONE, FITTED, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw
@@ -59,7 +59,7 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     raw = _without_percent(raw)
     names, said = list(raw.columns), list(raw.notes)
     given = names_of.asked(columns, names, raw.source)
-    raw = _with_logs(raw, given.values())
+    raw = _with_computed(raw, given.values())
     filled = [name for name, cells in raw.columns.items() if {*cells} - {None, ""}]
     gone = [ours for ours in FITTED if ours != "loss" and ours not in filled]
     gone += [ours for ours, text in columns.items() if text == NONE]
@@ -75,14 +75,14 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
         likely = names_of.usual(ours, names if ours == "loss" else filled)
         if ours == "step":  # nobody needs it: what is no number is another one's
             likely = [one for one in likely if is_numeric(raw.columns[one[0]])]
-        whole = _with_logs(raw, likely)
+        whole = _with_computed(raw, likely)
         likely = _filled_most(likely, whole)
         if ours in ALONE:  # what is fitted and has our very name is not given away in silence
             kept = ours if ours in FITTED else ""
             likely = [one for one in likely if one[0] not in taken or one[0] == kept]
         if likely:
             found[ours] = likely[0]
-            raw = _with_logs(raw, likely[:1])
+            raw = _with_computed(raw, likely[:1])
             others = [
                 one for one in likely[1:]
                 if is_numeric(whole.columns[one[0]]) and not _equal(one[0], likely[0][0], whole)
@@ -166,21 +166,21 @@ def _of_groups(text: str) -> float:
     return float(text.replace(",", ""))
 
 
-def _with_logs(raw: Raw, found: Iterable[names_of.Found]) -> Raw:
-    """With those of the columns `found` that are logarithms of others."""
+def _with_computed(raw: Raw, found: Iterable[names_of.Found]) -> Raw:
+    """With those of the columns `found` that are computed from others.
+
+    A cell of a logarithm whose own is no positive number stays that, for whoever reads it to say.
+    """
     more: dict[str, list[Cell]] = {}
     for name, _ in found:
-        inner = None if name in raw.columns else metrics.of_log(name)
-        if inner is not None:
-            more[name] = [_logarithm(cell) for cell in raw.columns[inner]]
+        if name in raw.columns:
+            continue
+        of = [raw.columns[part] for part in computed.parts(name, [*raw.columns])]
+        cells = computed.values(name, [list(map(value_of, column)) for column in of])
+        more[name] = [
+            own if x is None and len(of) == 1 else x for x, own in zip(cells, of[0], strict=True)
+        ]
     return replace(raw, columns={**raw.columns, **more}) if more else raw
-
-
-def _logarithm(cell: Cell) -> Cell:
-    """Of a positive number; any other cell as it is, for whoever reads it to say what it is."""
-    value = value_of(cell)
-    number = isinstance(value, int | float) and 0 < value < math.inf
-    return math.log(value) if number else cell  # type: ignore[arg-type]
 
 
 def _without_percent(raw: Raw) -> Raw:

@@ -45,7 +45,7 @@ OTHER_LOSS = "data, and what the loss means"  # losses under two values need no 
 # in words what it behaves as: `eval_set` says on what a loss was measured.
 _NAMES: tuple[tuple[str, str, str], ...] = (
     ("amount", "what a run holds and costs", r"^((params|flops|inference) .+|bytes at rest)$"),
-    ("seed", "seeds", r"seeds?|replicas?|replicates?|rng"),
+    ("seed", "seeds", r"seeds?|replicas?|replicates?|replications?|rng|data order|shuffle"),
     ("condition", _TECHNIQUE, r"techniques?|teacher|kd|loss weight"),
     ("outcome", "where it ran", (
         r"devices?|gpus?|tpus?|cpus?|nodes?|host|hostname|mesh|parallel|fsdp|workers?|threads?|"

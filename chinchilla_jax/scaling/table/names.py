@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.schema import nearest
-from chinchilla_jax.scaling.table import metrics, units
+from chinchilla_jax.scaling.table import computed, metrics, units
 from chinchilla_jax.scaling.table.kinds import words
 from chinchilla_jax.scaling.table.shapes import shape_of
 
@@ -30,7 +30,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "flops": (
         "flops", "flop", "training_flop", "training_flops", "train_flops", "total_flops",
-        "flops_total", "compute", "C",
+        "flops_total", "compute", "compute_flops", "C",
     ),
     "loss": (
         "val_loss", "validation_loss", "eval_loss", "test_loss", "final_val_loss",
@@ -82,7 +82,7 @@ Found = tuple[str, float]  # the file's name of a column, and the unit of its nu
 
 
 def asked(columns: Mapping[str, str], names: Sequence[str], source: str) -> dict[str, Found]:
-    """What `--columns` names, `1e9*gflops` with its factor; `none` is left out.
+    """What `--columns` names, `1e9*gflops` with its factor, or computes; `none` is left out.
 
     Raises:
       UserError: there is no such column.
@@ -92,13 +92,13 @@ def asked(columns: Mapping[str, str], names: Sequence[str], source: str) -> dict
         if text == NONE and NONE not in names:
             continue
         name, factor = (text, None) if text in names else units.scaled(text)
-        inner = metrics.of_log(name) or name
-        if name not in names and inner not in names:
-            raise UserError(
-                f"{source}: no column '{inner}' for {ours}{nearest(inner, names)} "
-                f"(there are {shown(names)})"
-            )
-        if factor is None and ours == "loss" and name == inner:
+        for part in computed.parts(name, names):
+            if part not in names:
+                raise UserError(
+                    f"{source}: no column '{part}' for {ours}{nearest(part, names)} "
+                    f"(there are {shown(names)})"
+                )
+        if factor is None and ours == "loss" and name in names:
             _, name, factor = metrics.in_nats(name)
         found[ours] = (name, in_unit(ours, name) if factor is None else factor)
     return found
@@ -117,7 +117,9 @@ def usual(ours: str, names: Sequence[str]) -> list[Found]:
             continue
         for inside, (tail, found) in enumerate(_readings(name, ours)):
             rank = _RANK[ours].get(_key(tail))
-            if rank is None or (inside and len(_key(tail)) == 1):
+            # A letter by itself is one of ours, and with a unit a capital is: N_M, but no d_k.
+            lone = inside and len(_key(tail)) == 1
+            if rank is None or (lone and (found[1] == 1.0 or not name[:1].isupper())):
                 continue
             heldout = ours == "loss" and bool(_HELD_OUT.search(words(name)))
             order = (ours == "loss" and not heldout, inside > 0, rank, place)
@@ -203,6 +205,8 @@ def lacking(need: Sequence[str], have: Mapping[str, str], names: Sequence[str], 
     free = [name for name in names if name not in have.values()]
     asked_for = ["loss"] * ("loss" in need) + sizes * (len(sizes) > 1)
     guesses = {ours: near(ours, free) for ours in asked_for}
+    if "tokens" in need and not guesses.get("tokens"):
+        guesses["tokens"] = computed.tokens_of(names, have.get("params") or guesses.get("params"))
     hints = [f"{ours}={name}" for ours, name in guesses.items() if name]
     seen = [f"{ours} is '{name}'" for ours, name in have.items() if ours in FITTED]
     example = f"--columns={items(hints)}?" if hints else "--columns=params=N,loss=..."

@@ -6,12 +6,10 @@ the line each row came from, so that whatever is wrong later can be named by fil
 Nothing that is read is ever evaluated.
 """
 
-import csv
 import gzip
 import io
 import json
 import math
-import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from typing import Any
 
 from chinchilla_jax.experiment import json_data, storage
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling.table import shapes
+from chinchilla_jax.scaling.table import delimited, shapes
 
 Cell = str | int | float | bool | None
 
@@ -156,69 +154,15 @@ def _decoded(cell: bytes) -> str:
         return str(cell)
 
 
-_EXCEL = re.compile(r"^sep=(.)\r?$")  # a line of Excel's before the header
-# Of a file with semicolons, in which the comma may be the decimal point.
-_DECIMAL = re.compile(r"^[-+]?\d+,\d+(e[-+]?\d+)?$", re.IGNORECASE)
-_OTHERWISE = re.compile(r"^[-+]?\d*\.\d+(e[-+]?\d+)?$|^\d{1,3}(,\d{3}){2,}$", re.IGNORECASE)
-
-
 def _csv(path: Path) -> Raw:
-    text, first = _text(path), 1
-    head = text.split("\n", 1)[0]
-    if told := _EXCEL.match(head):
-        first, text = 2, text[len(head) + 1 :]
-    while text.startswith("#") and "\n" in text:  # remarks, of which the last may be the header
-        head, rest = text.split("\n", 1)
-        if not rest.startswith("#") and _heads(head, rest.split("\n", 1)[0]):
-            text = text[1:]
-            break
-        first, text = first + 1, rest
-    delimiter = told[1] if told else max(",;\t", key=text.split("\n", 1)[0].count)
-    try:
-        rows = list(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}: not a CSV table: {error}") from None
-    if not rows:
-        raise UserError(f"{path}: the file is empty")
-    names = [name.strip() for name in rows[0]]
-    line, kept, again = [], [], 0
-    for number, row in enumerate(rows[1:], first + 1):
-        if not any(cell.strip() for cell in row):
-            continue
-        if len(row) != len(names):
-            raise UserError(f"{path}, row {number}: {len(row)} cells, the header has {len(names)}")
-        if [cell.strip() for cell in row] == names:
-            again += 1
-            continue
-        line.append(number)
-        kept.append([cell.strip() for cell in row])
-    notes = []
-    if again:
-        notes.append(f"left out as repeats of the header: {again} row{'s' * (again > 1)}")
-    if delimiter == ";" and (one := _decimal(kept)):
-        kept = [[c.replace(",", ".") if _DECIMAL.match(c) else c for c in row] for row in kept]
-        notes.append(f"commas are read as decimal points: {one} as {one.replace(',', '.')}")
+    found = delimited.parsed(_text(path), str(path))
     columns: dict[str, list[Cell]] = {}
     twice = []
-    for j, name in enumerate(names):
-        cells: list[Cell] = [row[j] or None for row in kept]
+    for j, name in enumerate(found.names):
+        cells: list[Cell] = [row[j] or None for row in found.rows]
         if columns.setdefault(name, cells) != cells:
             twice.append(name)
-    return Raw(str(path), columns, line, tuple(twice), tuple(notes))
-
-
-def _heads(remark: str, row: str) -> bool:
-    """Whether a line behind # names the columns of the row under it, which is no header itself."""
-    separator = max(",;\t", key=row.count)
-    return 0 < row.count(separator) == remark.count(separator) and any(map(str.isdigit, row))
-
-
-def _decimal(rows: Sequence[Sequence[str]]) -> str:
-    """The first number with a decimal comma, where none is written otherwise; else ""."""
-    cells = [cell for row in rows for cell in row]
-    if any(map(_OTHERWISE.match, cells)):
-        return ""
-    return next((cell for cell in cells if _DECIMAL.match(cell)), "")
+    return Raw(str(path), columns, found.line, tuple(twice), found.notes)
 
 
 def _objects(path: Path | str, rows: list[dict[str, Any]]) -> Raw:
@@ -266,10 +210,11 @@ def _rows_of(data: Any) -> list[dict[str, Any]] | None:
         return data
     if not isinstance(data, dict) or not data:
         return None
-    if isinstance(data.get("data"), list) and isinstance(data.get("columns"), list):
+    split = next((data[name] for name in ("data", "rows", "values") if name in data), None)
+    if isinstance(split, list) and isinstance(data.get("columns"), list):
         names = list(map(str, data["columns"]))
-        if all(isinstance(row, list) and len(row) == len(names) for row in data["data"]):
-            return [dict(zip(names, row, strict=True)) for row in data["data"]]
+        if all(isinstance(row, list) and len(row) == len(names) for row in split):
+            return [dict(zip(names, row, strict=True)) for row in split]
     lists = [value for value in data.values() if isinstance(value, list) and value]
     if len(lists) == 1 and all(isinstance(row, dict) for row in lists[0]):
         return lists[0]  # {"runs": [...], ...}

@@ -37,7 +37,8 @@ def of_name(name: str) -> tuple[str, float]:
             return " ".join([*spoken[:begin], "flops"]), _PREFIXES[unit[1]] * days
     if len(spoken) > 1:
         if spoken[-1] in _COUNTS:
-            return " ".join(spoken[:-1]), _COUNTS[spoken[-1]]
+            end = -2 if spoken[-2] == "in" and len(spoken) > 2 else -1  # params in millions
+            return " ".join(spoken[:end]), _COUNTS[spoken[-1]]
         if spoken[0] in _COUNTS and len(spoken[0]) > 2:
             return " ".join(spoken[1:]), _COUNTS[spoken[0]]
         if power := _TEN.match(spoken[-1]):

@@ -78,6 +78,7 @@ def kinds(rows, **asked):
         ("n_steps", [100, 200], "setting"),  # two batches
         ("seed", [0, 1], "seed"),
         ("data_seed", ["a", "b"], "seed"),
+        ("data_order", [1, 2], "seed"),
         ("wall_seconds", [1, 2], "outcome"),
         ("text_left_out", ["nothing", "3 blank documents"], "outcome"),
         ("metrics_lost", [0, 3], "outcome"),
@@ -299,3 +300,16 @@ def test_unique_tokens_of_as_many_epochs_are_one_condition():
     found = read_runs(rows)
     assert set(found.condition_labels("uniq_toks")) == {"once", "4 epochs", "16 epochs"}
     assert len(conditions(found)) == 3
+
+
+@pytest.mark.parametrize("name", ["tags", "git_commit", "host", "run"])
+def test_replicates_that_differ_the_same_way_in_every_cell_are_none(name):
+    def rows(rise):
+        return [row | {name: ("new", "old")[i % 2] + ("" if name != "run" else f"-{i}"),
+                       "loss": row["loss"] * (1 + rise * (i % 2))}
+                for i, row in enumerate(table(x=[1, 1]))]  # fmt: skip
+
+    what = "a part of the runs' names" if name == "run" else f"column '{name}'"
+    said = [doubt for doubt in read_runs(rows(0.05)).doubts if doubt.startswith(what)]
+    assert len(said) == 1 and "(new, old) tells runs of one cell apart" in said[0]
+    assert not any(what in doubt for doubt in read_runs(rows(0.0)).doubts)

@@ -99,7 +99,7 @@ def test_a_budget_that_is_a_label_costs_nothing():
         ("GFLOPs", "flops", 1e9), ("train exaFLOPs", "train flops", 1e18),
         ("zflop", "flops", 1e21), ("PF-days", "flops", 8.64e19), ("pflops_days", "flops", 8.64e19),
         ("params", "params", 1.0), ("model", "model", 1.0), ("tflops_per_s", "tflops_per_s", 1.0),
-        ("m", "m", 1.0), ("gflops/s", "gflops/s", 1.0),
+        ("m", "m", 1.0), ("gflops/s", "gflops/s", 1.0), ("params_in_millions", "params", 1e6),
     ],
 )  # fmt: skip
 def test_a_unit_in_a_name(name, base, factor):
@@ -153,6 +153,30 @@ def test_units_by_name_or_by_a_factor_give_the_numbers():
         read_runs(table(**columns), {"params": "1*params_M"})
     with pytest.raises(UserError, match="no column 'param_M' for params; did you mean params_M"):
         read_runs(table(**columns), {"params": "1e6*param_M"})
+
+
+def test_a_capital_with_a_unit_is_ours_and_the_width_of_a_key_is_not():
+    runs = read_runs(table(N_M=PARAMS / 1e6, D_B=TOKENS / 1e9, C_1e18=BUDGET / 1e18, loss=LOSS))
+    np.testing.assert_allclose(runs.tokens, TOKENS)
+    np.testing.assert_allclose(runs.flops, BUDGET)
+    with pytest.raises(UserError, match="recognised: params is 'params'"):
+        read_runs(table(params=PARAMS, d_k=TOKENS / 1e3, loss=LOSS))
+
+
+def test_a_column_may_be_a_product_of_others():
+    columns = {"params": PARAMS, "steps": TOKENS / 2048, "bsz": 2.0 + 0 * PARAMS, "loss": LOSS}
+    runs = read_runs(table(**columns), {"tokens": "1024*steps*bsz"})
+    np.testing.assert_allclose(runs.tokens, TOKENS)
+    with pytest.raises(UserError, match="no column 'stps' for tokens; did you mean steps"):
+        read_runs(table(**columns), {"tokens": "stps*bsz"})
+
+
+def test_a_flag_of_yes_and_no_says_which_runs_are_over():
+    for name, bad in (("diverged", "True"), ("is_finished", 0)):
+        good = {"True": "False", 0: 1}[bad]
+        runs = read_runs([row | {name: bad if i in (1, 5) else good} for i, row in enumerate(ROWS)])
+        assert len(runs) == len(ROWS) - 2 and not runs.names("condition")
+        assert any(f"{name} is {bad} (row 2, row 6)" in note for note in runs.notes)
 
 
 def test_one_message_says_all_that_lacks_what_was_found_and_what_may_be_meant():

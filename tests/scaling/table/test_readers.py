@@ -132,9 +132,13 @@ def test_what_excel_and_pandas_put_around_a_table(tmp_path):
         ("N,D,loss\n1e8,2e9,3.1\nN,D,loss\n2e8,1e9,3.2\n", "left out as repeats of the header: 1"),
         ("N,D,loss\n100M,2B,3.1\n.2 B,1b,3.2\n", "'100M' and the like in column 'N'"),
         ('N,D,loss\n"100,000,000",2e9,3.1\n"200,000,000",1e9,3.2\n', "'100,000,000' and the like"),
+        ("N|D|loss\n1e8|2e9|3.1\n2e8|1e9|3.2\n", ""),
+        ("N  D loss\n1e8 2e9  3.1\n2e8 1e9 3.2\n", ""),
+        ("| N | D | loss |\n|---|:-:|---|\n| 1e8 | 2e9 | 3.1 |\n| 2e8 | 1e9 | 3.2 |\n", ""),
+        ("# of May\n\nOf May,,\n,,\nN,D,loss\n1e8,2e9,3.1\n2e8,1e9,3.2\n", ""),
     ],
     ids=["decimal commas", "remarks", "a header behind #", "files one after another", "suffixes",
-         "thousands"],
+         "thousands", "bars", "blanks", "Markdown", "a title"],
 )  # fmt: skip
 def test_how_people_write_tables(text, note, tmp_path):
     (tmp_path / "x.csv").write_text(text)
@@ -159,6 +163,8 @@ def test_how_people_write_tables(text, note, tmp_path):
         ("run,tag,step,value,wall_time\na,loss,1,3.1,0\n", "curves of TensorBoard say no sizes"),
         ("N,D,flops,loss\n1e8,2e9,0.0139,3.1\n", r"s-days\? --columns='flops=8\.64e\+19\*flops'"),
         ("cfg.N,cfg.D,eval.nll\n1e8,2e9,3.1\n", r"--columns=params=cfg\.N,tokens=cfg\.D\?$"),
+        ("N,tokens_per_param,loss\n1e8,20,3.1\n", r"'tokens=N\*tokens_per_param'\?$"),
+        ("N,steps,bsz,seq_len,loss\n1e8,20,3,4,3.1\n", r"'tokens=steps\*bsz\*seq_len'\?$"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_for_sure_is_told(text, words, tmp_path):

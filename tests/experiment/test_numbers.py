@@ -1,7 +1,11 @@
 """Numbers as people read them."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+import chinchilla_jax
 from chinchilla_jax.experiment import numbers
 
 
@@ -17,6 +21,7 @@ from chinchilla_jax.experiment import numbers
         (numbers.count, 0.25, "0.25"),
         (numbers.count, None, "-"),
         (numbers.count, float("nan"), "-"),
+        (numbers.percentage, 0.134, "13 %"),
         (numbers.flops, 5.76e23, "5.76e23"),
         (numbers.flops, 3e12, "3e12"),
         (numbers.flops, 9.999e11, "1e12"),
@@ -47,6 +52,12 @@ from chinchilla_jax.experiment import numbers
 )
 def test_written(write, value, text):
     assert write(value) == text
+
+
+def test_percentages_are_written_one_way():
+    package = Path(chinchilla_jax.__file__).parent
+    for file in package.rglob("*.py"):
+        assert not re.search(r"\.\d%}|[\d}]%[ ,.;:)\"']", file.read_text()), file
 
 
 def test_intervals():

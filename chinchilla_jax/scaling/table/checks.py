@@ -1,5 +1,7 @@
 """Numbers that parse and yet cannot be meant: wrong units, other conventions, other quantities."""
 
+import re
+
 import numpy as np
 
 from chinchilla_jax.experiment.commands import items
@@ -7,6 +9,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import percentage
 from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.table.cost import SIX_ND
+from chinchilla_jax.scaling.table.kinds import words
 from chinchilla_jax.scaling.table.runs import Runs
 from chinchilla_jax.scaling.table.unlike import unlike
 
@@ -15,6 +18,7 @@ from chinchilla_jax.scaling.table.unlike import unlike
 _RATIO = (0.5, 600.0)
 HELD_OUT_IN_TRAINING = "held_out_in_training"  # column: a share, 0 to 1
 _LEAK = 0.1  # of it that is said
+_USED = re.compile(r"\b(active|activated|non ?zero|total)\b")
 _UNITS = {3: "thousands", 6: "millions", 9: "billions", 12: "trillions"}
 _PETAFLOP_DAY = 8.64e19
 _FEWEST = 1e3  # parameters of a language model, and tokens
@@ -55,7 +59,7 @@ def doubts(runs: Runs) -> tuple[str, ...]:
                 f"row {runs.row_R[worst]} spent {ratio[worst]:.3g} times its budget; "
                 "are flops counted in another convention than budgets?"
             )
-    said += _leaks(runs)
+    said += _leaks(runs) + _sparsities(runs)
     if len(table) > len(runs):
         settings = ", ".join(table.names("setting"))
         said.append(
@@ -127,6 +131,28 @@ def _leaks(runs: Runs) -> list[str]:
         f"the training text of {leaking} runs: their losses measure memory, too; hold out other "
         "text"
     ]
+
+
+def _sparsities(runs: Runs) -> list[str]:
+    """Parameters in use beside all of them: shares that jump to and fro are of several kinds."""
+    fitted = runs.title.get("params", "params")
+    said = []
+    for name, column in runs.kinds.items():
+        spoken = words(name)
+        if column.kind != "count" or not (_USED.search(spoken) and "param" in spoken):
+            continue
+        used_R = runs.columns.get(name, np.zeros(0))
+        if name == fitted or not (used_R > 0).all() or not len(used_R):
+            continue
+        jump = np.diff(np.log(used_R / runs.params)[np.argsort(runs.params, kind="stable")])
+        if min(jump.max(initial=0.0), -jump.min(initial=0.0)) > np.log(1.5):
+            share = used_R / runs.params
+            said.append(
+                f"'{name}' are {share.min():.2g} to {share.max():.2g} times '{fitted}', whatever "
+                "the size: runs of several sparsities stand in one fit; a column that names them "
+                "(experts, sparsity) compares them"
+            )
+    return said
 
 
 def _counts_itself(runs: Runs) -> bool:

@@ -313,3 +313,15 @@ def test_replicates_that_differ_the_same_way_in_every_cell_are_none(name):
     said = [doubt for doubt in read_runs(rows(0.05)).doubts if doubt.startswith(what)]
     assert len(said) == 1 and "(new, old) tells runs of one cell apart" in said[0]
     assert not any(what in doubt for doubt in read_runs(rows(0.0)).doubts)
+
+
+def test_parameters_that_are_used_beside_all_tell_sparsities():
+    """Those of one sparsity change slowly with the size."""
+    rows = [
+        {"total_params": n * e, "active_params": n + 1e6, "tokens": d, "loss": TRUE.loss(n, d)}
+        for n, d in zip(PARAMS.tolist(), TOKENS.tolist(), strict=True)
+        for e in (2, 8)
+    ]
+    said = "runs of several sparsities stand in one fit"
+    assert any(said in doubt for doubt in read_runs(rows).doubts)
+    assert not any(said in doubt for doubt in read_runs(rows[::2]).doubts)

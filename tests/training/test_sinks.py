@@ -19,7 +19,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training import sinks
 from chinchilla_jax.training.loop import train
-from tests.training import fake_wandb
+from tests.training import fake_wandb, wandb_server
 from tests.training.helpers import small_run
 
 
@@ -184,6 +184,44 @@ def test_wandb_has_every_step_once(tmp_path, offline):
     assert summary["result/status"] == '"done"' and float(summary["result/loss"]) == 2.0
 
 
+@pytest.mark.slow
+def test_wandb_on_a_server_has_every_step_once(tmp_path, offline):
+    """Whether a kill came before it was sent or behind; and `wandb sync` sends what is offline."""
+    waits = KILLED.replace(
+        "os.kill(os.getpid(), signal.SIGKILL)", "print(flush=True), sys.stdin.read()"
+    )
+    with wandb_server.served() as (address, runs):
+        kept = os.environ | {
+            "JAX_PLATFORMS": "cpu", "WANDB_BASE_URL": address, "WANDB_API_KEY": wandb_server.KEY,
+            "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1", "HOME": str(tmp_path),
+        }  # fmt: skip
+        sent = kept | {"WANDB_MODE": "online"}
+        for first, last, sends in (("1", "16", True), ("9", "18", False), ("18", "19", True)):
+            command = [sys.executable, "-c", waits, tmp_path / "run", first, last]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            with subprocess.Popen(command, env=sent, **pipes) as process:
+                assert process.stdout.readline() == b"\n"
+                had = sum(map(len, runs.values()))
+                until = time.monotonic() + 60
+                while sends and sum(map(len, runs.values())) == had and time.monotonic() < until:
+                    time.sleep(0.1)
+                process.kill()
+        command = [sys.executable, "-c", KILLED, tmp_path / "run", "19", "20"]
+        subprocess.run(command, env=sent, check=True)
+        assert _steps(runs) == {(tmp_path / "run" / "wandb_id").read_text(): [*range(1, 21)]}
+        runs.clear()
+        for first, last in (("1", "16"), ("13", "20")):
+            command = [sys.executable, "-c", KILLED, tmp_path / "other", first, last]
+            subprocess.run(command, env=kept)
+        (folder,) = tmp_path.glob("other/wandb/offline-run-*")
+        subprocess.run([sys.executable, "-m", "wandb", "sync", folder], env=sent, check=True)
+        assert _steps(runs) == {(tmp_path / "other" / "wandb_id").read_text(): [*range(1, 21)]}
+
+
+def _steps(runs):
+    return {name: [rows[i]["_step"] for i in range(len(rows))] for name, rows in runs.items()}
+
+
 RUN = """
 import sys
 from pathlib import Path
@@ -191,7 +229,7 @@ from chinchilla_jax.data.store import open_corpus
 from chinchilla_jax.experiment.config import DataConfig
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training.loop import train
-from tests.training import fake_wandb
+from tests.training import fake_wandb, wandb_server
 from tests.training.helpers import small_run
 
 text, cache, folder = map(Path, sys.argv[1:])

@@ -214,7 +214,9 @@ def test_wandb_on_a_server_has_every_step_once(tmp_path, offline):
             command = [sys.executable, "-c", KILLED, tmp_path / "other", first, last]
             subprocess.run(command, env=kept)
         (folder,) = tmp_path.glob("other/wandb/offline-run-*")
-        subprocess.run([sys.executable, "-m", "wandb", "sync", folder], env=sent, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "wandb", "sync", folder], env=sent, cwd=tmp_path, check=True
+        )
         assert _steps(runs) == {(tmp_path / "other" / "wandb_id").read_text(): [*range(1, 21)]}
 
 

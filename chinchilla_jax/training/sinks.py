@@ -42,7 +42,7 @@ def check(run: RunConfig, directory: RunDirectory) -> None:
     """Raises UserError where the run asks for a sink whose package, or place, is not there."""
     for name, (package, _) in SINKS.items():
         asked = getattr(run.execution, name)
-        if asked and importlib.util.find_spec(package) is None:
+        if asked and not _is_installed(package):
             said = "true" if asked is True else asked
             raise UserError(
                 f"execution.{name} = {said}: needs {package}; pip install 'chinchilla_jax[{name}]'"
@@ -52,6 +52,11 @@ def check(run: RunConfig, directory: RunDirectory) -> None:
             f"execution.wandb = {run.execution.wandb}: W&B keeps files on this machine, and "
             f"{directory.path} is in a bucket; name a folder for them by WANDB_DIR=FOLDER"
         )
+
+
+def _is_installed(package: str) -> bool:
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None  # a folder of W&B's runs is called wandb
 
 
 def opened(run: RunConfig, directory: RunDirectory) -> list[Sink]:

@@ -280,11 +280,21 @@ def test_a_package_that_lacks_is_told_before_anything_else(name, asked, tmp_path
         sinks.check(small_run(training={name: asked}), RunDirectory(tmp_path))
 
 
+def test_a_folder_that_is_called_like_a_package_is_none(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sinks.SINKS, "wandb", ("folder_of_runs", sinks.WandB))
+    (tmp_path / "folder_of_runs").mkdir()
+    run = small_run(training={"wandb": "ours"})
+    with pytest.raises(UserError, match=r"needs folder_of_runs"):
+        sinks.check(run, RunDirectory(tmp_path))
+    (tmp_path / "folder_of_runs" / "__init__.py").touch()
+    sinks.importlib.invalidate_caches()
+    sinks.check(run, RunDirectory(tmp_path))
+
+
 def test_of_a_run_in_a_bucket_wandb_keeps_its_files_where_it_is_told(gcs, tmp_path, monkeypatch):
     """And not in whatever folder the program was called in."""
-    find = sinks.importlib.util.find_spec
-    found = lambda name, *within: name == "wandb" or find(name, *within)  # noqa: E731
-    monkeypatch.setattr(sinks.importlib.util, "find_spec", found)
+    monkeypatch.setattr(sinks, "_is_installed", lambda package: package == "wandb")
     directory = RunDirectory(storage.path("gs://bucket/runs/small"))
     run = small_run(training={"wandb": "ours"})
     monkeypatch.delenv("WANDB_DIR", raising=False)

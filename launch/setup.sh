@@ -4,6 +4,15 @@
 #   ./launch/setup.sh cuda13                # extras, as in setup.cfg
 #   source launch/setup.sh; set_up test
 
+# --help shows the comment at the head of the script that was called, and installs nothing.
+for argument in "$@"; do
+  called=$(dirname "${BASH_SOURCE[0]}")/$(basename "$0")
+  if [[ ($argument == --help || $argument == -h) && -f $called ]]; then
+    sed -n '2,/^\(set\|$\)/s/^# \{0,1\}//p' "$called"
+    exit
+  fi
+done
+
 # The first Python that is new enough. PYTHON=/path/to/python chooses another.
 find_python() {
   local candidate

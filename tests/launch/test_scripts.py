@@ -162,6 +162,15 @@ def test_multi_gpu_without_a_gpu_is_one_line(checkout):
     assert "JAX sees no GPU (it found: cpu 1)" in done.stderr
 
 
+@pytest.mark.parametrize("script", ["local", "check", "multi_gpu", "test", "setup"])
+def test_help_is_the_comment_at_the_head_and_installs_nothing(checkout, script):
+    done, calls = call(checkout, f"{script}.sh", "--help")
+    assert (done.returncode, done.stderr, calls) == (0, "", [])
+    head = (REPOSITORY / "launch" / f"{script}.sh").read_text().splitlines()[1][2:]
+    assert done.stdout.startswith(f"{head}\n") and f"\n  ./launch/{script}.sh" in done.stdout
+    assert "set -euo" not in done.stdout and "find_python" not in done.stdout
+
+
 def test_an_unknown_argument_is_one_line(checkout):
     done, calls = call(checkout, "local.sh", "--confg=x")
     assert done.returncode == 2 and "--confg=x: unexpected" in done.stderr

@@ -237,7 +237,7 @@ def together(condition, rows):
     return sorted(map(sorted, sets.values()))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_the_order_of_rows_and_columns_the_words_of_a_text_and_a_constant_change_nothing(data):
     expected, condition = partition(MIXED)
@@ -254,7 +254,7 @@ def test_the_order_of_rows_and_columns_the_words_of_a_text_and_a_constant_change
     assert together(permuted, rows) == together(condition, MIXED)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     values=st.lists(st.sampled_from([0.0, 0.5, 0.75]), min_size=len(MIXED), max_size=len(MIXED)),
     name=st.sampled_from(["sparsity", "techniques.sparsity.level", "precision"]),

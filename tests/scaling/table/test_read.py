@@ -292,7 +292,7 @@ CELLS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=90, deadline=None)
 @given(
     row=st.integers(0, len(ROWS) - 1), column=st.sampled_from(list(ROWS[0])), cell=CELLS,
 )  # fmt: skip

@@ -10,17 +10,17 @@ import re
 from chinchilla_jax.scaling.table.kinds import words
 
 NATS = "nats per token"
-_BITS, _PERPLEXITY = "bits per token", "perplexity"
+_BITS, _PERPLEXITY, _PER_BYTE = "bits per token", "perplexity", "bits per byte"
 NATS_A_BIT = math.log(2.0)
 _METRICS = (
-    ("bits per byte", r"bpb|bits( per)? byte"),
+    (_PER_BYTE, r"bpb|bits( per)? byte"),
     ("bits per character", r"bpc|bits( per)? (char|character)"),
     ("nats per byte", r"nats( per)? byte"),
     ("nats per character", r"nats( per)? (char|character)"),
     (NATS, r"(ln|log) ((val|validation|eval|test) )?(ppl|perplexity)"),
     (_PERPLEXITY, r"ppl|pplx|perplexity|perplexities"),
     (_BITS, r"(in )?bits( per)? (tok|token)|bpt"),
-    (NATS, r"(in )?nats(( per)? (tok|token))?"),
+    (NATS, r"(in )?nats(( per)? (tok|token))?|per (tok|token)"),
     # Bits alone are those of weights, too.
     (_BITS, r"(?<=loss )(in )?bits|(?<=nll )(in )?bits|(?<=ce )(in )?bits"),
 )
@@ -52,13 +52,16 @@ def in_nats(name: str) -> tuple[str, str, float]:
 
     >>> in_nats("val_ppl")
     ('val loss', 'ln(val_ppl)', 1.0)
-    >>> in_nats("loss_bits")[0], in_nats("val_bpb")
-    ('loss', ('val_bpb', 'val_bpb', 1.0))
+    >>> in_nats("loss_bits")[0], in_nats("val_bits_per_byte")
+    ('loss', ('val bpb', 'val_bits_per_byte', 1.0))
     """
     metric, unit = _found(name)
-    if not unit or (metric not in (_BITS, _PERPLEXITY) and metric != NATS):
-        return name, name, 1.0
-    spoken = " ".join(words(name).replace(unit, " ", 1).split())
+    spoken = words(name)
+    if not unit:
+        return spoken, name, 1.0
+    if metric not in (NATS, _BITS, _PERPLEXITY):
+        return spoken.replace(unit, "bpb") if metric == _PER_BYTE else spoken, name, 1.0
+    spoken = " ".join(spoken.replace(unit, " ", 1).split())
     plain = spoken if _A_LOSS.search(spoken) else f"{spoken} loss".strip()
     if metric == _PERPLEXITY:
         return plain, f"ln({name})", 1.0

@@ -22,15 +22,18 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "params": (
         "params", "params_total", "n_params", "num_params", "parameters", "n_parameters",
         "num_parameters", "total_params", "parameter_count", "params_count", "model_size",
-        "model_params", "N", "nonzero_params",
+        "model_params", "N", "nonzero_params", "total_parameters", "model_parameters",
+        "param_count", "numel",
     ),
     "tokens": (
         "tokens", "n_tokens", "num_tokens", "training_tokens", "train_tokens", "total_tokens",
         "tokens_total", "tokens_seen", "tokens_trained", "trained_tokens", "num_tokens_seen", "D",
+        "total_train_tokens", "total_training_tokens", "tokens_processed", "n_toks", "toks",
     ),
     "flops": (
         "flops", "flop", "training_flop", "training_flops", "train_flops", "total_flops",
-        "flops_total", "compute", "compute_flops", "C",
+        "flops_total", "compute", "compute_flops", "C", "training_compute", "train_compute",
+        "total_compute",
     ),
     "loss": (
         "val_loss", "validation_loss", "eval_loss", "test_loss", "final_val_loss",
@@ -62,7 +65,7 @@ ALONE = ("params", "tokens", "flops", "loss", "loss_se", "learning_rate", "seed"
 _INSIDE = (*FITTED, "params_non_embedding", "budget", "learning_rate", "seed")  # by path or unit
 COUNTS = ("params", "tokens", "flops", "params_non_embedding", "budget")
 _TRAINING = re.compile(r"\btrain(ing)?\b")
-_HELD_OUT = re.compile(r"\b(val|valid|validation|eval|evaluation|test)\b")
+_HELD_OUT = re.compile(r"\b(val|valid|validation|eval|evaluation|test|dev|held ?out|holdout)\b")
 # The loss of held-out text in whatever order it is said: `loss_val`, `eval.nll`, `val_loss_mean`.
 _BESIDE = re.compile(r"\b(final|last|mean|avg|average)\b")
 _A_LOSS = re.compile(r"^(lm |ce )?(loss|nll|cross entropy|ce)$")
@@ -159,7 +162,7 @@ def held_out(names: Sequence[str]) -> list[str]:
     likely = re.compile(_NEAR["loss"])
     return [
         name for name in names
-        if _HELD_OUT.search(spoken := words(name)) and likely.search(spoken)
+        if _HELD_OUT.search(spoken := metrics.in_nats(name)[0]) and likely.search(spoken)
         and not _TRAINING.search(spoken) and not _OTHERS.search(spoken)
     ]  # fmt: skip
 

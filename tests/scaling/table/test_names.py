@@ -21,7 +21,8 @@ def table(**columns):
 
 @pytest.mark.parametrize("name", ["eval_loss", "val_loss", "eval/loss", "Validation Loss",
                                   "summary.eval/loss", "test_loss", "val_bpb", "loss_val",
-                                  "metrics.val.nll", "mean_val_loss"])  # fmt: skip
+                                  "metrics.val.nll", "mean_val_loss", "held_out_loss", "dev_loss",
+                                  "val_bits_per_byte", "val_nll_per_token"])  # fmt: skip
 @pytest.mark.parametrize("beside", ["loss", "train_loss", "train/loss", "final_loss"])
 def test_held_out_loss_comes_before_any_other(name, beside):
     columns = {beside: 0.9 * LOSS**2, name: LOSS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.fits import Fits, Task
-from chinchilla_jax.scaling.report.summary import Rows, Table
+from chinchilla_jax.scaling.report.table import Rows, Table
 
 _NAMED = 3  # tasks that a sentence names
 _FORMS = {"two_step": "two steps", "direct": "direct"}

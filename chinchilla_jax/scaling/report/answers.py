@@ -27,7 +27,7 @@ from chinchilla_jax.scaling.forecast.questions import (
     reaching,
 )
 from chinchilla_jax.scaling.laws.published import published
-from chinchilla_jax.scaling.report.summary import Rows, Table, estimate
+from chinchilla_jax.scaling.report.table import Rows, Table, estimate
 from chinchilla_jax.scaling.tuning import BATCH, DECAY, RATE
 from chinchilla_jax.scaling.tuning.predict import SettingsLaw
 from chinchilla_jax.scaling.tuning.published import published_settings

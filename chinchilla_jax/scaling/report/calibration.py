@@ -14,7 +14,7 @@ from chinchilla_jax.scaling.register.ledger import Ledger, by_distance, calibrat
 from chinchilla_jax.scaling.register.verdict import Verdict
 from chinchilla_jax.scaling.report.drawing import draw
 from chinchilla_jax.scaling.report.outcome import NAMES
-from chinchilla_jax.scaling.report.summary import Rows, Table
+from chinchilla_jax.scaling.report.table import Rows, Table
 
 
 def calibrated(ledger: Ledger) -> list[Table]:

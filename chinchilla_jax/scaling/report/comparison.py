@@ -20,11 +20,11 @@ from chinchilla_jax.scaling.laws.fit import LawFit
 from chinchilla_jax.scaling.laws.further import completed
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.register.ledger import Withdrawn
-from chinchilla_jax.scaling.report import listing, outcome, summary, tuning, versus
+from chinchilla_jax.scaling.report import forecasts, listing, outcome, summary, tuning, versus
 from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.laws import LAW_HEAD, choices, law_row
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
-from chinchilla_jax.scaling.report.summary import Rows, Table, estimate
+from chinchilla_jax.scaling.report.table import Rows, Table, estimate
 from chinchilla_jax.scaling.report.write import name_of, published
 from chinchilla_jax.scaling.table.conditions import where, written
 from chinchilla_jax.scaling.table.conventions import under
@@ -99,7 +99,7 @@ def answer(found: Comparison) -> list[str]:
         f"{one.title}: {text[0].lower()}{text[1:]}"
         for one in found.conditions
         if one.fits is not None
-        for text in map(summary.forecast_sentence, one.fits.forecast)
+        for text in map(forecasts.sentence, one.fits.forecast)
     ]
     return said or [
         f"None of {len(found.conditions)} conditions has enough runs to be fitted by itself; "
@@ -120,7 +120,7 @@ def optima(found: Comparison) -> Table:
                     estimate(row.tokens, spread, "tokens", count),
                     estimate(row.tokens_per_param, spread, "tokens_per_param", ratio),
                     estimate(row.loss, spread, "loss", loss),
-                    summary.FORMS.get(row.form or "", ""),
+                    forecasts.FORMS.get(row.form or "", ""),
                 )
             )  # fmt: skip
     head = ("condition", "FLOPs C", "parameters N*", "tokens D*", "D*/N*", "loss L*", "from")
@@ -172,7 +172,7 @@ def checks(found: Comparison) -> Table | None:
     rows: Rows = []
     head: Sequence[str] = ()
     for one in found.conditions:
-        table = None if one.fits is None else summary.check(one.fits)
+        table = None if one.fits is None else forecasts.check(one.fits)
         if table is not None:
             head = ("condition", *table.head)
             rows += [(one.title, *row) for row in table.rows]

@@ -12,7 +12,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import between, count, flops, loss, percent, ratio
 from chinchilla_jax.scaling.design.enough import Enough
 from chinchilla_jax.scaling.design.next_runs import NextRuns, Shrunk
-from chinchilla_jax.scaling.report.summary import FORMS
+from chinchilla_jax.scaling.report.forecasts import FORMS
 
 OPEN = "interval open"
 _NOISE = {

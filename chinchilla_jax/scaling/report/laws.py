@@ -8,7 +8,7 @@ from chinchilla_jax.experiment import numbers
 from chinchilla_jax.scaling.laws import LAWS
 from chinchilla_jax.scaling.laws.draws import LENGTHS
 from chinchilla_jax.scaling.laws.fit import LawFit
-from chinchilla_jax.scaling.report.summary import Rows, Table, estimate
+from chinchilla_jax.scaling.report.table import Rows, Table, estimate
 
 LAW_HEAD = ("law", "form", "parameters", "objective", "rms of ln loss", "runs", "remark")
 

@@ -21,7 +21,7 @@ from chinchilla_jax.scaling.report import listing
 from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.laws import choices
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
-from chinchilla_jax.scaling.report.summary import Rows, Table
+from chinchilla_jax.scaling.report.table import Rows, Table
 from chinchilla_jax.scaling.report.versus import times, written
 from chinchilla_jax.scaling.report.write import name_of, published
 from chinchilla_jax.scaling.ruler.league import Ruler

@@ -10,7 +10,7 @@ from chinchilla_jax.experiment import numbers
 from chinchilla_jax.experiment.energy import TITLES, totals
 from chinchilla_jax.experiment.numbers import coefficient, count, percent, ratio
 from chinchilla_jax.scaling.arrays import Floats
-from chinchilla_jax.scaling.report.summary import Rows, Table
+from chinchilla_jax.scaling.report.table import Rows, Table
 from chinchilla_jax.scaling.table.conditions import lost_to, written
 from chinchilla_jax.scaling.table.kinds import KINDS, Column
 from chinchilla_jax.scaling.table.runs import Aside, Runs

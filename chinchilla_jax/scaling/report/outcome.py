@@ -17,8 +17,9 @@ from chinchilla_jax.scaling.register import verdict as verdicts
 from chinchilla_jax.scaling.register.ledger import Withdrawn
 from chinchilla_jax.scaling.register.registration import Registration
 from chinchilla_jax.scaling.register.verdict import Outcome, Regret, Verdict
+from chinchilla_jax.scaling.report.forecasts import FORMS
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section
-from chinchilla_jax.scaling.report.summary import FORMS, Rows, Table
+from chinchilla_jax.scaling.report.table import Rows, Table
 from chinchilla_jax.scaling.table.runs import Runs
 
 if TYPE_CHECKING:

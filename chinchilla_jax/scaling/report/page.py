@@ -18,7 +18,7 @@ from html import escape
 from pathlib import Path
 
 from chinchilla_jax.experiment.numbers import is_number
-from chinchilla_jax.scaling.report.summary import Table
+from chinchilla_jax.scaling.report.table import Table
 
 _HERE = Path(__file__).parent
 

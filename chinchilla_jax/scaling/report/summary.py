@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.experiment.numbers import (
     between,
@@ -13,13 +10,10 @@ from chinchilla_jax.experiment.numbers import (
     loss,
     percent,
     ratio,
-    with_interval,
 )
 from chinchilla_jax.scaling.fits import (
-    Check,
     EnvelopeLaws,
     Fits,
-    Forecast,
     FrontierLaws,
     IsoFlop,
     Parametric,
@@ -28,11 +22,10 @@ from chinchilla_jax.scaling.fits import (
 from chinchilla_jax.scaling.fitting.bias import Bias
 from chinchilla_jax.scaling.fitting.estimators import ALL_SIZES, METHODS, TITLES
 from chinchilla_jax.scaling.fitting.forms import FORMS as SURFACES
-from chinchilla_jax.scaling.fitting.intervals import Interval
+from chinchilla_jax.scaling.report import forecasts
+from chinchilla_jax.scaling.report.table import Rows, Table, estimate
 from chinchilla_jax.scaling.table.conventions import in_print
 
-Rows = list[tuple[str, ...]]
-FORMS = {"surface": "surface", "loss_law": "L(C) through the minima"}
 _OBJECTIVES = {
     "log_huber": "log-Huber",
     "huber": "Huber",
@@ -41,48 +34,9 @@ _OBJECTIVES = {
 }
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under a head; `marks` names rows that stand out (index -> kind).
-
-    `keys` name rows for the points and lines of figures, `run 17`; `switches` the columns by whose
-    values a reader turns runs on and off (head -> what is switched, the same in all tables).
-    """
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-    marks: dict[int, str] = field(default_factory=dict)
-    keys: Sequence[str] = ()
-    switches: Mapping[str, str] = field(default_factory=dict)
-
-    def without_empty_columns(self) -> Table:
-        """The columns that say something in some row."""
-        if not self.rows:
-            return self
-        columns = enumerate(zip(*self.rows, strict=True))
-        keep = [i for i, cells in columns if set(cells) - {"", numbers.MISSING}]
-        rows = [[row[i] for i in keep] for row in self.rows]
-        return replace(self, head=[self.head[i] for i in keep], rows=rows)
-
-
-def estimate(
-    value: float | None,
-    intervals: Mapping[str, Interval | None] | None,
-    name: str,
-    write: Callable[[float | None], str],
-) -> str:
-    """0.51 (0.46 to 0.57) of the quantity `name`; 0.51 (interval open) where an end is open."""
-    found = intervals or {}
-    if value is not None and name in found and found[name] is None:
-        return f"{write(value)} (interval open)"
-    return with_interval(value, found.get(name), write)
-
-
 def answer(fits: Fits) -> list[str]:
     """The question's answer in a few sentences, the forecast first."""
-    sentences = [forecast_sentence(row) for row in fits.forecast if row.params]
+    sentences = [forecasts.sentence(row) for row in fits.forecast if row.params]
     iso, surface = fits.isoflop, fits.parametric
     grown = []
     if iso.a is not None:
@@ -104,21 +58,10 @@ def answer(fits: Fits) -> list[str]:
     best = fits.holdout.best
     if any(row.params for row in fits.forecast):
         sentences.append(
-            f"Forecasts rest on the {FORMS[best.form]}, runs: {best.selection} ({best.reason})."
+            f"Forecasts rest on the {forecasts.FORMS[best.form]}, runs: {best.selection} "
+            f"({best.reason})."
         )
     return sentences
-
-
-def forecast_sentence(row: Forecast) -> str:
-    spread = row.interval
-    text = (
-        f"For {numbers.flops(row.flops)} FLOPs train "
-        f"{estimate(row.params, spread, 'params', count)} parameters on "
-        f"{estimate(row.tokens, spread, 'tokens', count)} tokens, "
-        f"{ratio(row.tokens_per_param)} tokens per parameter; expect a loss of "
-        f"{estimate(row.loss, spread, 'loss', loss)}"
-    )
-    return text + (f", {row.decades:.1f} decades beyond the runs." if row.decades > 0.05 else ".")
 
 
 def optima(fits: Fits) -> Table:
@@ -152,7 +95,7 @@ def optima(fits: Fits) -> Table:
                 estimate(forecast.tokens, spread, "tokens", count),
                 estimate(forecast.tokens_per_param, spread, "tokens_per_param", ratio),
                 estimate(forecast.loss, spread, "loss", loss),
-                f"forecast, {FORMS[forecast.form]}",
+                f"forecast, {forecasts.FORMS[forecast.form]}",
             )
         )
     return Table("Compute-optimal models", head, rows, "", marks, keys, {"FLOPs C": "budget"})
@@ -295,90 +238,6 @@ def forms(fits: Fits) -> Table | None:
         "larger has half the weight."
     )
     return Table("Forms of the surface", head, rows, note, {0: "forecast"})
-
-
-def forecasts(fits: Fits) -> Table | str:
-    """Every form and selection at every asked budget."""
-    rows: Rows = []
-    marks: dict[int, str] = {}
-    for row in fits.forecast:
-        for other in row.every:
-            if (other.form, other.selection) == (row.form, row.selection):
-                marks[len(rows)] = "forecast"
-            spread = other.interval
-            method = f", {TITLES[other.minima]}" if other.minima else ""
-            rows.append(
-                (
-                    numbers.flops(row.flops),
-                    f"{FORMS[other.form or 'surface']}{method}",
-                    other.selection or "",
-                    estimate(other.params, spread, "params", count),
-                    ratio(other.tokens_per_param),
-                    estimate(other.loss, spread, "loss", loss),
-                )
-            )
-    head = ("FLOPs C", "form", "runs", "N*", "D*/N*", "loss")
-    table = Table("Every forecast", head, rows, "", marks)
-    return table if rows else "No forecast: neither the surface nor the minima give an optimum."
-
-
-def holdout(fits: Fits) -> Table | str:
-    """Error of every forecast on minima and cells that it had not seen."""
-    best = fits.holdout.best
-    rows: Rows = []
-    marks: dict[int, str] = {}
-    for row in fits.holdout.summary:
-        if (row.form, row.selection) == (best.form, best.selection):
-            marks[len(rows)] = "forecast"
-        rows.append(
-            (
-                FORMS[row.form], row.selection, str(row.forecasts),
-                percent(row.minima_bias), percent(row.minima_rms).lstrip("+"),
-                percent(row.cells_rms).lstrip("+"),
-            )
-        )  # fmt: skip
-    head = ("form", "runs", "held-out minima", "bias", "rms", "rms of single runs")
-    note = (
-        "Fitted up to a budget, compared with the minima and the runs beyond it; errors of ln loss."
-    )
-    if not rows:
-        return f"No forecast was checked on budgets that were held out: {fits.holdout.reason}."
-    return Table("Which forecast to believe", head, rows, note, marks)
-
-
-def check(fits: Fits) -> Table | None:
-    """Forecasts by the runs up to --holdout_above alone beside what was measured beyond."""
-    shown = fits.forecast_check
-    if not shown:
-        return None
-    rows = [
-        (
-            numbers.flops(row.flops), FORMS[row.form] + ", preferred" * row.chosen, row.selection,
-            estimate(row.predicted, row.interval, "loss", loss),
-            _measured(row, "loss", row.observed, loss), percent(row.error),
-            estimate(row.predicted_params, row.interval, "params", count),
-            _measured(row, "params", row.observed_params, count),
-            estimate(row.predicted_tokens, row.interval, "tokens", count),
-            _measured(row, "tokens", row.observed_tokens, count),
-        )
-        for row in shown
-    ]  # fmt: skip
-    marks = {i: "forecast" for i, row in enumerate(shown) if row.chosen}
-    head = (
-        "FLOPs C", "form", "runs", "loss L*", "measured", "error", "parameters N*", "measured",
-        "tokens D*", "measured",
-    )  # fmt: skip
-    note = (
-        f"Fitted to the runs up to {numbers.flops(shown[0].fitted_up_to)} FLOPs alone. Intervals "
-        "are those of the forecast, without the scatter of the measured minimum."
-    )
-    return Table("The forecast checked", head, rows, note, marks)
-
-
-def _measured(row: Check, name: str, value: float, write: Callable[[float | None], str]) -> str:
-    """1.529 inside: what was measured, and where it lies to the forecast's interval."""
-    where = {True: " inside", False: " outside", None: ""}[row.inside_interval.get(name)]
-    return write(value) + where
 
 
 def conventions(fits: Fits) -> Table:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.experiment.numbers import MISSING, coefficient, count, exponent, percent
 from chinchilla_jax.scaling.fitting.intervals import Intervals
-from chinchilla_jax.scaling.report.summary import Rows, Table, estimate
+from chinchilla_jax.scaling.report.table import Rows, Table, estimate
 from chinchilla_jax.scaling.tuning import BATCH, RATE
 from chinchilla_jax.scaling.tuning.records import PublishedBeside, SettingLaw, Tuning
 

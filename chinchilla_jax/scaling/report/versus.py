@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chinchilla_jax.experiment import numbers
 from chinchilla_jax.experiment.numbers import percent
-from chinchilla_jax.scaling.report.summary import Rows, Table
+from chinchilla_jax.scaling.report.table import Rows, Table
 from chinchilla_jax.scaling.ruler.records import Multiplier, SpeedUp, Versus
 
 _WORTH = {

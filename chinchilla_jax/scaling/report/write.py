@@ -14,9 +14,18 @@ from chinchilla_jax.scaling.fits import Fits
 from chinchilla_jax.scaling.fits import write as write_fits
 from chinchilla_jax.scaling.laws.published import PublishedLaw
 from chinchilla_jax.scaling.register.ledger import Withdrawn
-from chinchilla_jax.scaling.report import accuracies, laws, listing, outcome, summary, tuning
+from chinchilla_jax.scaling.report import (
+    accuracies,
+    forecasts,
+    laws,
+    listing,
+    outcome,
+    summary,
+    tuning,
+)
 from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
+from chinchilla_jax.scaling.report.table import Table
 from chinchilla_jax.scaling.table.conditions import written
 from chinchilla_jax.scaling.table.conventions import in_print
 from chinchilla_jax.scaling.table.runs import Runs
@@ -108,7 +117,7 @@ def html(
     def some(*names: str) -> list[Picture | Absence]:
         return [drawn[name] for name in names if name in drawn]
 
-    def present(*found: summary.Table | str | None) -> list[summary.Table | str]:
+    def present(*found: Table | str | None) -> list[Table | str]:
         return [part for part in found if part is not None]
 
     sections = [
@@ -130,7 +139,7 @@ def html(
         Section(
             "Forecasts",
             (),
-            present(summary.forecasts(fits), summary.holdout(fits), summary.check(fits)),
+            present(forecasts.every(fits), forecasts.holdout(fits), forecasts.check(fits)),
             some("holdout"),
         ),
         Section(
@@ -216,7 +225,7 @@ def terminal(fits: Fits, path: Path | str) -> str:
     """What `evaluate` prints: optima, exponents, warnings, the path of the page."""
     parts = []
     found = (
-        *(make(fits) for make in (summary.optima, summary.check, summary.exponents)),
+        *(make(fits) for make in (summary.optima, forecasts.check, summary.exponents)),
         accuracies.accuracies(fits),
         laws.further_laws(fits.laws),
         laws.choices(fits.laws),

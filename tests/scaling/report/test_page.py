@@ -11,7 +11,7 @@ from chinchilla_jax.scaling.report import comparison, write
 from chinchilla_jax.scaling.report.drawing import draw
 from chinchilla_jax.scaling.report.page import Section, page
 from chinchilla_jax.scaling.report.plots import FIGURES
-from chinchilla_jax.scaling.report.summary import Table
+from chinchilla_jax.scaling.report.table import Table
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.chromium import Chromium

@@ -11,10 +11,10 @@ from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.fits import read
 from chinchilla_jax.scaling.fitting.estimators import METHODS
 from chinchilla_jax.scaling.laws.published import law_named
-from chinchilla_jax.scaling.report import listing, summary
+from chinchilla_jax.scaling.report import forecasts, listing, summary
 from chinchilla_jax.scaling.report import write as report
 from chinchilla_jax.scaling.report.page import Section, page
-from chinchilla_jax.scaling.report.summary import Table
+from chinchilla_jax.scaling.report.table import Table
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.known import TRUE, grid
@@ -131,7 +131,7 @@ def test_a_checked_forecast_is_on_the_page_and_in_the_terminal(tmp_path):
     folder = write_sweep(tmp_path)
     fits, arrays = analyse(read_runs(folder), Settings(bootstrap=60, holdout_above=1e12))
     path = report.write(tmp_path / "report", fits, arrays, figures=False)
-    shown = summary.check(fits)
+    shown = forecasts.check(fits)
     assert len(shown.rows) == len(fits.forecast_check) >= 3
     for text in (report.terminal(fits, path), "".join(_parsed(path).text)):
         assert "surface, preferred" in text or "L(C) through the minima, preferred" in text

@@ -3,21 +3,25 @@
 import importlib.metadata
 import importlib.util
 import os
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
 from packaging.version import Version
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Programs here run a few steps, and took far longer to compile: a quarter of that is left with the
-# older of XLA's two code generators and without LLVM's optimiser. What they are made from, the HLO,
-# is the same. Sweeps that tests start compile as people's do.
-QUICK_TO_COMPILE = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+# Programs here run a few steps, and took far longer to compile: an eighth of that is left with the
+# older of XLA's two code generators, as one part, and without LLVM's optimiser, also where our own
+# options ask for a little of it. What they are made from, the HLO, is the same. Sweeps that tests
+# start compile as people's do.
+FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 # jaxlib 0.11.1 has the newer one only, and XLA ends a process over a flag that it does not know.
 if importlib.util.find_spec("jaxlib") and (
     Version(importlib.metadata.version("jaxlib")) < Version("0.11.1")
 ):
-    QUICK_TO_COMPILE["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+QUICK_TO_COMPILE = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": " ".join(FLAGS)}
 os.environ |= QUICK_TO_COMPILE
 
 # New examples at every run here; the same ones in CI, whose verdict must not depend on chance.
@@ -33,6 +37,18 @@ else:
     jax.config.update("jax_num_cpu_devices", 8)
     # Many eager cross-device reductions dead-lock the CPU collectives otherwise.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def pytest_configure(config):
+    config.option.loadscopereorder = (
+        False  # xdist's order has files of few tests last, however long
+    )
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, which are those that train, so that no worker waits for another."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: ("training" not in item.path.parts, -tests[item.path], item.path))
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +89,7 @@ def gcs(google_storage, monkeypatch):
     """The object store as it is for this process, free of faults."""
     google_storage.faults.clear()
     google_storage.requests.clear()
+    monkeypatch.setattr("gcsfs.retry.random", SimpleNamespace(random=lambda: -1.0))  # its pauses
     for name, value in google_storage.environment.items():
         monkeypatch.setenv(name, value)
     return google_storage

@@ -27,7 +27,7 @@ if [[ $1 == venv ]]; then
 fi
 """
 # Notes how it was called, outside the hosts; ends with the status that the test wants.
-PYTHON = f"""#!{sys.executable}
+PYTHON = f"""#!{sys.executable} -SE
 import json, os, sys
 with open(os.environ["GCLOUD_FOLDER"] + "/sweeps", "a") as file:
     file.write(json.dumps([os.environ["HOST"], *sys.argv[1:]]) + "\\n")
@@ -44,7 +44,7 @@ def cloud(tmp_path):
     bin_folder.mkdir()
     (tmp_path / "plan").touch()
     scripts = {
-        "gcloud": f'#!/usr/bin/env bash\nexec {sys.executable} {STAND_IN} "$@"\n',
+        "gcloud": f'#!/usr/bin/env bash\nexec {sys.executable} -SE {STAND_IN} "$@"\n',
         "uv": UV,
         "python3": "#!/usr/bin/env bash\n[[ $* == '-m pip install --quiet --user uv' ]]\n",
         "stand-in-python": PYTHON,

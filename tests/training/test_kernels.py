@@ -172,6 +172,7 @@ def test_options_of_xla_are_for_several_gpus_and_leave_the_users_alone(monkeypat
 def test_products_of_one_cpu_device_are_shared_by_its_threads_where_that_pays(
     monkeypatch, width, library
 ):
+    monkeypatch.delenv("XLA_FLAGS")
     options = devices.compiler_options(1, width)
     product = jax.jit(jnp.matmul, compiler_options=options)
     x = jnp.ones((256, 256))

@@ -31,7 +31,7 @@ if how == "damage":
     folder = Path(sys.argv[2]) / "runs" / runs[0]
     folder.mkdir(parents=True)
     (folder / "result.json").write_text("[]")
-    time.sleep(1.5)
+    time.sleep(0.5)
     print("ended", flush=True)
 else:
     time.sleep(60)
@@ -50,6 +50,7 @@ def stubbed(monkeypatch, how):
         return [sys.executable, "-c", STUB, how, str(workdir)]
 
     monkeypatch.setattr(supervise, "_command", command)
+    monkeypatch.setattr(supervise, "POLL_SECONDS", 0.05)
 
 
 def pids(workdir, count):
@@ -97,7 +98,7 @@ def test_a_worker_that_does_not_answer_is_named_and_a_second_ctrl_c_ends_it(
             time.sleep(0.05)
         there.append(said)
         os.kill(os.getpid(), signal.SIGTERM)  # a scheduler that insists lets workers save
-        time.sleep(1.2)
+        time.sleep(0.5)
         there.append(is_there(there[0]))
         os.kill(os.getpid(), signal.SIGINT)
         end = time.monotonic() + 10

@@ -79,8 +79,7 @@ def alone(text_corpus):
 @pytest.mark.parametrize(
     "name,training",
     [
-        ("modern", MESH),
-        ("modern", ALONE | {"microbatch": 2}),
+        ("modern", MESH | {"microbatch": 4}),
         ("chinchilla", MESH | {"tensor": 4, "data_parallel": 1, "layers": "unrolled"}),
         ("capacity", MESH | {"microbatch": 4}),
     ],

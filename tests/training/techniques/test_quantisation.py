@@ -99,15 +99,19 @@ def test_it_scales_with_its_weights_and_keeps_what_it_made(bits):
     np.testing.assert_allclose(again * _, codes * scales, rtol=0, atol=0)
 
 
+def few_bits(params, config, group=0):
+    return jax.jit(functools.partial(quantised, grids=grids(config), group=group))(params)
+
+
 def test_many_bits_are_nearly_the_weights_and_16_are_bfloat16():
     params = {"up": drawn(32, 64), "embedding": drawn(256, 32), "scale": drawn(32)}
     for bits in (8, 6, 4):
-        found = quantised(params, grids(Quantisation(bits=bits)), 0)
+        found = few_bits(params, Quantisation(bits=bits))
         for name, width in (("up", bits), ("embedding", 8)):
             largest = np.abs(params[name]).max()
             assert np.abs(found[name] - params[name]).max() < 1.5 * largest / 2**width
         np.testing.assert_array_equal(found["scale"], params["scale"])
-    rounded = quantised(params, grids(Quantisation(bits=16, table_bits=32)), 0)
+    rounded = few_bits(params, Quantisation(bits=16, table_bits=32))
     np.testing.assert_array_equal(rounded["up"], params["up"].astype(jnp.bfloat16))
     np.testing.assert_array_equal(rounded["embedding"], params["embedding"])
 
@@ -118,11 +122,11 @@ def test_a_group_is_of_inputs_of_one_output(name):
     p = PARAMETERS[name]
     w = drawn(*shape(p.dims, MODEL))
     config = Quantisation(bits=2, table_bits=2, group=8)
-    few = jax.jit(functools.partial(quantised, grids=grids(config), group=8))
     place = tuple(s // 2 for s in w.shape)
     grown = w.copy()
     grown[place] = 40.0
-    moved = np.asarray(few({name: w})[name] != few({name: grown})[name])
+    found, other = (few_bits({name: x}, config, 8)[name] for x in (w, grown))
+    moved = np.asarray(found) != np.asarray(other)
     inputs = [p.dims.index(d) for d in (p.fan_in or "D")]
     outputs = [i for i in range(w.ndim) if i not in inputs]
     in_group = np.moveaxis(moved, outputs, range(len(outputs)))[tuple(place[i] for i in outputs)]
@@ -142,10 +146,10 @@ def test_zeros_stay_zeros_and_a_group_of_them_has_no_nan():
 def test_scanned_and_unrolled_layers_are_quantised_alike():
     slices = {name: drawn(3, *shape(PARAMETERS[name].dims, MODEL)) for name in ("out", "gate")}
     for group in (0, 8):
-        config = grids(Quantisation(bits=3))
-        together = quantised({"layers": slices}, config, group)["layers"]
+        config = Quantisation(bits=3)
+        together = few_bits({"layers": slices}, config, group)["layers"]
         for i in range(3):
-            apart = quantised({n: w[i] for n, w in slices.items()}, config, group)
+            apart = few_bits({n: w[i] for n, w in slices.items()}, config, group)
             for name in slices:
                 np.testing.assert_array_equal(together[name][i], apart[name])
 
@@ -167,10 +171,9 @@ def test_gradients_go_straight_through_to_the_weights_in_float32(text_corpus):
     compiled = compiled_for(run)
     with jax.set_mesh(compiled.mesh):
         state = initial_state(compiled.method, compiled.shardings, 0)
-        used = compiled.method.weights(state.params, state.techniques)
-    config = grids(run.techniques.quantisation)
-    by_name = jax.tree_util.tree_map(np.asarray, quantised(state.params, config, 0))
-    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, used), by_name)
+        used = jax.jit(compiled.method.weights)(state.params, state.techniques)
+    by_name = few_bits(state.params, run.techniques.quantisation)
+    jax.tree.map(np.testing.assert_array_equal, used, by_name)
     found = len(np.unique(np.asarray(used["layers_0"]["feed_forward"]["up"])[:, 0]))
     assert found == 4
     metrics, evaluated = two_steps(run, text_corpus)
@@ -178,15 +181,15 @@ def test_gradients_go_straight_through_to_the_weights_in_float32(text_corpus):
     assert metrics["loss"][1] != metrics["loss"][0]
 
 
-def test_it_is_the_same_on_every_mesh_and_in_microbatches(text_corpus):
-    losses = [
+def test_it_is_the_same_on_a_mesh_scanned_and_in_microbatches(text_corpus):
+    everything = {**MESH, "layers": "scan", "microbatch": 4}
+    one, other = (
         two_steps(run_with(mesh, bits=3, group=8), text_corpus)[0]["loss"]
-        for mesh in (alone(), MESH, alone(microbatch=2), {**MESH, "layers": "scan"})
-    ]
-    for other in losses[1:]:
-        assert other[0] == pytest.approx(losses[0][0], rel=1e-6)
-        # Of a weight between two levels the last digit says which it is.
-        np.testing.assert_allclose(other, losses[0], rtol=2e-4)
+        for mesh in (alone(), everything)
+    )
+    assert other[0] == pytest.approx(one[0], rel=1e-6)
+    # Of a weight between two levels the last digit says which it is.
+    np.testing.assert_allclose(other, one, rtol=2e-4)
 
 
 def test_it_begins_late_and_is_resumed_to_the_bit(text_corpus, tmp_path):
@@ -244,7 +247,7 @@ def test_sparse_weights_of_few_bits_keep_their_zeros(text_corpus):
         where = jax.NamedSharding(compiled.mesh, sharding.TRAIN_BATCH)
         rates = np.full(2, 0.01, np.float32)
         state, _ = compiled.train(state, place(tokens, where), rates, np.float32(0), np.int32(1))
-        used = compiled.method.weights(state.params, state.techniques)
+        used = jax.jit(compiled.method.weights)(state.params, state.techniques)
     kept, few = (tree["layers_0"]["feed_forward"]["up"] for tree in (state.params, used))
     assert np.mean(np.asarray(kept) == 0) == 0.75
     np.testing.assert_array_equal(np.asarray(few) == 0, np.asarray(kept) == 0)

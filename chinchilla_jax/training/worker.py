@@ -89,6 +89,8 @@ def prepare_jax(cache: Path) -> None:
     """
     import jax
 
+    from chinchilla_jax.training import devices  # noqa: F401 (its flags, before XLA reads them)
+
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # its own words for a plugin that is not there

@@ -163,7 +163,7 @@ def test_a_sweep_at_which_nobody_works_any_more_is_left(sweep, monkeypatch, how)
 
     def sleep(seconds):
         now[0] += seconds
-        if now[0] > 500:
+        if now[0] > 2.5 * watch.QUIET_SECONDS:
             raise TimeoutError
 
     def shown():

@@ -26,13 +26,15 @@ def process(program, *arguments):
 
 
 def interruptible(program, *arguments, **variables):
-    """As `process`; Ctrl-C reaches it even where it does not reach the tests."""
-    return subprocess.run(
-        [sys.executable, "-m", f"chinchilla_jax.{program}", *arguments],
-        env=os.environ | variables,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    """As `process`; Ctrl-C reaches it even where the tests, in the background, ignore it."""
+    command = [sys.executable, "-m", f"chinchilla_jax.{program}", *arguments]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.run(
+            command, env=os.environ | variables, capture_output=True, text=True, timeout=120
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

@@ -198,5 +198,6 @@ def _explained(message: str) -> str:
 
 
 def _fail(error: UserError) -> None:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    """One line, in which a path keeps its blanks."""
+    print(f"error: {' '.join(map(str.strip, str(error).splitlines()))}", file=sys.stderr)
     sys.exit(EXIT_USER_ERROR)

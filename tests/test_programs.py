@@ -80,7 +80,7 @@ def interruptible(program, *arguments, **variables):
         ("sweep", ("--workdir=/nonexistent/w", "--status"), ("plan.json",)),
         ("sweep", ("--workdir=w", "--workers=-1"), ("workers",)),
         ("train", ("--workdir=/nonexistent/w",), ("--cell", "--run")),
-        ("train", ("--workdir=w", "--run=/nonexistent.json"), ("/nonexistent.json",)),
+        ("train", ("--workdir=w", "--run=/not  there.json"), ("/not  there.json",)),
         ("train", ("--workdir=w", "--cell=0", "--config.a.b=1"), ("--config.a.b: ", "give that")),
         ("sweep", ("--workdir=w", "--config.seed=1"), ("--config.seed: ", "--config=FILE; give")),
         ("sweep", ("--workdir=w", "--config.a", "1", "--status"), ("--config.a: ", "give that")),

@@ -36,24 +36,25 @@ def new_file(asked: Path | str) -> Path:
 
 
 def source(experiment: Experiment, docstring: str) -> str:
-    """The text of a configuration file.
-
-    Raises:
-      ValueError: the docstring would end its own quotes.
-    """
-    if '"""' in docstring or docstring.endswith(("\\", '"')):
-        raise ValueError("a docstring that ends its own quotes")
+    """The text of a configuration file."""
     names: dict[str, set[str]] = {}
     for kind in _classes(experiment):
         names.setdefault(kind.__module__, set()).add(kind.__name__)
     imports = [_import(module, sorted(names[module])) for module in sorted(names)]
     body = _written(experiment, 4, len("return "))
-    end = "\n" if "\n" in docstring else ""
     return (
-        f'"""{docstring}{end}"""\n\n'
+        f'"""{_quoted(docstring)}"""\n\n'
         + "\n".join(imports)
         + f"\n\n\ndef get_config() -> Experiment:\n    return {body}\n"
     )
+
+
+def _quoted(docstring: str) -> str:
+    """A docstring as it stands between its quotes; paths in it may have backslashes and quotes."""
+    text = docstring.replace("\\", "\\\\").replace('"""', r"\"\"\"")
+    if "\n" in text:
+        return text + "\n"
+    return text[:-1] + r"\"" if text.endswith('"') else text
 
 
 def _import(module: str, names: list[str]) -> str:

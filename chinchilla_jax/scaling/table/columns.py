@@ -11,16 +11,12 @@ import numpy.typing as npt
 from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
-from chinchilla_jax.scaling.table import computed
+from chinchilla_jax.scaling.table import computed, units
 from chinchilla_jax.scaling.table import names as names_of
 from chinchilla_jax.scaling.table.names import ALIASES, ALONE, FITTED, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw
 from chinchilla_jax.scaling.table.shapes import shape_of
 
-# How people write counts: 125M, 1.3 B; 16,400,000.
-_SUFFIX = re.compile(r"^(\d+(?:\.\d*)?|\.\d+) ?([KMBGT])$", re.IGNORECASE)
-_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
-_GROUPED = re.compile(r"^\d{1,3}(,\d{3})+$")
 _PERCENT = re.compile(r"^[-+]?\d+(\.\d*)?\s*%$")
 _EMPTY = {"", "nan", "null", "none", "na", "n/a", "-"}
 
@@ -141,29 +137,17 @@ def _with_sums(raw: Raw, sums: Mapping[str, Sequence[str]]) -> Raw:
 
 
 def _counts(cells: list[Cell], name: str) -> tuple[list[Cell], list[str]]:
-    """Counts as numbers where all of a column is written as 125M or 1.3B, or as 16,400,000."""
-    full = [cell.strip() for cell in cells if isinstance(cell, str) and not is_empty(cell)]
-    if not full or len(full) < sum(not is_empty(cell) for cell in cells):
+    """Counts as numbers where all of a column is written as people write them."""
+    first = str(next((cell for cell in cells if not is_empty(cell)), "")).strip()
+    if units.count_of(first) is None or is_numeric(cells):
         return cells, []
-    if all(map(_SUFFIX.match, full)):
-        read = _of_suffix
-    elif all(_GROUPED.match(text) or text.isdigit() for text in full) and "," in "".join(full):
-        read = _of_groups
-    else:
+    found = [None if is_empty(cell) else units.count_of(str(cell).strip()) for cell in cells]
+    if any(x is None and not is_empty(cell) for x, cell in zip(found, cells, strict=True)):
         return cells, []
-    found = [None if is_empty(cell) else read(str(cell).strip()) for cell in cells]
-    said = f"'{full[0]}' and the like in column '{name}' are read as {read(full[0]):.4g}"
+    full = [str(cell).strip() for cell in cells if not is_empty(cell)]
+    odd = next(text for text in full if not text.isdigit())
+    said = f"'{odd}' and the like in column '{name}' are read as {units.count_of(odd):.4g}"
     return [*found], [said]
-
-
-def _of_suffix(text: str) -> float:
-    found = _SUFFIX.match(text)
-    assert found is not None
-    return float(found[1]) * _SUFFIXES[found[2].lower()]
-
-
-def _of_groups(text: str) -> float:
-    return float(text.replace(",", ""))
 
 
 def _with_computed(raw: Raw, found: Iterable[names_of.Found]) -> Raw:

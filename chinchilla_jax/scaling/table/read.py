@@ -28,7 +28,6 @@ from chinchilla_jax.scaling.table.columns import (
     NamedTable,
     is_empty,
     is_numeric,
-    label,
     labels,
     named,
     numbers,
@@ -39,9 +38,10 @@ from chinchilla_jax.scaling.table.conditions import by_column
 from chinchilla_jax.scaling.table.conventions import PARAMS
 from chinchilla_jax.scaling.table.cost import complete, of_teacher
 from chinchilla_jax.scaling.table.curves import curves_of_sweep
-from chinchilla_jax.scaling.table.derived import DONE, with_derived
+from chinchilla_jax.scaling.table.derived import with_derived
+from chinchilla_jax.scaling.table.finished import unfinished
 from chinchilla_jax.scaling.table.folders import read_file, read_folder
-from chinchilla_jax.scaling.table.kinds import Column, Labels, Sizes, kinds_of, words
+from chinchilla_jax.scaling.table.kinds import Column, Labels, Sizes, kinds_of
 from chinchilla_jax.scaling.table.names import ALIASES, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw, in_memory, read_raw
 from chinchilla_jax.scaling.table.runs import Aside, Runs
@@ -67,14 +67,6 @@ _OURS = tuple(
 )  # fmt: skip
 _MOST = 1e100  # of a loss or a count, and 1/_MOST the least: beyond, arithmetic itself ends
 _OUR_STATUSES = {"diverged", "missing", "failed", "duplicate", "unfinished"}
-# Columns of yes and no: which of both a finished run has, and the status of one without.
-_FLAGS = {
-    **dict.fromkeys(("diverged", "nan", "exploded"), (False, "diverged")),
-    **dict.fromkeys(("failed", "crashed", "killed", "oom"), (False, "failed")),
-    **dict.fromkeys(("finished", "completed", "complete", "done"), (True, "unfinished")),
-}  # fmt: skip
-_TRUTH = {**dict.fromkeys(("true", "yes", "1", "y"), True),
-          **dict.fromkeys(("false", "no", "0", "n"), False)}  # fmt: skip
 _NAMED = 3  # rows of a kind that a message names
 _PARAMS_CONVENTION = {
     "params_total": "total",
@@ -159,7 +151,7 @@ def _cell(value: Any) -> Cell:
 
 def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
     """Splits finished from unfinished rows, checks every number that will be fitted."""
-    ids, aside = texts(table, "run_id"), _unfinished(table)
+    ids, aside = texts(table, "run_id"), unfinished(table)
     kept = [i for i in range(len(ids)) if i not in aside]
     table = _with_spent(table, kept)
     core = {name: numbers(table, name, kept) for name in _CORE if name in table.cells}
@@ -295,28 +287,6 @@ def _spellings(
             ways = ", ".join(f"'{x}'" for x in sorted(set(spelled[name][merged[name] == value])))
             said.append(f"column '{name}': {ways} are one value in different spelling")
     return said
-
-
-def _unfinished(table: NamedTable) -> dict[int, tuple[str, str]]:
-    """Rows that say so, by a status or by a flag such as `diverged` or `finished`."""
-    status, reason = texts(table, "status"), texts(table, "reason")
-    found = {
-        i: (word.lower(), reason[i])
-        for i, word in enumerate(status)
-        if word and word.lower() not in DONE
-    }
-    for name, cells in table.raw.columns.items():
-        flag = words(name).removeprefix("is ").removeprefix("has ")
-        if flag not in _FLAGS or name == table.title.get("status"):
-            continue
-        said = [_TRUTH.get(str(label(cell)).lower()) for cell in cells]
-        if not all(is_empty(cell) or x is not None for cell, x in zip(cells, said, strict=True)):
-            continue
-        good, status_of = _FLAGS[flag]
-        for i, value in enumerate(said):
-            if value is not None and value != good:
-                found.setdefault(i, (status_of, f"{name} is {cells[i]}"))
-    return found
 
 
 def _repeated(table: NamedTable, kept: list[int]) -> dict[int, int]:

@@ -6,6 +6,7 @@ the line each row came from, so that whatever is wrong later can be named by fil
 Nothing that is read is ever evaluated.
 """
 
+import codecs
 import gzip
 import io
 import json
@@ -140,7 +141,9 @@ def _zipped(path: Path) -> bool:
 def _text(path: Path) -> str:
     content = storage.read_bytes(path)
     try:
-        return (gzip.decompress(content) if _zipped(path) else content).decode("utf-8-sig")
+        content = gzip.decompress(content) if _zipped(path) else content
+        wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # Excel's "Unicode Text"
+        return content.decode("utf-16" if wide else "utf-8-sig")
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be decompressed: {error}") from None
     except UnicodeDecodeError as error:
@@ -291,6 +294,8 @@ _READERS = {
     ".csv": _csv,
     ".tsv": _csv,
     ".txt": _csv,
+    ".tab": _csv,
+    ".dat": _csv,
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".json": _json,

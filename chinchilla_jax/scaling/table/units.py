@@ -1,4 +1,4 @@
-"""Units of counts: in the name of a column, `params_M`, or as a factor before it, `1e9*gflops`."""
+"""Units of counts: in a column's name, `params_M`, as a factor, `1e9*gflops`, in cells, `125M`."""
 
 import math
 import re
@@ -20,6 +20,33 @@ _FLOPS = re.compile(
     rf"^({'|'.join(sorted(_PREFIXES, key=len, reverse=True))}) ?(flops?|f)( s)?( ?days?)?$"
 )
 _TEN = re.compile(r"^(1e|e|10)(\d{1,2})$")  # tokens_1e9
+
+
+# 125M, 1.3 B params; 3 x 10^18; 16,400,000.
+_WORDS = re.compile(r" *(params?|parameters?|tokens?|toks?|flops?)$", re.IGNORECASE)
+_SUFFIX = re.compile(r"^(\d+(?:\.\d*)?|\.\d+) ?([KMBGT])n?$", re.IGNORECASE)
+_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_POWER = re.compile(r"^(?:(\d+(?:\.\d*)?) ?[x*\u00d7\u00b7] ?)?10(?:\^|\*\*)(\d{1,2})$")
+_GROUPED = re.compile(r"^\d{1,3}(,\d{3})+$|^\d+$")
+
+
+def count_of(text: str) -> float | None:
+    """A count as people write it, that no number is by itself but for whole ones; else None.
+
+    >>> count_of("125M params"), count_of("3 x 10^18"), count_of("16,400,000"), count_of("1.5")
+    (125000000.0, 3e+18, 16400000.0, None)
+    """
+    bare = _WORDS.sub("", text)
+    if found := _SUFFIX.match(bare):
+        return float(found[1]) * _SUFFIXES[found[2].lower()]
+    if found := _POWER.match(bare):
+        return float(found[1] or 1) * 10.0 ** int(found[2])
+    if _GROUPED.match(bare):
+        return float(bare.replace(",", ""))
+    try:
+        return float(bare) if bare != text else None
+    except ValueError:
+        return None
 
 
 def of_name(name: str) -> tuple[str, float]:

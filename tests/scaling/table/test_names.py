@@ -204,6 +204,8 @@ ROWS = [{"params": n, "tokens": d, "loss": x} for n, d, x in zip(PARAMS, TOKENS,
 
 @pytest.mark.parametrize("column", ["params", "tokens", "loss", "flops"])
 def test_an_empty_cell_costs_its_row(column):
+    few = [{"params": p, "tokens": "1B", "loss": 3.0} for p in ("", "125M", "1.3 B")]
+    assert read_runs(few).params.tolist() == [1.25e8, 1.3e9]
     rows = [row | {"flops": c, "run_id": f"r{i}"} for i, (row, c) in
             enumerate(zip(ROWS, BUDGET, strict=True))]  # fmt: skip
     rows[4] = rows[4] | {column: ""}

@@ -132,13 +132,14 @@ def test_what_excel_and_pandas_put_around_a_table(tmp_path):
         ("N,D,loss\n1e8,2e9,3.1\nN,D,loss\n2e8,1e9,3.2\n", "left out as repeats of the header: 1"),
         ("N,D,loss\n100M,2B,3.1\n.2 B,1b,3.2\n", "'100M' and the like in column 'N'"),
         ('N,D,loss\n"100,000,000",2e9,3.1\n"200,000,000",1e9,3.2\n', "'100,000,000' and the like"),
+        ("N,D,loss\n10^8,2B tokens,3.1\n2 \u00d7 10^8,1e9 tokens,3.2\n", "'10^8' and the like"),
         ("N|D|loss\n1e8|2e9|3.1\n2e8|1e9|3.2\n", ""),
         ("N  D loss\n1e8 2e9  3.1\n2e8 1e9 3.2\n", ""),
         ("| N | D | loss |\n|---|:-:|---|\n| 1e8 | 2e9 | 3.1 |\n| 2e8 | 1e9 | 3.2 |\n", ""),
         ("# of May\n\nOf May,,\n,,\nN,D,loss\n1e8,2e9,3.1\n2e8,1e9,3.2\n", ""),
     ],
     ids=["decimal commas", "remarks", "a header behind #", "files one after another", "suffixes",
-         "thousands", "bars", "blanks", "Markdown", "a title"],
+         "thousands", "powers", "bars", "blanks", "Markdown", "a title"],
 )  # fmt: skip
 def test_how_people_write_tables(text, note, tmp_path):
     (tmp_path / "x.csv").write_text(text)
@@ -146,6 +147,8 @@ def test_how_people_write_tables(text, note, tmp_path):
     assert runs.params.tolist() == [1e8, 2e8] and runs.tokens.tolist() == [2e9, 1e9]
     assert runs.loss.tolist() == [3.1, 3.2]
     assert not note or any(said.startswith(note) for said in runs.notes)
+    (tmp_path / "x.tab").write_text(text, encoding="utf-16")
+    assert read_runs(tmp_path / "x.tab").loss.tolist() == [3.1, 3.2]
     if "# of May" in text:
         bad = text.replace("2e8", "bad")
         (tmp_path / "x.csv").write_text(bad)

@@ -7,10 +7,9 @@ Simulated: a grid of six sizes at four budgets on a known surface with noise. Re
 a published table up to a tenth of its largest budget are the grid, and the candidates too; each is
 revealed when it is chosen. Every design begins with the two cheapest budgets of the grid, knows no
 more than its own runs say and spends a share of the grid's FLOPs in rounds, each half of what is
-left, the cheaper runs first: `chosen` is `scaling/design`; `V-optimal` takes the linearised
-variance of ln loss at the best size of the target and its neighbours per FLOP^0.4, as vopt.py of
-PlanarG/active-sl does (arXiv 2604.22753); `D-optimal` the information on the parameters per FLOP.
-All have the same candidates, noise and fits.
+left, the cheaper runs first: `chosen` is what `plan --next` takes, `by variances` what it would
+if it made up no losses, `V-optimal` and `D-optimal` are those of `scaling/design/optimal.py`. All
+have the same candidates, noise and fits.
 
 Shown, at ten times the largest budget of the grid, as medians over repeats: the width in ln of the
 95 % intervals of N* and L* that a report states, and that of chance alone (the bootstrap of the
@@ -30,9 +29,11 @@ from absl import app, flags
 from chinchilla_jax.scaling.arrays import Floats, Ints, silent
 from chinchilla_jax.scaling.design import candidates
 from chinchilla_jax.scaling.design.candidates import Pool
-from chinchilla_jax.scaling.design.choose import Design, cheapest_of, choose
+from chinchilla_jax.scaling.design.choose import Design, after, cheapest_of, designs
 from chinchilla_jax.scaling.design.ensemble import targets_of
+from chinchilla_jax.scaling.design.expected import narrowest
 from chinchilla_jax.scaling.design.known import Known, known_of
+from chinchilla_jax.scaling.design.optimal import D, V, optimal
 from chinchilla_jax.scaling.fitting.isoflop import profiles
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.settings import Settings
@@ -137,70 +138,32 @@ def at(surface: Surface, target: float) -> Floats:
     ]
 
 
-def chosen(known: Known, pool: Pool, left: float) -> Design:
+def chosen(known: Known, pool: Pool, left: float, by: str = "chosen") -> Ints:
     found = known.of(pool)
     assert found is not None
-    return choose(found, pool.flops_C, pool.most_C, left)
-
-
-def linearised(by: str, known: Known, pool: Pool, left: float) -> Design:
-    """Greedy on the information of Chinchilla's form at its best fit, with a weak prior."""
-    runs, s = known.each.runs, known.surface
-    centre = np.log([runs.params, runs.tokens]).mean(axis=1)
-    sizes = np.log(s.A) - s.alpha * centre[0], np.log(s.B) - s.beta * centre[1]
-    theta = np.array([np.log(max(float(s.E), 1e-3)), *sizes, s.alpha, s.beta], float)
-
-    def log_loss(t: Floats, n: Floats, d: Floats) -> Floats:
-        a, b = np.exp(t[1] + t[3] * centre[0]), np.exp(t[2] + t[4] * centre[1])
-        return np.log(Surface(np.exp(t[0]), a, b, t[3], t[4]).loss(n, d))
-
-    def slopes(n: Floats, d: Floats) -> Floats:
-        steps = 1e-5 * np.eye(5)
-        pairs = [(log_loss(theta + x, n, d), log_loss(theta - x, n, d)) for x in steps]
-        return np.stack([(up - down) / 2e-5 for up, down in pairs], axis=-1)
-
-    cost = known.each.flops_model
-    n = float(np.ravel(s.optimum(known.target, cost)[0])[0]) * 2.0 ** np.arange(-2, 3)
-    wanted = slopes(n, cost.tokens(known.target, n))
-    each, noise = slopes(pool.params_C, pool.tokens_C), known.noise(pool.flops_C)
-    here = slopes(runs.params, runs.tokens) / known.noise(runs.flops)[:, None]
-    covariance = np.linalg.inv(here.T @ here + np.eye(5) / 4)
-    count = np.zeros(len(pool), np.int64)
-    power = 0.4 if by == "V-optimal" else 1.0
-    while count.sum() < 100:
-        told = np.einsum("ci,ij,cj->c", each, covariance, each)
-        gain = np.log1p(told / noise**2)
-        if by == "V-optimal":
-            gain = ((wanted @ covariance @ each.T) ** 2).sum(axis=0) / (told + noise**2)
-        open_ = (pool.flops_C <= left * (1 + 1e-9)) & (count < pool.most_C)
-        if not open_.any():
-            break
-        c = int(np.argmax(np.where(open_, gain / pool.flops_C**power, -1.0)))
-        x = covariance @ each[c]
-        covariance -= np.outer(x, x) / (told[c] + noise[c] ** 2)
-        count[c] += 1
-        left -= pool.flops_C[c]
-    found = known.of(pool)
-    assert found is not None
-    return Design(count, found)
+    each = designs(known, found, pool, left)
+    if by == "by variances":
+        return each[0].count_C
+    return narrowest(known, pool, each, np.zeros(len(pool), np.int64), QUICK).count_C
 
 
 def designed(case: Case, by: str, share: float) -> Runs:
     runs, whole = case.begun, float(case.grid.flops.sum())
-    choose_by = chosen if by == "chosen" else functools.partial(linearised, by)
+    choose_by = functools.partial(optimal, by) if by in (V, D) else functools.partial(chosen, by=by)
     for last in [*[False] * (_ROUNDS.value - 1), True]:
         known = known_of(runs, QUICK, case.target)
         pool = case.pool(known)
         if case.surface is not None:
             pool = candidates.near(pool, known.surface)
-        design = choose_by(known, pool, share * whole - float(runs.flops.sum()))
-        if not len(design):
+        count_C = choose_by(known, pool, share * whole - float(runs.flops.sum()))
+        if not count_C.any():
             break
         knowledge = known.of(pool)
         assert knowledge is not None
         if not last:
-            design = cheapest_of(design, knowledge, pool.flops_C, 0.5)
-        runs = case.with_runs(runs, pool, design.count_C)
+            design = Design(count_C, after(knowledge, count_C))
+            count_C = cheapest_of(design, knowledge, pool.flops_C, 0.5).count_C
+        runs = case.with_runs(runs, pool, count_C)
     return runs
 
 

@@ -11,7 +11,7 @@ Array suffix: R runs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,8 +22,9 @@ from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import flops
 from chinchilla_jax.scaling.arrays import Floats, silent
-from chinchilla_jax.scaling.design.ensemble import targets_of
+from chinchilla_jax.scaling.design.ensemble import TARGETS
 from chinchilla_jax.scaling.design.known import BEYOND, known_of
+from chinchilla_jax.scaling.design.linear import linear
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.register.runs import sweep_of
@@ -183,26 +184,10 @@ def _chance(
     surface: Surface, cost: FlopsModel, cells: Columns, noise: float, target: float
 ) -> float:
     """Standard error of ln N* by the linearised surface."""
-    centre = np.log([cells["params"], cells["tokens"]]).mean(axis=1)
-
-    def at(theta: Floats) -> Surface:
-        E, a, b, alpha, beta = (np.array([float(x)]) for x in theta)
-        return Surface(np.exp(E), np.exp(a + alpha * centre[0]), np.exp(b + beta * centre[1]),
-                       alpha, beta, surface.gamma)  # fmt: skip
-
-    alpha, beta = float(surface.alpha), float(surface.beta)
-    theta = np.array([
-        np.log(max(float(surface.E), 1e-3)), np.log(float(surface.A)) - alpha * centre[0],
-        np.log(float(surface.B)) - beta * centre[1], alpha, beta,
-    ])  # fmt: skip
-
-    def slopes(values: Callable[[Surface], Floats]) -> Floats:
-        steps = 1e-5 * np.eye(5)
-        return np.stack([(values(at(theta + x)) - values(at(theta - x))) / 2e-5 for x in steps])
-
-    told = slopes(lambda s: np.log(np.ravel(s.loss(cells["params"], cells["tokens"]))))
-    wanted = slopes(lambda s: targets_of(s, cost, target)[0])[:, 0]
-    return float(noise * np.sqrt(wanted @ np.linalg.pinv(told @ told.T) @ wanted))
+    at = cells["params"], cells["tokens"]
+    slopes = linear(surface, *at)
+    told, wanted = slopes.losses(*at), slopes.targets(cost, target)[TARGETS.index("params")]
+    return float(noise * np.sqrt(wanted @ np.linalg.pinv(told.T @ told) @ wanted))
 
 
 def _expected(surface: Surface, cells: Columns, noise: float, target: float) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from chinchilla_jax.scaling.table.conventions import under
 from chinchilla_jax.scaling.table.runs import Runs
 
 BEYOND = 10.0  # times the largest run: the target where none is asked for
-_LEAST_BEYOND = 1.01
+LEAST_BEYOND = 1.01
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,21 @@ class Known:
         assert self.each.fit is not None
         return self.each.fit.surface
 
-    def of(self, pool: Pool) -> Knowledge | None:
-        """With the losses of candidates."""
+    def of(self, pool: Pool, form: bool = True) -> Knowledge | None:
+        """With the losses of candidates; `form` for the error of the form, too."""
         noise_C = self.noise(pool.flops_C)
         averaged_C = 1 + pool.made_C * (self.misfit / noise_C) ** 2
-        at = np.array([self.target])
-        loss, params = self.source.error.at(at, self.source.best(at))
-        shift = Shift(float(params[0]), float(loss[0]), self.source.largest)
+        shift = Shift(*(self.form_error() if form else (0.0, 0.0)), self.source.largest)
         return knowledge(
             self.draws, self.surface, shift, self.each.flops_model, self.target,
             pool.params_C, pool.tokens_C, noise_C, self.misfit / np.sqrt(averaged_C),
         )  # fmt: skip
+
+    def form_error(self) -> tuple[float, float]:
+        """Standard deviations of ln N* and of ln L* at the target, as hold-out shows them."""
+        at = np.array([self.target])
+        loss, params = self.source.error.at(at, self.source.best(at))
+        return float(params[0]), float(loss[0])
 
     def noise(self, flops_C: Floats) -> Floats:
         """Standard deviation of ln loss of one run of each."""
@@ -98,7 +102,7 @@ def known_of(runs: Runs, settings: Settings, target: float | None = None) -> Kno
     runs = under(runs.best(), settings.params, settings.flops)
     largest = float(runs.flops.max())
     target = BEYOND * largest if target is None else target
-    if not target >= _LEAST_BEYOND * largest:
+    if not target >= LEAST_BEYOND * largest:
         raise UserError(
             f"--target={flops(target)}: the runs go up to {flops(largest)} FLOPs, and what lies "
             "within them is measured, not forecast; give a larger one"

@@ -4,9 +4,10 @@
     found.params.before, found.params.expected, found.runs
 
 `before` is what a report forecasts of these runs. The bootstrap draws of their surface, and the
-error of the form of law, make the covariance by which runs are chosen; `expected` is `before` with
-its width in ln shrunk as that says. How realised widths compare with it, and what such a
-design saves against a grid and against V-optimal ones: tests/benchmarks/next_runs.py.
+error of the form of law, make the covariance by which designs are made up and `expected` is said:
+`before` with its width in ln shrunk as that says. Of several designs that one is taken after which
+a report is expected to know most (`expected.py`). How realised widths compare with it, and what
+such a design saves against a grid and against V-optimal ones: tests/benchmarks/next_runs.py.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from chinchilla_jax.scaling import arguments
 from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.design import candidates
 from chinchilla_jax.scaling.design.candidates import Pool, key_of
-from chinchilla_jax.scaling.design.choose import Design, cheapest_of, choose
+from chinchilla_jax.scaling.design.choose import Design, after, cheapest_of, designs
 from chinchilla_jax.scaling.design.ensemble import TARGETS
+from chinchilla_jax.scaling.design.expected import narrowest
 from chinchilla_jax.scaling.design.known import Known, known_of
 from chinchilla_jax.scaling.fitting.intervals import Interval
 from chinchilla_jax.scaling.register.runs import Sweep, checking, sweep_of
@@ -135,7 +137,8 @@ def next_runs(
     target = None if target is None else arguments.positive("target", target)
     where = arguments.texts("where", where) or {}
     runs = source if isinstance(source, Runs) else read_runs(source)
-    known = known_of(picked(runs, where), settings or Settings(), target)
+    settings = settings or Settings()
+    known = known_of(picked(runs, where), settings, target)
     sweep = _sweep_of(source)
     rows = [] if sweep is None else results.collect(sweep.folder)
     over = {row["run_id"]: row for row in rows if row["status"] != "missing"}
@@ -148,8 +151,8 @@ def next_runs(
             "train the plan's own cells first, or ask for a nearer --target"
         )
     now_T, counted = knowledge.variance_T, (len(waiting), len(left_out))
-    for candidate in waiting:
-        knowledge = knowledge.after(candidate)
+    waiting_C = np.bincount(waiting, minlength=len(pool))
+    knowledge = after(knowledge, waiting_C)
     if budget < pool.flops_C.min() * (1 - 1e-9):
         cheapest = int(pool.flops_C.argmin())
         nothing = Design(np.zeros(len(pool), np.int64), knowledge)
@@ -158,17 +161,19 @@ def next_runs(
             f"parameters, takes {flops(pool.flops_C[cheapest])}",
             _told(known, pool, nothing, budget, now_T, counted, sweep),
         )
-    design = choose(knowledge, pool.flops_C, pool.most_C, budget)
-    gained_T = np.sqrt(design.after.variance_T / knowledge.variance_T)
+    found = designs(known, knowledge, pool, budget)
+    gained_T = np.sqrt(found[0].after.variance_T / knowledge.variance_T)
     reason = ""
-    if not len(design) or gained_T.min() > 1 - _HELPS:
+    if not len(found[0]) or gained_T.min() > 1 - _HELPS:
         reason = (
             f"no run of at most {flops(budget)} FLOPs narrows the interval of N* or L* by "
             f"{100 * _HELPS:g} %: what is left is told by larger budgets"
         )
         design = Design(np.zeros(len(pool), np.int64), knowledge)
-    elif share < 1:
-        design = cheapest_of(design, knowledge, pool.flops_C, share)
+    else:
+        design = narrowest(known, pool, found, waiting_C, settings)
+        if share < 1:
+            design = cheapest_of(design, knowledge, pool.flops_C, share)
     return _told(known, pool, design, budget, now_T, counted, sweep, reason)
 
 

@@ -14,6 +14,7 @@ from chinchilla_jax.experiment.loading import load_experiment
 from chinchilla_jax.experiment.plans import read_plan
 from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.design import candidates
+from chinchilla_jax.scaling.design import next_runs as module
 from chinchilla_jax.scaling.design.candidates import budgets_to
 from chinchilla_jax.scaling.design.next_runs import next_runs
 from chinchilla_jax.scaling.register.runs import sweep_of
@@ -25,6 +26,12 @@ from tests.scaling.known import TRUE, grid
 from tests.scaling.register.known import plan_in, quickstart, train
 
 QUICK = Settings(bootstrap=200)
+
+
+@pytest.fixture(autouse=True)
+def by_variances(monkeypatch):
+    """No losses are made up: tests/scaling/design/test_expected.py."""
+    monkeypatch.setattr(module, "narrowest", lambda known, pool, designs, *_: designs[0])
 
 
 def chosen(source, budget, target=None):

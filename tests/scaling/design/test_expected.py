@@ -1,0 +1,143 @@
+"""Designs side by side: those of the literature, and what a report of their runs would state."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.design import candidates, expected
+from chinchilla_jax.scaling.design.choose import after, designs
+from chinchilla_jax.scaling.design.known import known_of
+from chinchilla_jax.scaling.design.linear import linear
+from chinchilla_jax.scaling.design.optimal import D, V, optimal
+from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.cost import SIX_ND
+from chinchilla_jax.scaling.table.read import read_runs
+from tests.scaling.design.test_next_runs import table
+
+QUICK = Settings(bootstrap=200)
+BUDGET = 6e20
+
+
+@pytest.fixture(scope="module")
+def known():
+    return known_of(read_runs(table()), QUICK, 1e22)
+
+
+@pytest.fixture(scope="module")
+def pool(known):
+    whole = candidates.of_table(known.each.runs, SIX_ND, 1e21, (1e18, 1e19, 1e20, 3e20))
+    return candidates.near(whole, known.surface)
+
+
+def test_the_first_run_of_an_optimal_design_is_the_best_of_all(known, pool):
+    """By the information of the runs with each candidate, inverted anew."""
+    runs, cost = known.each.runs, known.each.flops_model
+    slopes = linear(known.surface, runs.params, runs.tokens)
+    here = slopes.losses(runs.params, runs.tokens) / known.noise(runs.flops)[:, None]
+    each = slopes.losses(pool.params_C, pool.tokens_C) / known.noise(pool.flops_C)[:, None]
+    before = here.T @ here + np.eye(5) / 4
+    best = float(np.ravel(known.surface.optimum(known.target, cost)[0])[0])
+    near = best * np.array([0.25, 0.5, 1.0, 2.0, 4.0])
+    wanted = slopes.losses(near, cost.tokens(known.target, near))
+
+    def variance(information):
+        return float(np.trace(wanted @ np.linalg.inv(information) @ wanted.T))
+
+    informed = [before + np.outer(x, x) for x in each]
+    gain = {
+        V: [variance(before) - variance(one) for one in informed],
+        D: [np.linalg.slogdet(one)[1] - np.linalg.slogdet(before)[1] for one in informed],
+    }
+    for by, power in ((V, 0.4), (D, 1.0)):
+        first = int(np.argmax(np.array(gain[by]) / pool.flops_C**power))
+        count_C = optimal(by, known, pool, pool.flops_C[first])
+        assert count_C[first] and count_C @ pool.flops_C <= pool.flops_C[first] * (1 + 1e-9)
+        assert optimal(by, known, pool, BUDGET)[first]
+
+
+def test_all_designs_keep_to_the_budget_and_those_of_the_literature_are_among_them(known, pool):
+    found = designs(known, known.of(pool), pool, BUDGET)
+    counts = [design.count_C.tolist() for design in found]
+    assert len({*map(tuple, counts)}) == len(found) > 4
+    for by in (V, D):
+        assert optimal(by, known, pool, BUDGET).tolist() in counts
+    for design in found:
+        assert design.count_C @ pool.flops_C <= BUDGET * (1 + 1e-9)
+        assert (design.count_C <= pool.most_C).all()
+        expect = after(known.of(pool), design.count_C).variance_T
+        assert design.after.variance_T == pytest.approx(expect, rel=1e-6)
+    # One gives the budget that has no size yet as many as it can pay for.
+    new = pool.budget_C == 3e20
+    dear = int(BUDGET // 3e20)
+    assert max(int((design.count_C[new] > 0).sum()) for design in found) >= dear
+
+
+def test_losses_that_are_made_up_are_those_of_the_surface_and_the_same_in_any_design(known, pool):
+    one, two = np.zeros(len(pool), int), np.zeros(len(pool), int)
+    one[3], two[[1, 3]] = 1, 2
+    small, large = (expected._made_up(known, pool, count, 0) for count in (one, two))
+    there = len(known.each.runs)
+    assert len(small["loss"]) == there + 1 and len(large["loss"]) == there + 4
+    assert (large["loss"][:there] == known.each.runs.loss).all()
+    assert small["loss"][-1] == large["loss"][-2] != large["loss"][-1]  # seeds differ
+    assert small["loss"][-1] != expected._made_up(known, pool, one, 1)["loss"][-1]
+    z = [
+        np.log(made["loss"][-1] / known.surface.loss(pool.params_C[3], pool.tokens_C[3]))
+        / known.noise(pool.flops_C)[3]
+        for made in (expected._made_up(known, pool, one, number) for number in range(200))
+    ]
+    assert abs(np.mean(z)) < 0.25 and 0.85 < np.std(z) < 1.15
+
+
+def test_the_form_is_better_known_by_budgets_further_out(known, pool, monkeypatch):
+    monkeypatch.setattr(expected, "_TIMES", 2)
+    nothing = np.zeros(len(pool), int)
+    whole = np.where(pool.budget_C == 3e20, 1, 0)
+    now = expected.form_variance(known, pool, nothing, QUICK)
+    assert now == pytest.approx(np.square(known.form_error()), rel=0.2)
+    assert (expected.form_variance(known, pool, whole, QUICK) < 0.5 * now).all()
+
+    at = candidates.of_table(known.each.runs, SIX_ND, 1e22, (1e22,))  # the target itself
+    best = np.argmin(known.surface.loss(at.params_C, at.tokens_C))
+    one = (np.arange(len(at)) == best).astype(int)
+    assert expected.form_variance(known, at, one, QUICK)[1] < 0.2 * now[1]
+
+    def refused(*_):
+        raise UserError("no surface")
+
+    monkeypatch.setattr(expected, "known_of", refused)
+    assert (expected.form_variance(known, pool, whole, QUICK) == expected._MOST**2).all()
+
+
+def test_the_design_is_chosen_for_both_chance_and_the_form(known, pool, monkeypatch):
+    found = designs(known, known.of(pool), pool, BUDGET)
+    nothing = np.zeros(len(pool), int)
+    wide = {design.count_C.tobytes(): np.full(2, 0.5) for design in found}
+    wide[found[-1].count_C.tobytes()] = np.full(2, 1e-6)
+    monkeypatch.setattr(
+        expected, "form_variance", lambda known, pool, count, settings: wide[count.tobytes()]
+    )
+    assert expected.narrowest(known, pool, found, nothing, QUICK) is found[-1]
+    same = dict.fromkeys(wide, np.zeros(2))
+    monkeypatch.setattr(
+        expected, "form_variance", lambda known, pool, count, settings: same[count.tobytes()]
+    )
+    chance = known.of(pool, form=False)
+    least = min(found, key=lambda d: np.log(after(chance, d.count_C).variance_T).sum())
+    assert expected.narrowest(known, pool, found, nothing, QUICK) is least
+    assert expected.narrowest(known, pool, found[:1], nothing, QUICK) is found[0]
+
+
+def test_branches_keep_their_trunks(known, pool):
+    runs = known.each.runs
+    parents = np.array(["", *[runs.run_id_R[0]] * (len(runs) - 1)])
+    labels = {**runs.labels, "parent_run": parents}
+    of_trunks = dataclasses.replace(
+        known, each=dataclasses.replace(known.each, runs=dataclasses.replace(runs, labels=labels))
+    )
+    count = np.zeros(len(pool), int)
+    count[0] = 2
+    made = read_runs(expected._made_up(of_trunks, pool, count, 0))
+    assert len(np.unique(made.trunk_R())) == 3  # the trunk, and each new run by itself

@@ -20,6 +20,7 @@ HELD_OUT_IN_TRAINING = "held_out_in_training"  # column: a share, 0 to 1
 _LEAK = 0.1  # of it that is said
 _USED = re.compile(r"\b(active|activated|non ?zero|total)\b")
 _UNITS = {3: "thousands", 6: "millions", 9: "billions", 12: "trillions"}
+_FORWARD = 2.0
 _PETAFLOP_DAY = 8.64e19
 _FEWEST = 1e3  # parameters of a language model, and tokens
 
@@ -168,6 +169,11 @@ def _ratio(runs: Runs) -> Floats:
 def _spread(runs: Runs) -> list[str]:
     ratio = _ratio(runs)
     low, high = float(ratio.min()), float(ratio.max())
+    if abs(np.log(np.median(ratio) / _FORWARD)) < np.log(1.15):
+        return [
+            f"flops / (params x tokens) is {np.median(ratio):.3g} in the median row: a forward "
+            "pass costs that, and training 6; are budgets meant so, or are params not all used?"
+        ]
     if high / low > 1.1:
         return [
             f"flops / (params x tokens) runs from {low:.3g} to {high:.3g}: flops are not 6ND; "

@@ -18,7 +18,10 @@ from chinchilla_jax.scaling.table.readers import Cell, Raw
 from chinchilla_jax.scaling.table.shapes import shape_of
 
 _PERCENT = re.compile(r"^[-+]?\d+(\.\d*)?\s*%$")
-_EMPTY = {"", "nan", "null", "none", "na", "n/a", "-"}
+_EMPTY = {
+    "", "nan", "null", "none", "na", "n/a", "n.a.", "#n/a", "#na", "-", "--", "\u2013", "\u2014",
+    "?", "tbd", "missing",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,9 @@ _NEAR = {
     "flops": r"\b([kmgtpez]?flops?|compute)\b",
 }
 _OTHERS = re.compile(
-    r"\b(per|se|std|stderr|grad|batch|unique|vocab|embedding|embeds?|aux|z|increase)\b"
+    r"\b(per|se|std|stderr|grad|batch|unique|vocab|embedding|embeds?|aux|z|increase|log|log10|log2)\b"
 )
+_BUDGET = re.compile(r"(^|[^0-9.])\d(\.\d+)?e\+?(1[5-9]|2\d)$", re.IGNORECASE)  # loss_3e18
 _SHOWN = 30  # columns that a message lists
 
 Found = tuple[str, float]  # the file's name of a column, and the unit of its numbers
@@ -216,6 +217,16 @@ def lacking(need: Sequence[str], have: Mapping[str, str], names: Sequence[str], 
     shape = shape_of(names)
     if shape and not shape.table:
         return f"{source}: no table of runs: {shape.instead}"
+    if wide := [name for name in names if _BUDGET.search(name)][2:]:
+        return (
+            f"{source}: no table of runs: columns such as '{wide[0]}' hold a budget each; make a "
+            "row per run, with columns params, flops and loss"
+        )
+    if {"metric", "value"} <= {words(name) for name in names} and "loss" in need:
+        return (
+            f"{source}: a row per metric: --columns=loss=value with --where=metric=... takes the "
+            "rows of one"
+        )
     return (
         f"{source}: no column for {' and '.join(wanted)} among {shown(names)}; "
         f"{'recognised: ' + ', '.join(seen) + '; ' if seen else ''}name them with {example}"

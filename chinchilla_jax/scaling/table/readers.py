@@ -186,6 +186,8 @@ def _flattened(row: Mapping[str, Any]) -> dict[str, Cell]:
             inner = reversed(list(value.items()))
             left += [(f"{name}.{key}", each, True) for key, each in inner]
         elif not (nested and (name in row or name in flat)):
+            alone = isinstance(value, list) and len(value) == 1 and _cell(value[0]) is value[0]
+            value = value[0] if alone else value
             flat[name] = json.dumps(value) if isinstance(value, list) else value
     return flat
 

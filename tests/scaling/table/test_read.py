@@ -204,7 +204,7 @@ def test_a_bad_cell_is_told_with_file_row_and_column(tmp_path, change, message):
         ("a.jsonl", '{"params": 1}\n{"params": 2, "lo', "row 2: not JSON; the last line is cut"),
         ("a.ndjson", '{"params": 1}\n{"params": 2', "row 2: not JSON; the last line is cut"),
         ("a.jsonl", "[1, 2]\n", "row 1: a JSON object"),
-        ("a.jsonl", '{"params": [1], "tokens": 1, "loss": 2}\n', "row 1, column 'params'"),
+        ("a.jsonl", '{"params": [1, 2], "tokens": 1, "loss": 2}\n', "row 1, column 'params'"),
         ("a.json", '{"params": 1}', "a list of objects"),
         ("a.parquet", "nothing of the kind", "not a Parquet table"),
         ("a.xlsx", "x", "cannot tell the format"),

@@ -166,6 +166,9 @@ def test_how_people_write_tables(text, note, tmp_path):
         ("run,tag,step,value,wall_time\na,loss,1,3.1,0\n", "curves of TensorBoard say no sizes"),
         ("N,D,flops,loss\n1e8,2e9,0.0139,3.1\n", r"s-days\? --columns='flops=8\.64e\+19\*flops'"),
         ("cfg.N,cfg.D,eval.nll\n1e8,2e9,3.1\n", r"--columns=params=cfg\.N,tokens=cfg\.D\?$"),
+        ("N,loss_1e18,loss_3e+18,loss_1e19\n1e8,3.1,3,2.9\n", "'loss_1e19' hold a budget each"),
+        ("N,D,metric,value\n1e8,2e9,acc,3.1\n", r"--columns=loss=value with --where=metric="),
+        ("log_params,log_tokens,loss\n8,9,3.1\n", r"name them with --columns=params=N"),
         ("N,tokens_per_param,loss\n1e8,20,3.1\n", r"'tokens=N\*tokens_per_param'\?$"),
         ("N,steps,bsz,seq_len,loss\n1e8,20,3,4,3.1\n", r"'tokens=steps\*bsz\*seq_len'\?$"),
     ],
@@ -174,3 +177,19 @@ def test_what_cannot_be_meant_for_sure_is_told(text, words, tmp_path):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(UserError, match=words):
         read_runs(tmp_path / "x.csv")
+
+
+def test_words_for_a_loss_that_there_is_none_of_cost_their_rows(tmp_path):
+    words = {"diverged": "diverged", "OOM": "failed", "?": "missing", "#N/A": "missing"}
+    rows = [f"{1 + i}e8,2e9,{loss}" for i, loss in enumerate([3.1, 3.2, *words])]
+    (tmp_path / "x.csv").write_text("\n".join(["N,D,loss", *rows]))
+    runs = read_runs(tmp_path / "x.csv")
+    assert runs.loss.tolist() == [3.1, 3.2]
+    assert [aside.status for aside in runs.aside] == list(words.values())
+    (tmp_path / "x.jsonl").write_text('{"N": 1e8, "D": 2e9, "loss": [3.1]}\n')
+    assert read_runs(tmp_path / "x.jsonl").loss.tolist() == [3.1]
+
+
+def test_a_forward_pass_for_a_cost_is_told():
+    rows = [row | {"flops": 2 * row["N"] * row["tokens"]} for row in ROWS]
+    assert any("a forward pass costs that" in doubt for doubt in read_runs(rows).doubts)

@@ -25,6 +25,7 @@ from chinchilla_jax.scaling.fitting.newton import DAMPING, ITERATIONS, Objective
 
 EXPONENTS = (0.01, 10.0)  # alpha and beta
 GAMMAS = (0.05, 5.0)
+FIXED_GAMMAS = (0.7, 0.5, 0.35)  # of forms with one less to fit: runs hardly tell gamma
 _RHO = 30.0
 _NEGLIGIBLE = 1e-6  # part of the bracket in every run below which a term counts as absent
 _GRID_ROWS = 512  # a start needs no more rows than these
@@ -106,7 +107,9 @@ BASES: dict[str, Floats] = {
     "kaplan": _FREE[:, [0, 1, 2, 3, 5]],  # beta = 1
     "even": _FREE[:, :5] + np.outer(_FREE[5], _FREE[4, :5]),  # gamma = beta
     "gamma": _FREE,
+    **{f"gamma_{gamma}": _FREE[:, :5] for gamma in FIXED_GAMMAS},
 }
+_FIXED = {"chinchilla": 1.0, **{f"gamma_{gamma}": gamma for gamma in FIXED_GAMMAS}}
 
 
 @functools.cache
@@ -154,7 +157,8 @@ def grid(form: str, tied: bool, size: int) -> Floats:
     """
     slopes = np.geomspace(*_SLOPES_TRIED, 2 * int(np.log2(size)) - 1)
     points = []
-    for gamma in {"chinchilla": (1.0,), "gamma": _GAMMAS_TRIED}.get(form, slopes):
+    fixed = {name: (gamma,) for name, gamma in _FIXED.items()}
+    for gamma in {"gamma": _GAMMAS_TRIED, **fixed}.get(form, slopes):
         betas = {"kaplan": np.ones(1), "even": np.sqrt(gamma) * np.ones(1)}.get(
             form, slopes / gamma
         )
@@ -207,7 +211,7 @@ def starts(
     squares = np.where(S > 0, squares, np.inf)
 
     region = np.unique(points[:, 2], return_inverse=True)[1]
-    if form == "chinchilla":  # one outer power: what tokens weigh keeps starts apart
+    if form in _FIXED:  # one outer power: what tokens weigh keeps starts apart
         region = np.unique(points[:, 3], return_inverse=True)[1]
     best = np.stack(
         [

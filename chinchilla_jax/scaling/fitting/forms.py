@@ -86,5 +86,9 @@ FORMS: dict[str, Form] = {
     ),
     "kaplan": _coupled("kaplan", "E + (A/N^alpha + B/D)^gamma", 5),
     "even": _coupled("even", "E + (A/N^alpha + B/D^beta)^beta", 5),
+    **{
+        f"gamma_{gamma}": _coupled(f"gamma_{gamma}", f"E + (A/N^alpha + B/D^beta)^{gamma}", 5)
+        for gamma in coupled.FIXED_GAMMAS
+    },
     "gamma": _coupled("gamma", "E + (A/N^alpha + B/D^beta)^gamma", 6),
 }

@@ -234,8 +234,8 @@ def forms(fits: Fits) -> Table | None:
     )  # fmt: skip
     note = (
         f"The loss of a run of any size and length is {source.reason}: each form is fitted up to "
-        "quantiles of FLOPs and asked for all runs beyond; errors of ln loss. An error a tenth "
-        "larger has half the weight."
+        "quantiles of FLOPs, a run by the square root of its FLOPs, and asked for all runs "
+        "beyond; errors of ln loss. A weight falls with the square of the error."
     )
     return Table("Forms of the surface", head, rows, note, {0: "forecast"})
 

@@ -13,7 +13,7 @@ from chinchilla_jax.scaling.fitting.surface import PARAMETERS, Surface, SurfaceF
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cost import FlopsModel
 
-_DRAWS = 200  # of all members together: their spread is one part of an interval of four
+_DRAWS = 150  # of all members together: their spread is one part of an interval of four
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,19 @@ def _form(fit: SurfaceFit, cost: FlopsModel) -> FormFit:
 def _source(mixture: Mixture) -> RunSource:
     members = [
         RunMember(
-            m.form, m.selection, int(m.keep_R.sum()), m.weight, m.rms, m.bias, **_values(m.surface)
+            m.form, m.selection, int(np.count_nonzero(m.weight_R)), m.weight, m.rms, m.bias,
+            **_values(m.surface),
         )
         for m in sorted(mixture.members, key=lambda m: -m.weight)
-    ]
+    ]  # fmt: skip
     beyond, held = mixture.beyond, None
     reason = "no run could be held out: the mean of forms of five parameters"
     if beyond is not None:
-        rms, distance = (float(np.sqrt(np.mean(x**2))) for x in (beyond.error_H, beyond.distance_H))
-        held = HeldOutRuns(rms, max(distance, 1e-6), beyond.folds, len(beyond.error_H))
+        held = HeldOutRuns(
+            beyond.rms, max(beyond.distance, 1e-6), beyond.folds, len(beyond.error_H)
+        )
         reason = (
             f"the mean of forms, each by its error on the dearer runs of {beyond.folds} "
-            f"cut{'s' * (beyond.folds > 1)}, rms {100 * rms:.2f} %"
+            f"cut{'s' * (beyond.folds > 1)}, rms {100 * beyond.rms:.2f} %"
         )
     return RunSource(tuple(members), reason, mixture.noise, held)

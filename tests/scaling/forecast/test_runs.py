@@ -7,8 +7,8 @@ import pytest
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.analysis import analyse
+from chinchilla_jax.scaling.doubt.rolling import AVERAGED
 from chinchilla_jax.scaling.fits import read, write
-from chinchilla_jax.scaling.fitting.forms import FORMS
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.forecast.average import run_interval
 from chinchilla_jax.scaling.forecast.runs import run_forecast
@@ -94,7 +94,7 @@ def test_a_saved_report_forecasts_as_the_evaluation_did(fits, tmp_path):
 
 
 def test_forms_are_certified_in_the_record(fits):
-    assert [form.form for form in fits.forms] == list(FORMS)
+    assert [form.form for form in fits.forms] == list(AVERAGED)
     first = fits.forms[0]
     assert (first.E, first.alpha) == (fits.parametric.E, fits.parametric.alpha)
     assert all(form.gradient_norm < 1e-9 for form in fits.forms)

@@ -46,6 +46,34 @@ class Shift:
 
 
 @dataclass(frozen=True)
+class Ensemble:
+    """The surfaces that the runs there are leave possible, and what they are asked for.
+
+    `draws` are B of them, `surface` is the fit itself; `target` are FLOPs.
+    """
+
+    draws: Surface
+    surface: Surface
+    shift: Shift
+    cost: FlopsModel
+    target: float
+
+
+@dataclass(frozen=True)
+class Trials:
+    """C runs not made yet: their sizes, and standard deviations of ln loss.
+
+    `noise_C` is that of one run around what its cell is expected to have, `misfit_C` that of a cell
+    around the surface.
+    """
+
+    params_C: Floats
+    tokens_C: Floats
+    noise_C: Floats
+    misfit_C: Floats
+
+
+@dataclass(frozen=True)
 class Knowledge:
     """Covariance of (ln N*, ln L*) at the target and of ln loss of C candidate runs.
 
@@ -85,49 +113,34 @@ def targets_of(surface_B: Surface, cost: FlopsModel, target: float) -> Floats:
 
 
 @silent()
-def knowledge(
-    surface_B: Surface,
-    surface: Surface,
-    shift: Shift,
-    cost: FlopsModel,
-    target: float,
-    params_C: Floats,
-    tokens_C: Floats,
-    noise_C: Floats,
-    misfit_C: Floats,
-) -> Knowledge | None:
-    """What the draws of `surface` know; None where too few have an optimum at the target."""
-    each = Surface(*(np.atleast_1d(x)[:, None] for x in surface_B.columns()))
-    log_loss = np.log(each.loss(params_C, tokens_C))
-    drawn = np.column_stack([targets_of(surface_B, cost, target), log_loss])
+def knowledge(ensemble: Ensemble, trials: Trials) -> Knowledge | None:
+    """What the draws know of the target and of trials; None where too few have an optimum there."""
+    each = Surface(*(np.atleast_1d(x)[:, None] for x in ensemble.draws.columns()))
+    log_loss = np.log(each.loss(trials.params_C, trials.tokens_C))
+    targets = targets_of(ensemble.draws, ensemble.cost, ensemble.target)
+    drawn = np.column_stack([targets, log_loss])
     drawn = drawn[usable(drawn)]
     if len(drawn) < _LEAST_DRAWS:
         return None
     covariance = np.cov(_without_tails(drawn), rowvar=False)
     count = len(TARGETS)
-    covariance[range(count, len(covariance)), range(count, len(covariance))] += misfit_C**2
-    for size, slope in _shifts(surface, shift, cost, target, params_C, tokens_C):
+    covariance[range(count, len(covariance)), range(count, len(covariance))] += trials.misfit_C**2
+    for size, slope in _shifts(ensemble, trials):
         covariance += size**2 * np.outer(slope, slope)
-    return Knowledge(covariance, noise_C)
+    return Knowledge(covariance, trials.noise_C)
 
 
-def _shifts(
-    surface: Surface,
-    shift: Shift,
-    cost: FlopsModel,
-    target: float,
-    params_C: Floats,
-    tokens_C: Floats,
-) -> list[tuple[float, Floats]]:
-    """The form's errors: the size of each, and by how much it shifts targets and candidates."""
-    flops_C = cost.flops(params_C, tokens_C)
-    far_C = np.log(flops_C / shift.largest) / np.log(target / shift.largest)
+def _shifts(ensemble: Ensemble, trials: Trials) -> list[tuple[float, Floats]]:
+    """The form's errors: the size of each, and by how much it shifts targets and trials."""
+    cost, shift = ensemble.cost, ensemble.shift
+    flops_C = cost.flops(trials.params_C, trials.tokens_C)
+    far_C = np.log(flops_C / shift.largest) / np.log(ensemble.target / shift.largest)
     far_C = np.clip(far_C, 0.0, 1.0)
     step = 1e-3
 
     def log_loss(log_shift: float) -> Floats:
-        shifted = params_C * np.exp(log_shift)
-        return np.log(surface.loss(shifted, cost.tokens(flops_C, shifted)))
+        shifted = trials.params_C * np.exp(log_shift)
+        return np.log(ensemble.surface.loss(shifted, cost.tokens(flops_C, shifted)))
 
     # Where N* is larger than thought, a loss is as that of a smaller model was thought to be.
     slope_C = -(log_loss(step) - log_loss(-step)) / (2 * step)

@@ -11,7 +11,7 @@ from chinchilla_jax.experiment.numbers import flops
 from chinchilla_jax.scaling.approaches import Approaches, approaches
 from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.design.candidates import Pool
-from chinchilla_jax.scaling.design.ensemble import Knowledge, Shift, knowledge
+from chinchilla_jax.scaling.design.ensemble import Ensemble, Knowledge, Shift, Trials, knowledge
 from chinchilla_jax.scaling.fitting.intervals import Interval, interval
 from chinchilla_jax.scaling.fitting.optimum import Optimum
 from chinchilla_jax.scaling.fitting.surface import Surface
@@ -53,10 +53,11 @@ class Known:
         noise_C = self.noise(pool.flops_C)
         averaged_C = 1 + pool.made_C * (self.misfit / noise_C) ** 2
         shift = Shift(*(self.form_error() if form else (0.0, 0.0)), self.source.largest)
+        misfit_C = self.misfit / np.sqrt(averaged_C)
         return knowledge(
-            self.draws, self.surface, shift, self.each.flops_model, self.target,
-            pool.params_C, pool.tokens_C, noise_C, self.misfit / np.sqrt(averaged_C),
-        )  # fmt: skip
+            Ensemble(self.draws, self.surface, shift, self.each.flops_model, self.target),
+            Trials(pool.params_C, pool.tokens_C, noise_C, misfit_C),
+        )
 
     def form_error(self) -> tuple[float, float]:
         """Standard deviations of ln N* and of ln L* at the target, as hold-out shows them."""

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.scaling.design.choose import after, greedy
-from chinchilla_jax.scaling.design.ensemble import TARGETS, Knowledge, Shift, knowledge, targets_of
+from chinchilla_jax.scaling.design.ensemble import (
+    TARGETS,
+    Ensemble,
+    Knowledge,
+    Shift,
+    Trials,
+    knowledge,
+    targets_of,
+)
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.table.cost import SIX_ND
 from tests.scaling.known import TRUE
@@ -31,8 +39,8 @@ RIGHT = Shift(0.0, 0.0, 1e20)
 
 
 def known(noise=NOISE, misfit=0.0, shift=RIGHT, draws=DRAWS):
-    at = (SIX_ND, TARGET, PARAMS, TOKENS, noise, np.full(5, misfit))
-    return knowledge(draws, TRUE, shift, *at)
+    trials = Trials(PARAMS, TOKENS, noise, np.full(5, misfit))
+    return knowledge(Ensemble(draws, TRUE, shift, SIX_ND, TARGET), trials)
 
 
 def best(found, flops, most, budget):
@@ -148,11 +156,15 @@ def test_the_error_of_the_form_is_told_by_runs_beyond_the_budgets_alone():
     assert inside == pytest.approx(plain.after(0).variance_T - plain.variance_T, rel=0.2)
     best = TRUE.optimum(1e20)[0]
     params, flops = best * np.array([0.25, 1.0, 4.0]), 1e20
-    at = (SIX_ND, TARGET, params, SIX_ND.tokens(flops, params), np.full(3, 0.01), np.zeros(3))
-    alone = knowledge(DRAWS, TRUE, Shift(3.0, 0.0, 1e19), *at)
+    trials = Trials(params, SIX_ND.tokens(flops, params), np.full(3, 0.01), np.zeros(3))
+
+    def of(shift):
+        return knowledge(Ensemble(DRAWS, TRUE, shift, SIX_ND, TARGET), trials)
+
+    alone = of(Shift(3.0, 0.0, 1e19))
     left = np.array([alone.after(c).variance_T[0] for c in range(3)]) / alone.variance_T[0]
     assert left[1] > 0.99 and max(left[0], left[2]) < 0.6
     # Losses below what was thought of a large size say that N* is larger, of a small one smaller.
     assert alone.covariance[0, 2] > 0 > alone.covariance[0, 4]
-    loss = knowledge(DRAWS, TRUE, Shift(0.0, 1.0, 1e19), *at)
+    loss = of(Shift(0.0, 1.0, 1e19))
     assert loss.after(1).variance_T[1] / loss.variance_T[1] < 0.01

@@ -8,6 +8,7 @@ from the target, and how far other forms agree.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from chinchilla_jax.scaling.design.known import LEAST_BEYOND, Known, known_of
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
 
+log = logging.getLogger(__name__)
 _TIMES = 3  # that the losses of a design are made up
 _DRAWS = 40
 _MOST = 2.0  # in ln, of an error; that of runs which tell none
@@ -39,6 +41,8 @@ def narrowest(
     chance = known.of(pool, form=False)
     if len(designs) == 1 or chance is None:
         return designs[0]
+    log.info("%d designs are compared, each by %d evaluations of losses that are made up",
+             len(designs), _TIMES)  # fmt: skip
 
     def left(design: Design) -> float:
         count_C = design.count_C + waiting_C

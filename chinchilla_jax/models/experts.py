@@ -51,17 +51,21 @@ def block_rows(picks: int, experts: int) -> int:
     return 1 << max(0, (picks // (experts * _PADDING)).bit_length() - 1)
 
 
-def block_count(picks: int, experts: int) -> int:
-    """M: blocks that any split of the picks fits in, a multiple of the experts."""
+def block_count(picks: int, experts: int, over: int = 1) -> int:
+    """M: blocks that any split of the picks fits in, a multiple of `over` devices."""
     rows = block_rows(picks, experts)
     most = (picks + experts * (rows - 1)) // rows
-    return -(-most // experts) * experts
+    return -(-most // over) * over
 
 
-def blocks(expert_PxI: jax.Array, kept_PxI: jax.Array, experts: int) -> Blocks:
-    """Picks of an expert, in their order, in rows of blocks of its own."""
+def blocks(expert_PxI: jax.Array, kept_PxI: jax.Array, experts: int, over: int = 1) -> Blocks:
+    """Picks of an expert, in their order, in rows of blocks of its own.
+
+    Args:
+      over: devices that the experts of a part are split over.
+    """
     picks = expert_PxI.shape[1]
-    rows, count = block_rows(picks, experts), block_count(picks, experts)
+    rows, count = block_rows(picks, experts), block_count(picks, experts, over)
     return jax.vmap(functools.partial(_of_part, rows=rows, count=count, experts=experts))(
         expert_PxI, kept_PxI
     )
@@ -69,22 +73,16 @@ def blocks(expert_PxI: jax.Array, kept_PxI: jax.Array, experts: int) -> Blocks:
 
 def _of_part(expert_I: jax.Array, kept_I: jax.Array, rows: int, count: int, experts: int) -> Blocks:
     picks = expert_I.shape[0]
-    key_I = jnp.where(kept_I, expert_I, experts)
-    order_I = jnp.argsort(key_I, stable=True)
-    place_I = jnp.argsort(order_I)
-    load_E = jnp.sum(key_I[:, None] == jnp.arange(experts)[None], axis=0)
-    first_E = jnp.cumsum(load_E) - load_E
-    blocks_E = -(-load_E // rows)
+    owned_IxE = kept_I[:, None] & (expert_I[:, None] == jnp.arange(experts)[None])
+    so_far_IxE = jnp.cumsum(owned_IxE, axis=0, dtype=jnp.int32)
+    blocks_E = -(-so_far_IxE[-1] // rows)
     end_E = jnp.cumsum(blocks_E)
-    begin_E = end_E - blocks_E
     owner_M = jnp.sum(jnp.arange(count)[:, None] >= end_E[None], axis=1)
-    owner_M = jnp.minimum(owner_M, experts - 1)
-    within_MxC = (jnp.arange(count) - begin_E[owner_M])[:, None] * rows + jnp.arange(rows)[None]
-    filled_MxC = within_MxC < load_E[owner_M][:, None]
-    pick_MxC = jnp.take(order_I, first_E[owner_M][:, None] + within_MxC, mode="clip")
-    pick_R = jnp.where(filled_MxC, pick_MxC, picks).reshape(-1)
-    row_I = begin_E[expert_I] * rows + place_I - first_E[expert_I]
-    return Blocks(owner_M, pick_R, jnp.where(kept_I, row_I, count * rows))
+    row_IxE = (end_E - blocks_E)[None] * rows + so_far_IxE - 1
+    row_I = jnp.where(kept_I, jnp.sum(jnp.where(owned_IxE, row_IxE, 0), axis=1), count * rows)
+    # Cheaper than sorting picks by their experts, and a thirtieth of the layer's time.
+    pick_R = jnp.full(count * rows, picks).at[row_I].set(jnp.arange(picks), mode="drop")
+    return Blocks(jnp.minimum(owner_M, experts - 1), pick_R, row_I)
 
 
 @jax.custom_vjp
@@ -152,7 +150,7 @@ class Experts(ParameterModule):
         expert_PxI, kept_PxI = (
             each.reshape(parts, -1) for each in (picks.expert_TxJ, picks.kept_TxJ)
         )
-        to = blocks(expert_PxI, kept_PxI, c.experts)
+        to = blocks(expert_PxI, kept_PxI, c.experts, self.layout.experts_over)
         rows = block_rows(expert_PxI.shape[1], c.experts)
         owner_PxM = self.layout.place(to.owner_PxM, "PE")
         token_PxR = to.pick_PxR // c.expert_picks  # of the part; N where there is none

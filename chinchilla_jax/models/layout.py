@@ -23,10 +23,12 @@ class Layout:
         B sequences, S positions, P parts of the batch, and those of a parameter
         (`experiment/parameters.py`).
       parts: in how many parts tokens are split.
+      experts_over: how many devices the experts of a layer are split over.
       gathers: whether weights are collected from other devices for use; then a layer gives them
         up after its forward pass and collects them again for the backward pass.
     """
 
     place: Callable[[jax.Array, str], jax.Array] = _anywhere
     parts: int = 1
+    experts_over: int = 1
     gathers: bool = False

@@ -137,7 +137,12 @@ def layout(mesh: Mesh) -> Layout:
             x = constrain(x, axes_at_rest(dims))  # after its cast, and its gradient likewise
         return constrain(x, tuple(IN_USE.get(dim) for dim in dims))
 
-    return Layout(place, batch_divisor(mesh), gathers=mesh.shape["fsdp"] > 1)
+    return Layout(
+        place,
+        batch_divisor(mesh),
+        experts_over=mesh.shape[DIMENSIONS["E"].axis],
+        gathers=mesh.shape["fsdp"] > 1,
+    )
 
 
 def batch_divisor(mesh: Mesh) -> int:

@@ -149,10 +149,11 @@ def test_every_pick_has_a_row_of_a_block_of_its_expert_alone(experts, picks, ske
     rng = np.random.default_rng(0)
     expert_I = np.minimum((experts * rng.random(picks) ** (1 + skew)).astype(int), experts - 1)
     kept_I = rng.random(picks) < 0.8
-    to = jax.jit(blocks, static_argnums=2)(expert_I[None], kept_I[None], experts)
-    rows, count = block_rows(picks, experts), block_count(picks, experts)
+    over = 1 + experts % 2  # devices
+    to = jax.jit(blocks, static_argnums=(2, 3))(expert_I[None], kept_I[None], experts, over)
+    rows, count = block_rows(picks, experts), block_count(picks, experts, over)
     row_I, pick_R = np.asarray(to.row_PxI[0]), np.asarray(to.pick_PxR[0])
-    assert pick_R.shape == (rows * count,) and count % experts == 0
+    assert pick_R.shape == (rows * count,) and count % over == 0
     taken = row_I[kept_I]
     assert len(set(taken)) == kept_I.sum() and np.all(row_I[~kept_I] == rows * count)
     np.testing.assert_array_equal(pick_R[taken], np.flatnonzero(kept_I))

@@ -29,8 +29,8 @@ _DEPTHS = (
     (1536, 22), (2048, 26), (2560, 32), (3584, 40), (5120, 47), (8192, 80),
 )  # fmt: skip
 
-# (from width, largest head size). Small: heads of 24 and 32 at these widths train to the same loss
-# as heads of 12 and 16, and 1.1 to 1.26 times as fast on a CPU. From 512: Table A9.
+# (from width, largest head size). At widths 24 and 32 a step with one head is 1.2 times as fast on
+# a CPU as with two, and ends 1.2 to 1.9 % higher (tests/benchmarks/LOG.md). From 512: Table A9.
 _HEAD_SIZES = ((0, 32), (512, 64), (1280, 128))
 
 _MOST_WARMUP = 0.9  # of a run, of a warm-up that is given in tokens

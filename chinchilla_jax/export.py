@@ -1,7 +1,7 @@
 """Exports a finished run to a folder that transformers, vLLM and lm-eval open.
 
     python -m chinchilla_jax.export --run=runs/quickstart --to=exported/best
-    python -m chinchilla_jax.export --run=runs/quickstart/3e12-48x3-s0 --to=one --dtype=bfloat16
+    python -m chinchilla_jax.export --run=runs/quickstart/runs/3e12-48x3-s0 --to=one --gguf
 
 The modern definition is a Qwen3, and one whose feed-forward networks are experts a Qwen3Moe:
 `chinchilla_jax/formats/huggingface.py` says how, and what is refused. The folder is complete or

@@ -1,7 +1,7 @@
 """Text from a finished run, or how fast it is written.
 
     python -m chinchilla_jax.generate --run=runs/quickstart --prompt="def main("
-    python -m chinchilla_jax.generate --run=runs/quickstart/3e12-48x3-s0 --prompt=A --prompt=B
+    python -m chinchilla_jax.generate --run=runs/quickstart/runs/3e12-48x3-s0 --prompt=A --prompt=B
     python -m chinchilla_jax.generate --run=runs/quickstart --measure
 
 A text ends with its document, after --tokens new tokens, or else when it is as long as the

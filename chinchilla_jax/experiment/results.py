@@ -7,7 +7,6 @@ grid. Writers take turns.
 
 import csv
 import io
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +21,6 @@ from chinchilla_jax.experiment.plans import read_plan
 from chinchilla_jax.experiment.records import ANEW, run_directory
 from chinchilla_jax.experiment.rows import columns, completed, completed_row, merged, row_of
 from chinchilla_jax.experiment.storage import write_text_atomic
-
-log = logging.getLogger(__name__)
 
 DAMAGED = "damaged"  # status of a run of which nobody knows whether it is over
 _TURN_SECONDS = 300.0  # that one writer waits for another
@@ -42,17 +39,11 @@ def collect(workdir: Path, tell_damage: bool = False) -> list[dict[str, Any]]:
     """
     cells = read_plan(workdir)[1]
     begun = storage.names(workdir / "runs")
+    outcome = _told if tell_damage else _outcome
     rows = []
     for cell in cells:
         row = row_of(cell.run) | {"status": "missing", "reason": ""}
-        try:
-            found = _outcome(workdir, cell.run, row) if cell.run.run_id in begun else {}
-        except StorageError:
-            raise
-        except UserError as error:
-            if not tell_damage:
-                raise
-            found = {"status": DAMAGED, "reason": str(error)}
+        found = outcome(workdir, cell.run, row) if cell.run.run_id in begun else {}
         if not found and cell.status == "rejected":
             found = {"status": "rejected", "reason": cell.reason}
         rows.append(row | found)
@@ -69,18 +60,30 @@ def _outcome(workdir: Path, run: RunConfig, row: dict[str, Any]) -> dict[str, An
     return {} if failure is None else {"status": "failed", "reason": failure}
 
 
+def _told(workdir: Path, run: RunConfig, row: dict[str, Any]) -> dict[str, Any]:
+    """As `_outcome`; what is damaged is a status."""
+    try:
+        return _outcome(workdir, run, row)
+    except StorageError:
+        raise
+    except UserError as error:
+        return {"status": DAMAGED, "reason": str(error)}
+
+
 def write(workdir: Path) -> list[dict[str, Any]]:
     """Rebuilds results.csv from the plan and the folders of its runs, and returns its rows.
 
+    A run whose result is damaged has a line that says so.
+
     Raises:
-      UserError: as `collect`, or another process has been writing for minutes.
+      UserError: no plan, or another process has been writing for minutes.
     """
     with _turn(workdir):
         return _write(workdir)
 
 
 def _write(workdir: Path) -> list[dict[str, Any]]:
-    rows = collect(workdir)
+    rows = collect(workdir, tell_damage=True)
     file, names = workdir / "results.csv", columns(rows)
     text = _lines([dict(zip(names, names, strict=True)), *rows], names)
     if _text(file) != text:
@@ -113,17 +116,7 @@ def renew(workdir: Path) -> None:
     whole = text.count("\n") == 1 + len(cells)
     if whole and row_of(cells[0].run).keys() <= set(_header(text)):
         return
-    write_undamaged(workdir)
-
-
-def write_undamaged(workdir: Path) -> None:
-    """`write`, or a warning where the folder of a run is damaged."""
-    try:
-        write(workdir)
-    except StorageError:
-        raise
-    except UserError as damage:  # of one run, and the others are of use
-        log.warning("results.csv is not up to date: %s", damage)
+    write(workdir)
 
 
 def write_of(workdir: Path, runs: Sequence[RunConfig]) -> list[dict[str, Any]]:
@@ -144,7 +137,7 @@ def note(workdir: Path, runs: Sequence[RunConfig]) -> list[dict[str, Any]]:
         rows = []
         for run in runs:
             row = row_of(run) | {"status": "missing", "reason": ""}
-            rows.append(row | _outcome(workdir, run, row))
+            rows.append(row | _told(workdir, run, row))
         file = workdir / "results.csv"
         text = _text(file)
         names = _header(text)

@@ -121,7 +121,7 @@ def measure(place: Path, tensor: int = 1) -> Outcome:
         raise UserError(next(iter(left.values())))
     for workdir in {folder.absolute().parents[1] for folder in found}:
         if has_plan(workdir):
-            results.write_undamaged(workdir)
+            results.write(workdir)
     return Outcome(rows, left)
 
 

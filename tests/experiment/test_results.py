@@ -90,7 +90,7 @@ def test_a_plan_that_grows_leaves_no_table_of_the_smaller_one(tmp_path):
     assert table(tmp_path) == right
 
 
-def test_a_table_of_another_version_is_renewed_before_cells_end(tmp_path, caplog):
+def test_a_table_of_another_version_is_renewed_before_cells_end(tmp_path):
     runs = planned(tmp_path)
     results.renew(tmp_path)
     assert not (tmp_path / "results.csv").exists()  # nothing was begun
@@ -104,10 +104,20 @@ def test_a_table_of_another_version_is_renewed_before_cells_end(tmp_path, caplog
     storage.write_text_atomic(tmp_path / "results.csv", right.replace("done", "gone"))
     results.renew(tmp_path)
     assert table(tmp_path) != right  # it has all columns: `note` and the end of a sweep see to it
-    storage.remove(tmp_path / "results.csv")
-    (records.run_directory(tmp_path, runs[0].run_id).path / "result.json").write_text("[]")
-    results.renew(tmp_path)
-    assert "results.csv is not up to date: " in caplog.text
+
+
+def test_a_damaged_run_has_a_line_that_says_so_and_the_others_theirs(tmp_path):
+    runs = planned(tmp_path)
+    for run in runs[:2]:
+        finish(tmp_path, run)
+    broken = records.run_directory(tmp_path, runs[0].run_id).path / "result.json"
+    broken.write_text("[]")
+    for rows in (results.write(tmp_path), results.note(tmp_path, runs)):
+        assert [row["status"] for row in rows[:2]] == [results.DAMAGED, "done"]
+        assert str(broken) in rows[0]["reason"]
+        assert f"\n{runs[0].run_id},damaged," in table(tmp_path)
+    with pytest.raises(UserError, match=r"result\.json"):
+        results.collect(tmp_path)
 
 
 def test_a_run_that_the_plan_does_not_have_adds_no_line(tmp_path):

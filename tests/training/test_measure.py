@@ -112,7 +112,7 @@ def without_the_last(experiment, tmp_path_factory):
 def test_a_run_without_its_last_checkpoint_is_left_out_with_the_reason(
     without_the_last, tmp_path, earlier
 ):
-    """Without any, and with one of the way."""
+    """Without any, and with one of the way; beside one whose result is damaged."""
     planned, workdir = without_the_last
     copied(workdir, tmp_path, 1)
     (name,) = [row["run_id"] for row in collect(tmp_path) if row["status"] == "done"]
@@ -121,10 +121,16 @@ def test_a_run_without_its_last_checkpoint_is_left_out_with_the_reason(
     if not earlier:
         shutil.rmtree(folder)
     asked = dataclasses.replace(planned, techniques=AFTER)
-    left = {name: "it has no checkpoint of its end (execution.save_final)"}
-    outcome = measure(tmp_path, freeze_plan(asked, tmp_path))
-    assert outcome == Outcome(measured=0, not_done=2, left=left)
-    assert not derived(collect(tmp_path))
+    cells = freeze_plan(asked, tmp_path)
+    (other, *_) = [cell.run.run_id for cell in cells if cell.run.run_id != name]
+    run_directory(tmp_path, other).path.mkdir(exist_ok=True)
+    (run_directory(tmp_path, other).path / "result.json").write_text("[]")
+    outcome = measure(tmp_path, cells)
+    assert outcome.left.pop(name) == "it has no checkpoint of its end (execution.save_final)"
+    assert "is no JSON object" in outcome.left.pop(other)
+    assert outcome == Outcome(measured=0, not_done=2, left={})
+    assert not derived(collect(tmp_path, tell_damage=True))
+    assert f"\n{other},damaged," in (tmp_path / "results.csv").read_text()
 
 
 def test_nothing_is_done_where_nothing_is_asked(plain, tmp_path):

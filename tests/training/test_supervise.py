@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import pytest
 
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
-from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.plans import write_plan
 from chinchilla_jax.experiment.records import run_directory
@@ -29,7 +28,7 @@ if how == "deaf":
 if how == "damage":
     from pathlib import Path
     folder = Path(sys.argv[2]) / "runs" / runs[0]
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").write_text("[]")
     time.sleep(0.5)
     print("ended", flush=True)
@@ -148,8 +147,8 @@ def test_a_fault_of_the_parent_leaves_no_worker(monkeypatch, tmp_path, cells):
 def test_a_result_that_is_damaged_meanwhile_does_not_end_the_parent(monkeypatch, tmp_path, cells):
     stubbed(monkeypatch, "damage")
     seen = []
-    with pytest.raises(UserError, match=r"result\.json: is no JSON object; remove this file"):
-        supervise.run(tmp_path, cells, seen.append, devices_per_cell=1, workers=1)
+    rows = supervise.run(tmp_path, cells, seen.append, devices_per_cell=1, workers=1)
+    assert rows[0]["status"] == "damaged" and "remove this file" in rows[0]["reason"]
     (first, *_) = sorted((tmp_path / "logs").glob("*.log"))
     assert first.read_text().endswith("ended\n") and not seen
 
@@ -160,9 +159,10 @@ def test_files_that_were_damaged_before_are_left_to_the_worker(monkeypatch, tmp_
         (run_directory(tmp_path, cell.run.run_id).path / name).write_text("{")
     seen = []
     monkeypatch.setattr(supervise, "_supervise", lambda w, groups, *rest: seen.extend(groups) or "")
-    with pytest.raises(UserError, match=r"result\.json: is not JSON"):  # when all else is over
-        supervise.run(tmp_path, cells, lambda progress: None, devices_per_cell=1, workers=1)
+    rows = supervise.run(tmp_path, cells, lambda progress: None, devices_per_cell=1, workers=1)
     assert set(seen[0].cells) == set(cells)
+    assert [row["status"] for row in rows] == ["missing", "damaged"]  # its table has both
+    assert "result.json: is not JSON" in rows[1]["reason"]
 
 
 def test_more_runs_than_a_pipe_holds_are_told(monkeypatch, tmp_path, cells):

@@ -196,7 +196,11 @@ def kinds_of(
         elif _UNIQUE.search(words(name)):
             found[name] = _repetition(name, label_R, sizes)
         else:
-            found[name] = _by_name(name, label_R) or _by_behaviour(name, label_R, sizes)
+            by_name = _by_name(name, label_R)
+            found[name] = by_name or _by_behaviour(name, label_R, sizes)
+            # In words it says on what a loss was measured, or in which unit.
+            if not by_name and found[name].kind == "condition" and _measured(name):
+                found[name] = replace(found[name], reason=f"by name: {OTHER_LOSS}")
     return _settled(found, labels, sizes.cell_R)
 
 
@@ -258,6 +262,10 @@ def _named(spoken: str) -> tuple[str, str]:
     return next(
         ((kind, why) for kind, why, pattern in _PATTERNS if pattern.search(spoken)), ("", "")
     )
+
+
+def _measured(name: str) -> bool:
+    return _named(words(name))[0] == "measure"
 
 
 def _repetition(name: str, label_R: Labels, sizes: Sizes) -> Column:

@@ -17,13 +17,14 @@ import numpy as np
 
 from chinchilla_jax import techniques
 from chinchilla_jax.experiment import plans, results, storage
+from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.rows import columns as columns_of
 from chinchilla_jax.experiment.schema import nearest
 from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.table import logs
 from chinchilla_jax.scaling.table.cells import budgets
-from chinchilla_jax.scaling.table.checks import check_units, could_cost, doubts
+from chinchilla_jax.scaling.table.checks import check_units, doubts
 from chinchilla_jax.scaling.table.columns import (
     NamedTable,
     is_empty,
@@ -45,6 +46,7 @@ from chinchilla_jax.scaling.table.kinds import Column, Labels, Sizes, kinds_of
 from chinchilla_jax.scaling.table.names import ALIASES, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw, in_memory, read_raw
 from chinchilla_jax.scaling.table.runs import Aside, Runs
+from chinchilla_jax.scaling.table.stated import with_budgets
 from chinchilla_jax.scaling.table.tasks import parts, with_tasks
 
 _FITTED = ("params", "tokens", "flops")
@@ -103,16 +105,17 @@ def read_runs(
                 f"--columns={ours}={theirs}: we have no column '{ours}'{nearest(ours, _OURS)} "
                 f"(there are {', '.join(_OURS)})"
             )
+    columns, kinds = columns or {}, kinds or {}
     if not isinstance(source, (str, PurePath)):
-        return _runs_of(named(_whole(in_memory(source), derived), columns or {}), kinds, rows)
+        return _runs_of(named(_whole(in_memory(source), derived), columns), columns, kinds, rows)
     path, results = parts(source)
     sweep = path.is_dir() and (plans.has_plan(path) or storage.exists(path / "results.csv"))
     raw = _sweep(path) if sweep else read_folder(path) if path.is_dir() else read_file(path)
     raw = with_tasks(raw, results) if results else raw
-    table = named(_whole(raw, derived), columns or {})
+    table = named(_whole(raw, derived), columns)
     if not sweep:
-        return _runs_of(table, kinds, rows)
-    runs = _runs(table, kinds)
+        return _runs_of(table, columns, kinds, rows)
+    runs = _runs(table, columns, kinds)
     trained = set(raw.columns.get("run_id", ()))  # derived rows have no curves
     here = [i for i, name in enumerate(runs.run_id_R) if name in trained]
     names = tuple(runs.run_id_R[i] for i in here)
@@ -124,12 +127,14 @@ def _whole(raw: Raw, derived: bool) -> Raw:
     return with_derived(raw) if derived else raw
 
 
-def _runs_of(table: NamedTable, kinds: Mapping[str, str] | None, rows: str | None) -> Runs:
+def _runs_of(
+    table: NamedTable, columns: Mapping[str, str], kinds: Mapping[str, str], rows: str | None
+) -> Runs:
     """Runs of a table with a row per run, or a row per logged step."""
     if not logs.is_log(table, rows):
-        return _runs(table, kinds)
+        return _runs(table, columns, kinds)
     ends, curves = logs.ends_of(table)
-    runs = _runs(ends, kinds)
+    runs = _runs(ends, columns, kinds)
     return replace(runs, curves=tuple(c for c in curves if c.run_id in runs.run_id_R))
 
 
@@ -149,11 +154,18 @@ def _cell(value: Any) -> Cell:
     return str(value) if isinstance(value, list) else value
 
 
-def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
-    """Splits finished from unfinished rows, checks every number that will be fitted."""
-    ids, aside = texts(table, "run_id"), unfinished(table)
+def _runs(table: NamedTable, asked: Mapping[str, str], kinds: Mapping[str, str]) -> Runs:
+    """Splits finished from unfinished rows, checks every number that will be fitted.
+
+    `asked` has the columns that were named, `kinds` what some were said to be.
+    """
+    kinds = by_column(kinds, list(table.raw.columns))
+    over = [*table.raw.columns] if asked.get("status") == NONE else [*kinds]
+    ids = texts(table, "run_id")
+    aside, flags, notes = unfinished(table, over)
+    table = replace(table, warnings=(*table.warnings, *notes))
     kept = [i for i in range(len(ids)) if i not in aside]
-    table = _with_spent(table, kept)
+    table = with_budgets(table, asked, kept)
     core = {name: numbers(table, name, kept) for name in _CORE if name in table.cells}
     for i in kept:
         if not math.isfinite(loss := core["loss"][i]) and not loss < 0:
@@ -174,7 +186,7 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
         rows = len(table.raw.line)
         raise UserError(
             f"{table.raw.source}: none of {rows} rows is a finished run with a loss; "
-            f"{_left_out(aside, ids, table)}"
+            f"{_left_out(aside, ids, table, flags)}"
         )
     columns = {
         name: core[name] if name in core else numbers(table, name, kept)
@@ -195,7 +207,7 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
     group_R, budget_G, source = budgets(core["flops"], columns.get("budget"))
     named = texts(table, "flops_convention")
     conventions = sorted({named[i] for i in kept if named[i]})
-    found = kinds_of(labels_of, ours, sizes, by_column(kinds or {}, list(labels_of)))
+    found = kinds_of(labels_of, ours, sizes, kinds)
     runs = Runs(
         source=table.raw.source,
         row_R=np.array(table.raw.line, np.int64)[index],
@@ -215,7 +227,7 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
         aside=tuple(Aside(table.raw.line[i], ids[i], *aside[i]) for i in sorted(aside)),
         notes=(
             *table.warnings,
-            *filter(None, [_left_out(aside, ids, table)]),
+            *filter(None, [_left_out(aside, ids, table, flags)]),
             *_repeated_names(table, kept),
             *_mixed(conventions),
             *_spellings(found, spelled, labels_of),
@@ -229,33 +241,16 @@ def _runs(table: NamedTable, kinds: Mapping[str, str] | None) -> Runs:
     return replace(runs, doubts=doubts(runs))
 
 
-def _with_spent(table: NamedTable, kept: list[int]) -> NamedTable:
-    """Without a column of FLOPs a stated budget is what was spent, where it can be."""
-    if "flops" in table.cells or "budget" not in table.cells:
-        return table
-    spent = numbers(table, "budget", kept)[kept]
-    if np.any(np.isnan(spent)):
-        return table
-    if "params" in table.cells and "tokens" in table.cells:
-        params, tokens = (numbers(table, name, kept)[kept] for name in ("params", "tokens"))
-        if not could_cost(params, tokens, spent):
-            return table
-    title = table.title["budget"]
-    return replace(
-        table,
-        cells=table.cells | {"flops": table.cells["budget"]},
-        title=table.title | {"flops": title},
-        scale=table.scale | {"flops": table.scale.get("budget", 1.0)},
-        warnings=(
-            *table.warnings,
-            f"the table has no flops: those of '{title}' are taken as spent; --columns=budget=none "
-            "counts 6 params tokens",
-        ),
-    )
+def _left_out(
+    aside: Mapping[int, tuple[str, str]],
+    ids: Sequence[str],
+    table: NamedTable,
+    flags: Sequence[str],
+) -> str:
+    """How many rows are not fitted, why, and the first of each kind by name; "" for none.
 
-
-def _left_out(aside: Mapping[int, tuple[str, str]], ids: Sequence[str], table: NamedTable) -> str:
-    """How many rows are not fitted, why, and the first of each kind by name; "" for none."""
+    `flags` are the columns of yes and no by which some are not.
+    """
     groups: dict[str, list[int]] = {}
     for i in sorted(aside):
         groups.setdefault(aside[i][0], []).append(i)
@@ -271,6 +266,9 @@ def _left_out(aside: Mapping[int, tuple[str, str]], ids: Sequence[str], table: N
         parts.append(f"{len(rows)} {status}{why} ({', '.join(names)}{more})")
     foreign = {*groups} - _OUR_STATUSES
     keep = f"; --columns=status={NONE} keeps those that have a loss" if foreign else ""
+    if flags and not foreign:
+        asked = items([f"{name}=outcome" for name in flags])
+        keep = f"; --kinds={asked} keeps those that have a loss"
     count = sum(map(len, groups.values()))
     return f"{count} of {len(ids) - len(never)} rows are left out: {', '.join(parts)}{keep}"
 

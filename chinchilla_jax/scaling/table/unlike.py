@@ -53,7 +53,7 @@ def unlike(runs: Runs) -> list[str]:
 def _candidates(runs: Runs) -> Iterator[tuple[str, Labels]]:
     """Columns that identify runs or say where they ran, and the pieces of names ("")."""
     for name, column in runs.kinds.items():
-        measured = column.kind == "outcome" and is_numeric(runs.labels[name])
+        measured = column.kind == "outcome" and _is_measured(runs.labels[name])
         ran = "where it ran" in column.reason
         if column.kind in ("identifier", "outcome") and (ran or not measured):
             yield name, runs.labels[name]
@@ -63,6 +63,12 @@ def _candidates(runs: Runs) -> Iterator[tuple[str, Labels]]:
             pieces = [parts[i] if i < len(parts) else "" for parts in split]
             if not all(map(_A_SEED.match, pieces)):
                 yield "", np.array(pieces, np.str_)
+
+
+def _is_measured(label_R: Labels) -> bool:
+    """Whether labels are numbers that nobody chose: few whole ones may stand for texts."""
+    several = [float(label) for label in {*label_R} if label] if is_numeric(label_R) else []
+    return len(several) > _VALUES or any(not number.is_integer() for number in several)
 
 
 def _spread(log_loss_S: Floats, cell_S: Codes, value_S: Codes) -> float:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.scaling.table.conditions import conditions
-from chinchilla_jax.scaling.table.kinds import words
+from chinchilla_jax.scaling.table.kinds import OTHER_LOSS, words
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.conditions import three_optimizers
 from tests.scaling.known import DATA, TRUE, grid
@@ -114,6 +114,13 @@ def test_two_values_in_every_cell(name, values, kind):
 )
 def test_one_run_a_cell(name, value_of, kind):
     assert kinds([row | {name: value_of(row)} for row in table()])[name] == kind
+
+
+@pytest.mark.parametrize("name", ["dataset", "eval_set", "val_set", "loss_type"])
+def test_losses_of_other_text_compare_with_a_caution(name):
+    assert OTHER_LOSS in read_runs(table(**{name: ["c4", "pile"]})).kinds[name].reason
+    errors = [row | {name: f"{RNG.uniform()}: out"} for row in table()]
+    assert name == "dataset" or read_runs(errors).kinds[name].kind == "identifier"
 
 
 def test_a_corpus_is_a_condition_even_where_no_cell_holds_two():
@@ -302,16 +309,18 @@ def test_unique_tokens_of_as_many_epochs_are_one_condition():
     assert len(conditions(found)) == 3
 
 
-@pytest.mark.parametrize("name", ["tags", "git_commit", "host", "run"])
+@pytest.mark.parametrize("name", ["tags", "git_commit", "host", "run", "eval_set"])
 def test_replicates_that_differ_the_same_way_in_every_cell_are_none(name):
+    names = ("1", "2") if name == "eval_set" else ("new", "old")
+
     def rows(rise):
-        return [row | {name: ("new", "old")[i % 2] + ("" if name != "run" else f"-{i}"),
+        return [row | {name: names[i % 2] + ("" if name != "run" else f"-{i}"),
                        "loss": row["loss"] * (1 + rise * (i % 2))}
                 for i, row in enumerate(table(x=[1, 1]))]  # fmt: skip
 
     what = "a part of the runs' names" if name == "run" else f"column '{name}'"
     said = [doubt for doubt in read_runs(rows(0.05)).doubts if doubt.startswith(what)]
-    assert len(said) == 1 and "(new, old) tells runs of one cell apart" in said[0]
+    assert len(said) == 1 and f"({', '.join(names)}) tells runs of one cell apart" in said[0]
     assert not any(what in doubt for doubt in read_runs(rows(0.0)).doubts)
 
 

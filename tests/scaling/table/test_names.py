@@ -84,10 +84,33 @@ def test_a_stated_budget_is_what_was_spent(name):
     assert runs.budgets_from == "grouped"
 
 
-def test_a_budget_that_is_a_label_costs_nothing():
-    label = np.searchsorted(np.unique(BUDGET), BUDGET) + 1
-    runs = read_runs(table(params=PARAMS, tokens=TOKENS, budget=label, loss=LOSS))
+PROFILE = np.searchsorted(np.unique(BUDGET), BUDGET)
+
+
+@pytest.mark.parametrize("flops", [{}, {"flops": BUDGET}])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("budget", PROFILE + 1),
+        ("isoflop", PROFILE),
+        ("isoflop", ["true"] * len(BUDGET)),
+        ("isoflop", ["ABC"[i] for i in PROFILE]),
+        ("target_flops", [1e24] * len(BUDGET)),
+        ("target_flops", [1e19] * len(BUDGET)),  # the middle of the grid
+    ],
+)
+def test_what_the_runs_did_not_spend_is_no_budget(name, values, flops):
+    columns = {"params": PARAMS, "tokens": TOKENS, "loss": LOSS, name: values} | flops
+    runs = read_runs(table(**columns))
     np.testing.assert_allclose(runs.flops, 6 * PARAMS * TOKENS)
+    assert runs.budgets_from == "grouped" and len(runs.budget_G) == 3
+    assert any(f"column '{name}' is not taken for budgets" in note for note in runs.notes)
+    assert runs.kinds[name].kind in ("count", "constant")
+    runs = read_runs(table(**columns, C_target=1.5 * BUDGET))
+    assert runs.title["budget"] == "C_target" and runs.budgets_from == "column"
+    if name == "budget":
+        asked = read_runs(table(**columns), {"budget": name})
+        assert asked.budget_G.tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,23 @@ def test_unfinished_rows_are_shown_and_not_fitted(tmp_path):
     assert runs.aside[0].reason == "nan at step 7"
 
 
+@pytest.mark.parametrize("name", ["nan", "has_crashed", "diverged"])
+def test_a_flag_can_be_overruled(name):
+    rows = [row | {name: i % 3 == 0} for i, row in enumerate(ROWS)]
+    runs = read_runs(rows)
+    assert len(runs) == len(ROWS) * 2 // 3
+    assert any(f"--kinds={name}=outcome keeps those" in note for note in runs.notes)
+    assert len(read_runs(rows, {"status": "none"})) == len(ROWS)
+    asked = read_runs(rows, kinds={name: "outcome"})
+    assert len(asked) == len(ROWS) and asked.kinds[name].kind == "outcome"
+
+
+def test_a_flag_that_leaves_nothing_is_none():
+    runs = read_runs([row | {"done": False} for row in ROWS])
+    assert len(runs) == len(ROWS)
+    assert "column 'done' is False in all rows: none is left out by it" in runs.notes
+
+
 def test_the_best_learning_rate_of_a_cell_is_taken(tmp_path):
     rows = []
     for i, row in enumerate(ROWS):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from chinchilla_jax import techniques
 from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
@@ -99,7 +100,8 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     for ours, (theirs, _) in found.items():
         cells[ours], title[ours] = raw.columns[theirs], theirs
         if ours in names_of.COUNTS:
-            cells[ours], notes = _counts(cells[ours], theirs)
+            by_person = columns.get(ours, theirs) != theirs
+            cells[ours], found[ours], notes = _counted(raw, names, ours, found[ours], by_person)
             said += [note for note in notes if note not in said]
     for ours in (*FITTED, "budget", "run_id", "status"):
         if title.get(ours) in raw.twice:
@@ -109,7 +111,8 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     cost = {*have} & {"params", "tokens", "flops", "budget"}
     if "loss" in need or len(cost) < 2:
         raise UserError(names_of.lacking(need, have, filled, raw.source))
-    free = [name for name in filled if name not in have.values() and is_numeric(raw.columns[name])]
+    rest = [name for name in filled if name not in have.values()] if need else []
+    free = [name for name in rest if is_numeric(raw.columns[name])]
     for ours in need:
         if guess := names_of.near(ours, free):
             asked = items([f"{ours}={guess}"])
@@ -120,9 +123,25 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
     scale = {
         ours: factor
         for ours, (theirs, factor) in found.items()
-        if (factor, names_of.in_unit(ours, theirs)) != (1.0, 1.0)
+        if (factor, names_of.in_unit(ours, theirs, names)) != (1.0, 1.0)
     }
+    said += _text_among_numbers(cells, title, raw, {*columns})
     return NamedTable(raw, cells, title, scale, tuple(said))
+
+
+def _text_among_numbers(
+    cells: Mapping[str, list[Cell]], title: Mapping[str, str], raw: Raw, asked: set[str]
+) -> list[str]:
+    """Columns of a law, or asked for, that are no numbers for the sake of a few cells."""
+    said = []
+    of_laws = {name for law in techniques.laws() for name in law.columns}
+    for name in sorted((of_laws | asked) & {*cells} - {*ALIASES}):
+        read = [value_of(cell) for cell in cells[name]]
+        odd = [i for i, x in enumerate(read) if isinstance(x, str) and not is_empty(x)]
+        if odd and 2 * len(odd) < sum(x is not None for x in read):
+            cell = f"{read[odd[0]]!r:.60} in row {raw.line[odd[0]]}"
+            said.append(f"column '{title[name]}' is read as text: {cell} is no number")
+    return said
 
 
 def _with_sums(raw: Raw, sums: Mapping[str, Sequence[str]]) -> Raw:
@@ -139,34 +158,72 @@ def _with_sums(raw: Raw, sums: Mapping[str, Sequence[str]]) -> Raw:
     return replace(raw, columns={**raw.columns, **more}) if more else raw
 
 
-def _counts(cells: list[Cell], name: str) -> tuple[list[Cell], list[str]]:
-    """Counts as numbers where all of a column is written as people write them."""
-    first = str(next((cell for cell in cells if not is_empty(cell)), "")).strip()
-    if units.count_of(first) is None or is_numeric(cells):
-        return cells, []
-    found = [None if is_empty(cell) else units.count_of(str(cell).strip()) for cell in cells]
-    if any(x is None and not is_empty(cell) for x, cell in zip(found, cells, strict=True)):
-        return cells, []
-    full = [str(cell).strip() for cell in cells if not is_empty(cell)]
-    odd = next(text for text in full if not text.isdigit())
-    said = f"'{odd}' and the like in column '{name}' are read as {units.count_of(odd):.4g}"
-    return [*found], [said]
+def _counted(
+    raw: Raw, names: Sequence[str], ours: str, found: names_of.Found, by_person: bool
+) -> tuple[list[Cell], names_of.Found, list[str]]:
+    """The cells of a count of ours, in which unit they are, and what a person must hear of that.
+
+    Args:
+      names: columns of the file, of which `raw` may have computed others.
+      by_person: whether the factor of `found` was asked for.
+    """
+    theirs, factor = found
+    parts = names_of.in_units(ours, theirs, names)
+    if theirs in names and not by_person:
+        parts = {theirs: factor}
+    elif by_person and factor != math.prod(parts.values()):
+        parts = dict.fromkeys(parts, 1.0)
+    read = {name: _counts(raw.columns[name], name, unit) for name, unit in parts.items()}
+    notes = [note for _, _, said in read.values() for note in said]
+    if any(left != parts[name] for name, (_, left, _) in read.items()):
+        factor = math.prod(left for _, left, _ in read.values())
+    if theirs not in names:
+        notes += names_of.told_axes(parts)
+    if not by_person and ours != "budget":
+        notes += names_of.told_unit(ours, theirs, factor)
+    return read[theirs][0] if theirs in read else raw.columns[theirs], (theirs, factor), notes
+
+
+def _counts(cells: list[Cell], name: str, unit: float) -> tuple[list[Cell], float, list[str]]:
+    """Counts as numbers where all of a column is written as people write them; the unit left."""
+    full = [i for i, cell in enumerate(cells) if not is_empty(cell)]
+    if is_numeric(cells):
+        return cells, unit, []
+    found = units.counts_of([str(cells[i]).strip() for i in full], unit)
+    if found is None:
+        return cells, unit, []
+    values, odd, left = found
+    read: list[Cell] = [None] * len(cells)
+    for i, value in zip(full, values, strict=True):
+        read[i] = value
+    count = next(
+        value for i, value in zip(full, values, strict=True) if str(cells[i]).strip() == odd
+    )
+    said = f"'{odd}' and the like in column '{name}' are read as {count:.4g}"
+    return read, left, [said + ", whatever its name's unit" * (left != unit)]
 
 
 def _with_computed(raw: Raw, found: Iterable[names_of.Found]) -> Raw:
     """With those of the columns `found` that are computed from others.
 
-    A cell of a logarithm whose own is no positive number stays that, for whoever reads it to say.
+    A cell of a logarithm whose own is no positive number stays that, for whoever reads it to say,
+    and so does a text among the factors of a product.
     """
     more: dict[str, list[Cell]] = {}
     for name, _ in found:
         if name in raw.columns:
             continue
-        of = [raw.columns[part] for part in computed.parts(name, [*raw.columns])]
-        cells = computed.values(name, [list(map(value_of, column)) for column in of])
-        more[name] = [
-            own if x is None and len(of) == 1 else x for x, own in zip(cells, of[0], strict=True)
-        ]
+        parts = computed.parts(name, [*raw.columns])
+        of = [raw.columns[part] for part in parts]
+        if len(of) > 1:
+            of = [_counts(cells, part, names_of.part_unit(part))[0]
+                  for part, cells in zip(parts, of, strict=True)]  # fmt: skip
+        values = [list(map(value_of, column)) for column in of]
+        own = of[0] if len(of) == 1 else [
+            next((x for x in row if isinstance(x, str)), None) for row in zip(*values, strict=True)
+        ]  # fmt: skip
+        cells = computed.values(name, values)
+        more[name] = [o if x is None else x for x, o in zip(cells, own, strict=True)]
     return replace(raw, columns={**raw.columns, **more}) if more else raw
 
 
@@ -251,9 +308,10 @@ def numbers(table: NamedTable, name: str, rows: Iterable[int] | None = None) -> 
 def is_numeric(cells: list[Cell]) -> bool:
     """Whether all of a column that nobody asked for reads as numbers; text stays text."""
     try:
-        return any(not math.isnan(_number(cell)) for cell in cells)
-    except (ValueError, OverflowError):
+        found = [_number(cell) for cell in cells]
+    except (ValueError, OverflowError, TypeError):
         return False
+    return not all(map(math.isnan, found))
 
 
 def texts(table: NamedTable, name: str) -> list[str]:

@@ -7,8 +7,9 @@ is asked for.
 """
 
 import difflib
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.errors import UserError
@@ -64,6 +65,7 @@ NONE = "none"  # --columns=status=none: the table has no such column
 ALONE = ("params", "tokens", "flops", "loss", "loss_se", "learning_rate", "seed", "step", "weight")
 _INSIDE = (*FITTED, "params_non_embedding", "budget", "learning_rate", "seed")  # by path or unit
 COUNTS = ("params", "tokens", "flops", "params_non_embedding", "budget")
+_COUNTED = re.compile(r"\b(params?|parameters?|tokens?|toks?|flops?|n|d|c)\b")
 _TRAINING = re.compile(r"\btrain(ing)?\b")
 _HELD_OUT = re.compile(r"\b(val|valid|validation|eval|evaluation|test|dev|held ?out|holdout)\b")
 # The loss of held-out text in whatever order it is said: `loss_val`, `eval.nll`, `val_loss_mean`.
@@ -104,13 +106,33 @@ def asked(columns: Mapping[str, str], names: Sequence[str], source: str) -> dict
                 )
         if factor is None and ours == "loss" and name in names:
             _, name, factor = metrics.in_nats(name)
-        found[ours] = (name, in_unit(ours, name) if factor is None else factor)
+        found[ours] = (name, in_unit(ours, name, names) if factor is None else factor)
     return found
 
 
-def in_unit(ours: str, name: str) -> float:
+def in_unit(ours: str, name: str, names: Sequence[str]) -> float:
     """What one of a column is by its name, of a count of ours that may have a unit."""
-    return units.of_name(name)[1] if ours in COUNTS else 1.0
+    return math.prod(in_units(ours, name, names).values())
+
+
+def in_units(ours: str, name: str, names: Sequence[str]) -> dict[str, float]:
+    """The same of each column that it is the product of, or of itself."""
+    if ours not in COUNTS or (metrics.of_log(name) and name not in names):
+        return {}
+    parts = computed.parts(name, names)
+    if len(parts) == 1:
+        return {name: units.of_name(name)[1]}
+    return {part: part_unit(part) for part in parts}
+
+
+def part_unit(name: str) -> float:
+    """The unit of one of several factors: in `steps*B*T`, and in `batch_B`, B is the batch."""
+    base, unit = units.of_name(name)
+    spoken = words(name).split()
+    if len(_key(re.split(r"[./]", name)[-1])) == 1:
+        return 1.0
+    axis = spoken[-1] in ("b", "t") and not _COUNTED.search(words(base))
+    return 1.0 if axis else unit
 
 
 def usual(ours: str, names: Sequence[str]) -> list[Found]:
@@ -170,17 +192,28 @@ def held_out(names: Sequence[str]) -> list[str]:
 
 def told(ours: str, found: Found, others: Sequence[Found]) -> list[str]:
     """What a person must hear of the choice of a column that is fitted."""
-    name, factor = found
+    name, _ = found
     said = []
     rest = [f"'{other}'" for other, _ in others]
     if rest:
         said.append(f"column '{name}' is taken as {ours}; there is also {shown(rest)}")
-    if factor != 1.0 and ours != "loss":
-        said.append(
-            f"column '{name}' counts {ours} in units of {factor:g} by its name; "
-            f"--columns={items([f'{ours}=1*{name}'])} takes it as it stands"
-        )
     return said
+
+
+def told_axes(names: Iterable[str]) -> list[str]:
+    """Factors of a product whose names end in a letter that is no unit there."""
+    others = [name for name in names if units.of_name(name)[1] != part_unit(name)]
+    return [f"no unit is taken from the name of '{name}'" for name in others]
+
+
+def told_unit(ours: str, name: str, factor: float) -> list[str]:
+    """What a person must hear of a unit that a name has."""
+    if factor == 1.0:
+        return []
+    return [
+        f"column '{name}' counts {ours} in units of {factor:g} by its name; "
+        f"--columns={items([f'{ours}=1*{name}'])} takes it as it stands"
+    ]
 
 
 def told_metric(name: str, factor: float) -> list[str]:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 from chinchilla_jax.scaling.table.kinds import words
 
@@ -27,7 +28,10 @@ _WORDS = re.compile(r" *(params?|parameters?|tokens?|toks?|flops?)$", re.IGNOREC
 _SUFFIX = re.compile(r"^(\d+(?:\.\d*)?|\.\d+) ?([KMBGT])n?$", re.IGNORECASE)
 _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 _POWER = re.compile(r"^(?:(\d+(?:\.\d*)?) ?[x*\u00d7\u00b7] ?)?10(?:\^|\*\*)(\d{1,2})$")
-_GROUPED = re.compile(r"^\d{1,3}(,\d{3})+$|^\d+$")
+_GROUPED = re.compile(r"^[1-9]\d{0,2}(,\d{3})+$|^\d+$")
+_PLAIN = re.compile(r"^\d+(\.0*)?$")
+_COMMA = re.compile(r"^\d+,\d+ ?[KMBGT]n?$", re.IGNORECASE)
+_DECIMAL = re.compile(r"^(0,\d+|\d+,(\d{1,2}|\d{4,})) ?[KMBGT]n?$", re.IGNORECASE)  # no group
 
 
 def count_of(text: str) -> float | None:
@@ -47,6 +51,34 @@ def count_of(text: str) -> float | None:
         return float(bare) if bare != text else None
     except ValueError:
         return None
+
+
+def counts_of(texts: Sequence[str], unit: float) -> tuple[list[float], str, float] | None:
+    """The counts of a column that is written as people write them; None of any other.
+
+    Args:
+      unit: what one is by the column's name; cells with suffixes have their own.
+    Returns:
+      The counts, one that was no plain number, and the unit that is left to be applied.
+
+    >>> counts_of(["22.8M"], 1e6), counts_of(["1,155"], 1e6)
+    (([22800000.0], '22.8M', 1.0), ([1155.0], '1,155', 1000000.0))
+    """
+    odd = next((text for text in texts if not _PLAIN.match(text)), None)
+    if odd is None:
+        return None
+    read = list(texts)
+    if any(map(_DECIMAL.match, texts)) and not any("." in text for text in texts):
+        read = [text.replace(",", ".") if _COMMA.match(text) else text for text in texts]
+    found = [float(text) if _PLAIN.match(text) else count_of(text) for text in read]
+    suffixed = [bool(_SUFFIX.match(_WORDS.sub("", text))) for text in read]
+    counts = [x for x in found if x is not None]
+    if len(counts) < len(texts):
+        return None
+    bare = [x for x, own in zip(counts, suffixed, strict=True) if x and not own]
+    if any(suffixed) and bare and (unit != 1.0 or min(bare) < 1000.0):
+        return None  # 7 beside 13B, and in params_M 22 beside 1.3B
+    return counts, odd, 1.0 if any(suffixed) else unit
 
 
 def of_name(name: str) -> tuple[str, float]:

@@ -195,6 +195,71 @@ def test_a_column_may_be_a_product_of_others():
         read_runs(table(**columns), {"tokens": "stps*bsz"})
 
 
+SIZE = {"params": PARAMS, "params_M": PARAMS / 1e6, "tokens": TOKENS, "loss": LOSS}
+STEP = {"steps": TOKENS / 64, "B": 8.0 + 0 * PARAMS, "T": 8.0 + 0 * PARAMS}
+STEP |= {"seq_k": STEP["T"] / 1e3, "seq_T": STEP["T"], "tpp": TOKENS / PARAMS}
+STEP |= {"batch_tokens_M": 64e-6 + 0 * PARAMS, "64K": ["64K"] * 18, "1,024": ["1,024"] * 18}
+
+
+@pytest.mark.parametrize(
+    ("product", "unit", "size"),
+    [
+        ("steps*B*T", 1.0, 1.0), ("steps*T*B", 1.0, 1.0), ("steps*B*seq_T", 1.0, 1.0),
+        ("steps*seq_k*B", 1e3, 1.0), ("params_M*tpp", 1e6, 1.0), ("steps*batch_tokens_M", 1e6, 1.0),
+        ("steps*64K", 1.0, 1e3), ("steps*1,024", 1.0, 16.0),
+    ],
+)  # fmt: skip
+def test_the_unit_of_a_product_is_that_of_its_parts(product, unit, size):
+    columns = {n: SIZE[n] for n in ("params_M", "loss")} | STEP
+    runs = read_runs(table(**columns), {"tokens": product})
+    np.testing.assert_allclose(runs.tokens, size * TOKENS)
+    said = [note for note in runs.notes if note.startswith(f"column '{product}' counts tokens in")]
+    assert any("from the name of 'seq_T'" in n for n in runs.notes) == ("seq_T" in product)
+    assert len(said) == (unit != 1.0) and all(f"units of {unit:g} by" in note for note in said)
+    with pytest.raises(UserError, match="'64Q' is not a number"):
+        read_runs(table(**columns | {"B": ["64Q"] * 18}), {"tokens": "steps*B*T"})
+
+
+def millions(unit):
+    return [f"{n / 1e6:.4f}{unit}" for n in PARAMS]
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "close"),
+    [
+        ("params_M", millions("M"), 1e-4), ("params (B)", millions("M"), 1e-4),
+        ("params_K", [f"{n / 1e3:,.0f}" for n in PARAMS], 1e-4),
+        ("params_M", ["20", *(f"{n / 1e6:,.0f}" for n in PARAMS[1:])], 0.02),
+        ("params", [f"{PARAMS[0]:.0f}", *millions("M")[1:]], 1e-4),
+        ("params", [text.replace(".", ",") for text in millions("M")], 1e-4),
+        ("params_M", [millions("")[0], *millions("M")[1:]], None),
+        ("params", ["7", *millions("M")[1:]], None),
+        ("params_M", ["0,125", *millions("")[1:]], None),
+        ("params_B", ["0,125"] * 18, None),
+        ("params", ["1e8", "x", *PARAMS[2:]], None),
+    ],
+)  # fmt: skip
+def test_a_unit_stands_in_the_name_or_in_the_cells(name, cells, close):
+    columns = {name: cells, "tokens": TOKENS, "loss": LOSS}
+    if close is None:
+        with pytest.raises(UserError, match=rf"column '{name}': '.*' is not a number"):
+            read_runs(columns)
+        return
+    runs = read_runs(columns)
+    np.testing.assert_allclose(runs.params, PARAMS, rtol=close)
+    assert any("and the like in column" in note for note in runs.notes)
+    assert any("in units of" in note for note in runs.notes) == (cells[1][-1] != "M")
+
+
+@pytest.mark.parametrize("name", ["note", "version", "context", "test_loss"])
+def test_a_column_that_nobody_asked_for_may_begin_with_a_number(name):
+    odd = {name: [1, *"x" * 17], "experts": [1, "x", *[2] * 16]}
+    runs = read_runs(table(params=PARAMS, tokens=TOKENS, val_loss=LOSS, **odd))
+    np.testing.assert_array_equal(runs.loss, LOSS)
+    assert not {*odd} & {*runs.columns}
+    assert "column 'experts' is read as text: 'x' in row 2 is no number" in runs.notes
+
+
 def test_a_flag_of_yes_and_no_says_which_runs_are_over():
     for name, bad in (("diverged", "True"), ("is_finished", 0)):
         good = {"True": "False", 0: 1}[bad]

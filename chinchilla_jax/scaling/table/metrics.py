@@ -12,20 +12,39 @@ from chinchilla_jax.scaling.table.kinds import words
 NATS = "nats per token"
 _BITS, _PERPLEXITY, _PER_BYTE = "bits per token", "perplexity", "bits per byte"
 NATS_A_BIT = math.log(2.0)
+_PPL = r"(ppl|pplx|perplexity|perplexities)"
+
+
+def _logs(base: str, of: str = _PPL) -> str:
+    """Logarithms of perplexities, whatever stands between: `log_c4_ppl`, `ppl_log2`."""
+    return rf"{base} (\w+ )*?{of}|{of}( \w+)*? {base}"
+
+
+def _per(unit: str, word: str) -> tuple[tuple[str, str], ...]:
+    """Perplexities per what is no token, `byte_perplexity` of lm-eval, and their logarithms."""
+    of = rf"({word} {_PPL}|{_PPL}( per)? {word})"
+    bits = (f"bits per {unit}", _logs("log ?2", of))
+    return bits, (f"nats per {unit}", _logs("(ln|log)", of)), (f"perplexity per {unit}", of)
+
+
 _METRICS = (
     (_PER_BYTE, r"bpb|bits( per)? byte"),
     ("bits per character", r"bpc|bits( per)? (char|character)"),
     ("nats per byte", r"nats( per)? byte"),
     ("nats per character", r"nats( per)? (char|character)"),
-    (NATS, r"(ln|log) ((val|validation|eval|test) )?(ppl|perplexity)"),
-    (_PERPLEXITY, r"ppl|pplx|perplexity|perplexities"),
+    *_per("byte", "bytes?"), *_per("word", "words?"), *_per("character", "(char|character)s?"),
+    (_BITS, _logs("log ?2")),
+    ("decimal digits per token", _logs("log ?10")),
+    (NATS, _logs("(ln|log)")),
+    (_PERPLEXITY, _PPL),
     (_BITS, r"(in )?bits( per)? (tok|token)|bpt"),
     (NATS, r"(in )?nats(( per)? (tok|token))?|per (tok|token)"),
     # Bits alone are those of weights, too.
     (_BITS, r"(?<=loss )(in )?bits|(?<=nll )(in )?bits|(?<=ce )(in )?bits"),
-)
+)  # fmt: skip
 _PATTERNS = tuple((metric, re.compile(rf"\b({pattern})\b")) for metric, pattern in _METRICS)
 _A_LOSS = re.compile(r"\b(loss(es)?|nll|cross entropy|ce)\b")
+_LOGARITHM = re.compile(rf"\b(log ?2|log|ln|{_PPL})\b")
 _LOG = re.compile(r"^ln\((.+)\)$")
 
 
@@ -45,10 +64,16 @@ def metric_in(name: str, factor: float) -> str | None:
     return NATS if factor == NATS_A_BIT and metric_of(name) == _BITS else None
 
 
+def is_logarithm(name: str) -> bool:
+    """Whether a column has logarithms of perplexities by its name: `log_c4_ppl`."""
+    unit = _found(name)[1]
+    return bool(re.search(_PPL, unit) and re.search(r"\b(log|ln)", unit))
+
+
 def in_nats(name: str) -> tuple[str, str, float]:
     """A column's name as that of a loss, how it is read to be one in nats per token, and a factor.
 
-    What is counted per byte or per character stays as it is.
+    What is counted per byte or per character stays as it is, its perplexity becomes nats of that.
 
     >>> in_nats("val_ppl")
     ('val loss', 'ln(val_ppl)', 1.0)
@@ -59,11 +84,14 @@ def in_nats(name: str) -> tuple[str, str, float]:
     spoken = words(name)
     if not unit:
         return spoken, name, 1.0
-    if metric not in (NATS, _BITS, _PERPLEXITY):
+    perplexity = metric.startswith(_PERPLEXITY)
+    if not perplexity and metric not in (NATS, _BITS):
         return spoken.replace(unit, "bpb") if metric == _PER_BYTE else spoken, name, 1.0
-    spoken = " ".join(spoken.replace(unit, " ", 1).split())
+    logs = _LOGARITHM.search(unit)
+    spoken = _LOGARITHM.sub(" ", spoken) if logs else spoken.replace(unit, " ", 1)
+    spoken = " ".join(spoken.split())
     plain = spoken if _A_LOSS.search(spoken) else f"{spoken} loss".strip()
-    if metric == _PERPLEXITY:
+    if perplexity:
         return plain, f"ln({name})", 1.0
     return plain, name, NATS_A_BIT if metric == _BITS else 1.0
 

@@ -222,7 +222,12 @@ def told_metric(name: str, factor: float) -> list[str]:
     if inner or factor == metrics.NATS_A_BIT:
         how = f"the logarithms of '{inner}'" if inner else f"those of '{name}' times ln 2"
         stands = f"--columns={items([f'loss=1*{inner or name}'])} takes it as it stands"
-        return [f"losses are {how}, in nats per token; {stands}"]
+        unit = metric if inner else metrics.NATS
+        other = "" if unit == metrics.NATS else f" and not {metrics.NATS}"
+        return [f"losses are {how}, in {unit}{other}; {stands}"]
+    if metrics.is_logarithm(name):
+        theirs = f"--columns={items([f'loss=ln({name})'])} takes their logarithms"
+        return [f"losses are those of '{name}', by its name in {metric}; {theirs}"]
     if metric == metrics.NATS or factor != 1.0:
         return []
     return [f"losses are those of '{name}', in {metric} and not {metrics.NATS}"]

@@ -139,6 +139,9 @@ def test_a_unit_in_a_name(name, base, factor):
         ("val_bits_per_token", lambda x: x / np.log(2), "times ln 2"),
         ("val_loss_nats", lambda x: x, ""),
         ("val_bpb", lambda x: x, "in bits per byte and not nats per token"),
+        ("log2_ppl", lambda x: x / np.log(2), "those of 'log2_ppl' times ln 2, in nats per token"),
+        ("val/ppl_log2", lambda x: x / np.log(2), "times ln 2, in nats per token"),
+        ("log_val_ppl", lambda x: x, ""),
     ],
 )
 def test_a_loss_in_another_unit_by_its_name(name, count, words):
@@ -151,6 +154,24 @@ def test_a_loss_in_another_unit_by_its_name(name, count, words):
     if words:
         runs = read_runs({n: list(c) for n, c in columns.items()}, {"loss": f"1*{name}"})
         np.testing.assert_array_equal(runs.loss, count(LOSS))
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "count"),
+    [
+        ("byte_perplexity", "the logarithms of 'byte_perplexity', in nats per byte", np.exp),
+        ("c4_word_ppl", "the logarithms of 'c4_word_ppl', in nats per word", np.exp),
+        ("ppl_per_char", "the logarithms of 'ppl_per_char', in nats per character", np.exp),
+        ("log2_byte_ppl", "those of 'log2_byte_ppl', by its name in bits per byte", np.array),
+        ("log10_ppl", "those of 'log10_ppl', by its name in decimal digits per token", np.array),
+        ("log_c4_ppl", "those of 'log_c4_ppl', by its name in nats per token", np.array),
+        ("c4_ppl_ln", "those of 'c4_ppl_ln', by its name in nats per token", np.array),
+    ],
+)  # fmt: skip
+def test_a_logarithm_is_taken_once_and_of_what_it_is_said(name, unit, count):
+    runs = read_runs(table(params=PARAMS, tokens=TOKENS, **{name: count(LOSS)}), {"loss": name})
+    np.testing.assert_allclose(runs.loss, LOSS)
+    assert any(note.startswith(f"losses are {unit}") for note in runs.notes)
 
 
 def test_bits_of_weights_are_no_unit_of_a_loss():

@@ -136,19 +136,36 @@ def test_what_excel_and_pandas_put_around_a_table(tmp_path):
         ("N|D|loss\n1e8|2e9|3.1\n2e8|1e9|3.2\n", ""),
         ("N  D loss\n1e8 2e9  3.1\n2e8 1e9 3.2\n", ""),
         ("| N | D | loss |\n|---|:-:|---|\n| 1e8 | 2e9 | 3.1 |\n| 2e8 | 1e9 | 3.2 |\n", ""),
-        ("# of May\n\nOf May,,\n,,\nN,D,loss\n1e8,2e9,3.1\n2e8,1e9,3.2\n", ""),
+        ("# of May\n\nOf May,,\n,,\nN,D,loss\n1e8,2e9,3.1\n2e8,1e9,3.2\n",
+         "left out above the header: 'Of May'"),
+        ("My runs # of May\nN,D,loss\n1e8,2e9,3.1\n2e8,1e9,3.2\n",
+         "left out above the header: 'My runs # of May'"),
+        ("Runs, # of May\nby me\nN,D,loss\n1e8,2e9,3.1\n2e8,1e9,3.2\n",
+         "left out above the header: 'Runs, # of May'"),
+        ("Here they are:\n\n| N | D | loss |\n|---|---|---|\n| 1e8 | 2e9 | 3.1 |\n"
+         "| 2e8 | 1e9 | 3.2 |\n\nMay, by me\n", "left out as no rows: 1 line ('May, by me')"),
+        ("  N  |  D  | loss \n-----+-----+------\n 1e8 | 2e9 |  3.1\n 2e8 | 1e9 |  3.2\n(2 rows)\n",
+         ""),
+        ("N,D,loss\n1e8,2e9,3.1\n# again\n2e8,1e9,3.2\n# end\n",
+         "left out as no rows: 2 lines ('# again')"),
+        ("# lr 1e-3, wd .1, seed 2\nN,D,loss_1\n1e8,2e9,3.1\n2e8,1e9,3.2\n", ""),
+        ("run,N,D,loss\n#1,1e8,2e9,3.1\n#2,2e8,1e9,3.2\n", ""),
+        ('"N",D,loss,"why, or\nhow"\n1e8,2e9,3.1,"# a,\n---\nb"\n2e8,1e9,3.2,c\n', ""),
     ],
     ids=["decimal commas", "remarks", "a header behind #", "files one after another", "suffixes",
-         "thousands", "powers", "bars", "blanks", "Markdown", "a title"],
+         "thousands", "powers", "bars", "blanks", "Markdown", "a title",
+         "words above", "commas above", "text around Markdown", "psql", "remarks between rows",
+         "numbers in a remark", "names that begin with #", "lines in quotes"],
 )  # fmt: skip
 def test_how_people_write_tables(text, note, tmp_path):
     (tmp_path / "x.csv").write_text(text)
-    runs = read_runs(tmp_path / "x.csv")
+    columns = {"loss": "loss_1"} if "loss_1" in text else {}
+    runs = read_runs(tmp_path / "x.csv", columns)
     assert runs.params.tolist() == [1e8, 2e8] and runs.tokens.tolist() == [2e9, 1e9]
     assert runs.loss.tolist() == [3.1, 3.2]
     assert not note or any(said.startswith(note) for said in runs.notes)
     (tmp_path / "x.tab").write_text(text, encoding="utf-16")
-    assert read_runs(tmp_path / "x.tab").loss.tolist() == [3.1, 3.2]
+    assert read_runs(tmp_path / "x.tab", columns).loss.tolist() == [3.1, 3.2]
     if "# of May" in text:
         bad = text.replace("2e8", "bad")
         (tmp_path / "x.csv").write_text(bad)

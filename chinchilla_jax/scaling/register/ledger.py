@@ -58,13 +58,14 @@ class Withdrawn:
 class Ledger:
     """What counts of its verdicts, in order: the first of each forecast that was not withdrawn.
 
-    `damaged` are numbers of lines, from 1.
+    `damaged` are numbers of lines, from 1; `unknown` what is withdrawn and is no verdict here.
     """
 
     verdicts: tuple[Verdict, ...]
     damaged: tuple[int, ...]
     repeated: int  # verdicts that are not their forecast's first
     withdrawn: tuple[Withdrawn, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 def identity(verdict: Verdict) -> str:
@@ -87,7 +88,8 @@ def read(path: Path | str) -> Ledger:
             continue
         repeated += verdict.digest in found
         found.setdefault(verdict.digest, verdict)
-    return Ledger(tuple(found.values()), tuple(damaged), repeated, tuple(withdrawn))
+    unknown = tuple(one for one in reasons if one not in verdicts)
+    return Ledger(tuple(found.values()), tuple(damaged), repeated, tuple(withdrawn), unknown)
 
 
 def all_of(path: Path | str) -> list[Withdrawn]:

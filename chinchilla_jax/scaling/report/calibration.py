@@ -87,7 +87,7 @@ def of_ledger(path: Path | str, out: Path | str, figures: bool = True) -> str:
     """
     path, out = storage.path(path), storage.path(out)
     ledger = ledgers.read(path)
-    if not (ledger.verdicts or ledger.damaged or ledger.withdrawn):
+    if not (ledger.verdicts or ledger.damaged or ledger.withdrawn or ledger.unknown):
         raise UserError(f"{path}: holds no verdict yet; verify --forecast=FILE --runs=DIR adds one")
     parts = []
     for shown in calibrated(ledger):
@@ -113,6 +113,10 @@ def doubts(path: Path | str, ledger: Ledger) -> list[str]:
         said.append(
             f"warning: {path}: {len(ledger.damaged)} damaged line{'s' * (len(ledger.damaged) > 1)} "
             f"({lines}), kept and not counted"
+        )
+    if ledger.unknown:
+        said.append(
+            f"warning: {path}: withdraws what is no verdict of it: {', '.join(ledger.unknown)}"
         )
     if ledger.repeated:
         said.append(

@@ -89,6 +89,10 @@ def test_a_verdict_on_wrong_data_is_withdrawn_and_stays(tmp_path):
         with pytest.raises(UserError, match=words):
             told.taken_back(path, one, why)
     assert ledgers.read(path) == found
+    ledgers.append(path, ledgers.Withdrawal(ledgers.VERSION, "nonexist", "by hand"))
+    assert dataclasses.replace(ledgers.read(path), unknown=()) == found
+    said = told.of_ledger(path, tmp_path, figures=False)
+    assert "withdraws what is no verdict of it: nonexist" in said
 
 
 def test_calibration_of_draws_from_the_forecasts_themselves():

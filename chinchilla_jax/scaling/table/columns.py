@@ -88,10 +88,14 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
                 if is_numeric(whole.columns[one[0]]) and not _equal(one[0], likely[0][0], whole)
                 and (one[0] in raw.columns or likely[0][0] not in names)
             ]  # fmt: skip
-            if ours == "loss" and not names_of.held_out([likely[0][0]]):
+            if ours == "loss":
                 seen = {name for name, _ in likely}
-                others += [(n, 1.0) for n in names_of.held_out(filled)
-                           if n not in seen and is_numeric(raw.columns[n])]  # fmt: skip
+                seen |= {computed.parts(name, names)[0] for name in seen}
+                others += [
+                    (n, 1.0) for n in names_of.held_out(filled)
+                    if n not in seen and is_numeric(raw.columns[n])
+                    and not _equal(n, likely[0][0], raw)
+                ]  # fmt: skip
             said += names_of.told(ours, likely[0], others) if ours in FITTED else []
     if "params" not in found and "params_non_embedding" in found:
         found["params"] = found["params_non_embedding"]

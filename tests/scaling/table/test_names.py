@@ -40,6 +40,20 @@ def test_a_loss_of_some_held_out_text_is_told_beside_one_that_says_nothing():
     assert "column 'loss' is taken as loss; there is also 'loss_c4_val'" in runs.notes
 
 
+@pytest.mark.parametrize(
+    ("beside", "told"),
+    [("best_val_loss", True), ("val_loss_c4", True), ("val_ppl", False), ("val_loss_std", False)],
+)
+def test_another_loss_of_held_out_text_is_told(beside, told):
+    other = np.exp(LOSS) if beside == "val_ppl" else 0.9 * LOSS
+    runs = read_runs(table(params=PARAMS, tokens=TOKENS, last_val_loss=LOSS, **{beside: other}))
+    np.testing.assert_array_equal(runs.loss, LOSS)
+    said = f"column 'last_val_loss' is taken as loss; there is also '{beside}'"
+    assert (said in runs.notes) == told
+    alone = read_runs(table(params=PARAMS, tokens=TOKENS, val_ppl=np.exp(LOSS)))
+    assert not any("there is also" in note for note in alone.notes)
+
+
 def test_no_column_is_near_to_what_another_one_says():
     runs = read_runs(table(params=PARAMS, tokens=TOKENS, train_loss=LOSS / 2, val_loss=LOSS))
     assert not any("--columns=flops" in note for note in runs.notes)

@@ -199,7 +199,7 @@ def kinds_of(
             by_name = _by_name(name, label_R)
             found[name] = by_name or _by_behaviour(name, label_R, sizes)
             # In words it says on what a loss was measured, or in which unit.
-            if not by_name and found[name].kind == "condition" and _measured(name):
+            if not by_name and found[name].kind == "condition" and is_measure(name):
                 found[name] = replace(found[name], reason=f"by name: {OTHER_LOSS}")
     return _settled(found, labels, sizes.cell_R)
 
@@ -264,7 +264,8 @@ def _named(spoken: str) -> tuple[str, str]:
     )
 
 
-def _measured(name: str) -> bool:
+def is_measure(name: str) -> bool:
+    """Whether a name is that of a measurement, or of what one was made on: `eval_set`."""
     return _named(words(name))[0] == "measure"
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.ledger import ledger
-from chinchilla_jax.scaling.table.conditions import conditions
+from chinchilla_jax.scaling.table.conditions import by, conditions
 from chinchilla_jax.scaling.table.kinds import OTHER_LOSS, words
 from chinchilla_jax.scaling.table.read import read_runs
 from tests.scaling.conditions import three_optimizers
@@ -119,6 +119,8 @@ def test_one_run_a_cell(name, value_of, kind):
 @pytest.mark.parametrize("name", ["dataset", "eval_set", "val_set", "loss_type"])
 def test_losses_of_other_text_compare_with_a_caution(name):
     assert OTHER_LOSS in read_runs(table(**{name: ["c4", "pile"]})).kinds[name].reason
+    numbered = by(read_runs(table(**{name: [1, 2]})), [name])
+    assert name == "dataset" or OTHER_LOSS in numbered.kinds[name].reason
     errors = [row | {name: f"{RNG.uniform()}: out"} for row in table()]
     assert name == "dataset" or read_runs(errors).kinds[name].kind == "identifier"
 

@@ -30,6 +30,7 @@ from chinchilla_jax.scaling.table.runs import Runs
 
 _TOLD = ("nonzero", "params", "tokens")  # of which it is said how many runs tell it
 _LISTED = 12  # sentences that the terminal shows
+_LEADING = 4  # sentences before the league table on the page
 _CHARGED = {
     "student": "without any teacher's",
     "teacher_forward": "with a teacher's forward passes, without the training of the run that "
@@ -299,8 +300,10 @@ def html(
     def present(*tables: Table | None) -> list[Table]:
         return [table for table in tables if table is not None and table.rows]
 
+    said = answer(found)
     sections = [
         Section("League table", (), present(standings(league)), some("forest")),
+        Section("The other techniques in words", said[_LEADING:]),
         Section("Against the dense frontier", (), (), some("points")),
         Section("Stacks", (), present(stacks(league))),
         Section("What to doubt", doubts=doubts(found)),
@@ -330,7 +333,7 @@ def html(
         f"{found.settings.bootstrap} bootstrap draws, seed {found.settings.seed}. chinchilla_jax "
         "evaluate."
     )
-    return page(f"League table: {name_of(found.source)}", meta, answer(found), sections)
+    return page(f"League table: {name_of(found.source)}", meta, said[:_LEADING], sections)
 
 
 def terminal(found: Comparison, path: Path | str) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import re
+from html import escape
 
 import pytest
 
@@ -71,6 +72,16 @@ def test_a_plain_sentence_for_each(made):
     assert "at 60 % of its size and 61 % of its time per token" in four
     assert "teacher" not in said["<b>longer"]
     assert "no dense model of up to" in said["<b>longer"]
+
+
+def test_of_many_techniques_the_page_begins_with_a_few_and_tells_the_others_below(
+    made, monkeypatch
+):
+    monkeypatch.setattr(report, "_LEADING", 1)
+    head, _, below = report.html(made[0], {}).partition("<nav>")
+    first, other = (escape(text.partition(";")[0]) for text in report.answer(made[0]))
+    assert first in head and other not in head
+    assert other in below and "The other techniques in words" in below
 
 
 def test_the_loss_is_in_percent_and_not_in_logarithms(made):

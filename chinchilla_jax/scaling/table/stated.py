@@ -43,10 +43,7 @@ def _of_the_runs(table: NamedTable, kept: list[int]) -> NamedTable:
         wrong = _wrong(found, kept)
         if not wrong:
             return found if said else table
-        said.append(
-            f"column '{name}' is not taken for budgets: {wrong}; "
-            f"--columns={items([f'budget={name}'])} takes it for them"
-        )
+        said.append(f"column '{name}' is not taken for budgets: {wrong}")
     return replace(
         table,
         cells={name: cells for name, cells in table.cells.items() if name != "budget"},
@@ -71,7 +68,10 @@ def _wrong(table: NamedTable, kept: list[int]) -> str:
     most = _APART if len(np.unique(budget_R[~np.isnan(budget_R)])) > 1 else _ALONE
     if apart <= np.log(most):
         return ""
-    return f"the middle run spent {np.median(ratio_R):.2g} times as much"
+    return (
+        f"the middle run spent {np.median(ratio_R):.2g} times as much; "
+        f"--columns={items(['budget=' + table.title['budget']])} takes it for them"
+    )
 
 
 def _spent(table: NamedTable, kept: list[int]) -> NamedTable:

@@ -66,7 +66,7 @@ def test_a_rate_that_is_one_percent_off_shows_in_the_line_of_its_run():
         for sign in "-+"
     )
     assert "  0.006  " in old and "  0.00606  " in new
-    assert old.split("  ")[:4] == ["-3e11-16x2-s0", "14224", "3551232", "8 x 64 x 6936"]
+    assert old.split("  ")[:4] == ["-3e11-16x2-s0", "14192", "3551232", "8 x 64 x 6936"]
 
 
 if __name__ == "__main__":

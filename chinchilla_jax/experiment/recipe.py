@@ -29,8 +29,7 @@ _DEPTHS = (
     (1536, 22), (2048, 26), (2560, 32), (3584, 40), (5120, 47), (8192, 80),
 )  # fmt: skip
 
-# (from width, largest head size). At widths 24 and 32 a step with one head is 1.2 times as fast on
-# a CPU as with two, and ends 1.2 to 1.9 % higher (tests/benchmarks/LOG.md). From 512: Table A9.
+# (from width, largest head size). From 512: Table A9.
 _HEAD_SIZES = ((0, 32), (512, 64), (1280, 128))
 
 _MOST_WARMUP = 0.9  # of a run, of a warm-up that is given in tokens
@@ -43,7 +42,11 @@ def depth_for_width(width: int) -> int:
 
 
 def head_size_for_width(width: int) -> int:
-    """The largest even divisor of `width` up to the rule's head size.
+    """The largest even divisor of `width` up to the rule's head size, from width 16 of two heads.
+
+    Two train best at 16 to 32: one head ends 1 to 2 % higher, three and four .4 to .9 %, paired by
+    seed; at 12 one and two end alike (tests/benchmarks/LOG.md). A width that is no multiple of 4
+    has no two even heads.
 
     Raises:
       UserError: an odd width, which no even head size divides.
@@ -51,6 +54,8 @@ def head_size_for_width(width: int) -> int:
     if width < 2 or width % 2:
         raise UserError(f"ladder.widths: {width}: must be positive and even, to split in heads")
     most = max(size for start, size in _HEAD_SIZES if width >= start)
+    if width >= 16 and width % 4 == 0:
+        most = min(most, width // 2)
     return max(k for k in range(2, most + 1, 2) if width % k == 0)
 
 

@@ -8,8 +8,9 @@ from chinchilla_jax import __version__
 
 # Raised when the same configuration comes to train another model, so that no run continues as
 # another and no sweep holds runs of both. 2: both definitions multiply their embedding by
-# sqrt(base). 3: no two layers start from the same matrices.
-MODEL_VERSION = 3
+# sqrt(base). 3: no two layers start from the same matrices. 4: the recipe's models
+# of widths below 64 have two heads.
+MODEL_VERSION = 4
 
 
 @functools.cache

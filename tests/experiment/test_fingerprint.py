@@ -15,12 +15,14 @@ from chinchilla_jax.experiment.config import (
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.fingerprint import OPERATION, fingerprint
 from chinchilla_jax.experiment.grid import plan
+from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.experiment.schema import replace_paths
 
 
 @pytest.fixture
 def run():
-    experiment = Experiment(name="t", budgets=(1e11,), ladder=LadderConfig(widths=(8, 16)))
+    shape = ModelConfig(width=8, depth=2, heads=1, kv_heads=1, head_size=8, ff_size=24)
+    experiment = Experiment(name="t", budgets=(1e11,), ladder=LadderConfig(shapes=(shape,)))
     return plan(experiment)[0].run
 
 

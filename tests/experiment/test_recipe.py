@@ -11,7 +11,7 @@ from chinchilla_jax.experiment.errors import UserError
 
 # The tuned ladder: width x depth (head size).
 TUNED = (
-    (8, 2, 8), (12, 2, 12), (16, 2, 16), (24, 3, 24), (32, 3, 32), (48, 3, 24), (64, 4, 32),
+    (8, 2, 8), (12, 2, 12), (16, 2, 8), (24, 3, 12), (32, 3, 16), (48, 3, 24), (64, 4, 32),
     (96, 4, 32), (128, 5, 32), (160, 6, 32),
 )  # fmt: skip
 
@@ -74,8 +74,12 @@ def test_impossible_widths_are_refused(width):
 
 
 def test_key_value_groups_must_divide_the_heads():
-    with pytest.raises(UserError, match="does not divide the 1 heads"):
-        recipe.shape_for_width(16, RecipeConfig(heads_per_kv_head=2), 256)
+    with pytest.raises(UserError, match="does not divide the 2 heads"):
+        recipe.shape_for_width(16, RecipeConfig(heads_per_kv_head=3), 256)
+
+
+def test_from_width_16_two_even_heads_share_a_width_where_they_can():
+    assert [recipe.head_size_for_width(w) for w in (4, 12, 20, 22, 44)] == [4, 12, 10, 22, 22]
 
 
 def test_a_warm_up_in_tokens_is_a_share_of_each_run():

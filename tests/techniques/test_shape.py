@@ -110,9 +110,9 @@ def test_off_it_is_the_planned_shape():
         (48, {"width_multiplier": 1.1}, r"near it are 1.125 \(54\) and 1.16667 \(56\)"),
         (48, {"width_multiplier": 53 / 24}, "no width that heads of 12 to 24 divide"),
         (32, {"depth_multiplier": 1.1}, "3 layers x 1.1 = 3.3, which is 3 again"),
-        (32, {"kv_heads": 1}, "kv_heads = 1: 32x3 with 1 head has as many; name other widths"),
+        (10, {"kv_heads": 1}, "kv_heads = 1: 10x2 with 1 head has as many; name other widths"),
         (48, {"kv_heads": 3}, "kv_heads = 3: does not divide the 2 heads of 48x3; 1, 2 do"),
-        (16, {"width_multiplier": 1.5}, "24x1, has 1.26 times its 14224 parameters"),
+        (16, {"width_multiplier": 1.5}, "24x1, has 1.26 times its 14192 parameters"),
     ],
 )
 def test_what_cannot_be_is_one_line(width, multipliers, message):

@@ -30,7 +30,7 @@ from chinchilla_jax.scaling.table.columns import label
 SIZES = (0.5, 0.5**0.5, 1.0, 2**0.5, 2.0)  # of N*
 _SAME = ("data", "recipe", "training", "measurement", "techniques")  # as the runs behind it
 _SEARCHED = 40.0  # shapes within this factor of N*, of all their parameters, are looked at
-_FINE, _LEAST_HEAD = range(12, 64, 4), 8  # widths of small models, where 8 more are twice the size
+_FINE = range(12, 64, 4)  # widths of small models, where 8 more are twice the size
 _NEAR = 1.3  # factor by which a size may miss the one that is wanted
 
 
@@ -233,9 +233,8 @@ def shapes_near(experiment: Experiment, params: float) -> list[ModelConfig]:
     elif spec.shapes:
         shapes = [replace(shape, vocab_size=vocab) for shape in spec.shapes]
     else:
-        fine = [w for w in _FINE if recipe.head_size_for_width(w) >= _LEAST_HEAD]
-        heads = {w: w // recipe.head_size_for_width(w) for w in fine}
-        fine = [w for w in fine if heads[w] % rules.heads_per_kv_head == 0]
+        heads = {w: w // recipe.head_size_for_width(w) for w in _FINE}
+        fine = [w for w in _FINE if heads[w] % rules.heads_per_kv_head == 0]
         widths = sorted({*spec.widths, *recipe.widths(rules), *fine})
         shapes = [recipe.shape_for_width(width, rules, vocab) for width in widths]
     total = {shape: count_params(shape).total for shape in shapes}

@@ -45,7 +45,7 @@ def test_odd_values_come_back(tmp_path):
 
 def test_it_reads_like_the_configs_that_are_there(tmp_path):
     text = source(load_experiment("configs/quickstart.py"), "Iso-FLOP curves.")
-    assert "budgets=(1e11, 3e11, 1e12, 3e12),\n" in text
+    assert "budgets=(3e10, 1e11, 3e11, 1e12, 3e12),\n" in text
     assert "recipe" not in text and "seed" not in text  # as they are by default
     ruff = shutil.which("ruff", path=str(Path(sys.executable).parent))
     for config in CONFIGS if ruff else ():

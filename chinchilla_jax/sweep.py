@@ -31,8 +31,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of plan, runs and report
 _CELLS = flags.DEFINE_string(
     "cells",
     "",
-    "Which cells: 0,3,7; the part i/n (i from 0); auto, the part of this task of a SLURM array or "
-    "Kubernetes Indexed Job. Default: all.",
+    "Which cells: 0,3,5-7; the part i/n (i from 0); auto, the part of this task of a SLURM array "
+    "or Kubernetes Indexed Job. Default: all.",
 )
 _HALVING = flags.DEFINE_float(
     "halving", 0.0, "Search shapes: the best 1/HALVING of those at a budget go on to the next.", 0.0

@@ -24,6 +24,7 @@ from chinchilla_jax.experiment.storage import write_text_atomic
 
 DAMAGED = "damaged"  # status of a run of which nobody knows whether it is over
 _TURN_SECONDS = 300.0  # that one writer waits for another
+_NAMED = 20  # damaged runs in one message
 
 
 def collect(workdir: Path, tell_damage: bool = False) -> list[dict[str, Any]]:
@@ -35,19 +36,30 @@ def collect(workdir: Path, tell_damage: bool = False) -> list[dict[str, Any]]:
     Args:
       tell_damage: a run whose result is damaged has the status `damaged`, and why as its reason.
     Raises:
-      UserError: no plan, or a damaged result of which no status shall tell.
+      UserError: no plan, or damaged results of which no status shall tell: all of them.
     """
     cells = read_plan(workdir)[1]
     begun = storage.names(workdir / "runs")
-    outcome = _told if tell_damage else _outcome
     rows = []
     for cell in cells:
         row = row_of(cell.run) | {"status": "missing", "reason": ""}
-        found = outcome(workdir, cell.run, row) if cell.run.run_id in begun else {}
+        found = _told(workdir, cell.run, row) if cell.run.run_id in begun else {}
         if not found and cell.status == "rejected":
             found = {"status": "rejected", "reason": cell.reason}
         rows.append(row | found)
+    damaged = [row["reason"] for row in rows if row["status"] == DAMAGED]
+    if damaged and not tell_damage:
+        raise UserError(_together(damaged))
     return completed(rows)
+
+
+def _together(damaged: Sequence[str]) -> str:
+    """What is wrong with several runs, in one line."""
+    if len(damaged) == 1:
+        return damaged[0]
+    shown = "; ".join(f"({n}) {reason}" for n, reason in enumerate(damaged[:_NAMED], 1))
+    more = f"; and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
+    return f"{len(damaged)} runs are damaged: {shown}{more}"
 
 
 def _outcome(workdir: Path, run: RunConfig, row: dict[str, Any]) -> dict[str, Any]:

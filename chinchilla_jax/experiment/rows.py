@@ -16,7 +16,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint, leaves
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.other_run import OtherRun
-from chinchilla_jax.experiment.schema import from_json, is_number, one_of, to_json, typed
+from chinchilla_jax.experiment.schema import from_json, is_number, one_of, positive, to_json, typed
 from chinchilla_jax.experiment.trunks import marginal_flops
 
 MARGINAL = "marginal_flops"  # spent by the run itself: `trunks.marginal_flops`
@@ -98,13 +98,16 @@ def checked(result: dict[str, Any], where: str) -> dict[str, Any]:
     """`result`, the content of a result.json called `where`, if a run that is over wrote it.
 
     Raises:
-      UserError: it has no status or no loss, or what it measured is not of its type.
+      UserError: it has no status or no loss, what it measured is not of its type, or a loss is not
+        positive, as every cross-entropy of text is.
     """
     one_of(f"{where}: status", str(result.get("status")), OVER)
     if "loss" not in result:
         raise UserError(f"{where}: loss is missing")
     names = [field.name for field in dataclasses.fields(Measured) if field.name in result]
-    from_json(Measured, {name: result[name] for name in names}, where)
+    measured = from_json(Measured, {name: result[name] for name in names}, where)
+    losses = {"loss": measured.loss, "bits_per_byte": measured.bits_per_byte}
+    positive(where, **{name: value for name, value in losses.items() if value is not None})
     return result
 
 

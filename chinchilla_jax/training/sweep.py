@@ -6,6 +6,7 @@ without talking to each other. `supervise` has the workers of one host.
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from chinchilla_jax.experiment.records import run_directory
 from chinchilla_jax.experiment.version import code_version
 from chinchilla_jax.training import branch_points, placement
 from chinchilla_jax.training.placement import Host
+
+_RANGE = re.compile(r"\d+-\d+")  # of cells
 
 
 def freeze_plan(
@@ -98,9 +101,9 @@ def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells
     """The planned cells that `selection` names, in the order they are to run.
 
     Args:
-      selection: empty for all; indices as `0,3,7`, with the trunks of branches among them; or the
-        part `i/n`, i from 0, of a division of the planned cells into n, with all that those need:
-        whoever comes first makes it.
+      selection: empty for all; indices and ranges as `0,3,5-7`, of a range the planned cells, with
+        the trunks of branches among them; or the part `i/n`, i from 0, of a division of the planned
+        cells into n, with all that those need: whoever comes first makes it.
       order: smallest, largest (by FLOPs) or planned; what others need comes before, and branches of
         a trunk follow each other, since they share a program.
       flag: which gave the selection.
@@ -115,18 +118,11 @@ def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells
             raise UserError(f"{where}: a part i/n has i from 0 to n - 1, for example 0/4")
         planned = _with_needs(planned[int(part) :: int(parts)], planned)
     elif selection:
-        by_index = {str(cell.index): cell for cell in cells}
-        chosen = {}
-        for item in selection.split(","):
-            cell = by_index.get(item.strip())
-            if cell is None:
-                raise UserError(
-                    f"{where}: there is no cell {item.strip()!r}; indices run from 0 "
-                    f"to {len(cells) - 1}"
-                )
-            if cell.status != "planned":
-                raise UserError(f"{where}: cell {cell.index}: {cell.reason}")
-            chosen[cell.index] = cell
+        chosen = {
+            cell.index: cell
+            for item in selection.split(",")
+            for cell in _named(item.strip(), cells, where)
+        }
         by_id = {cell.run.run_id: cell for cell in planned}
         parents = [cell.run.parent for cell in chosen.values()]
         trunks = [by_id[parent.run] for parent in parents if parent]
@@ -144,6 +140,25 @@ def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells
         return -behind[cell.run.run_id], keys[order](first), first.index, keys[order](cell)
 
     return sorted(planned, key=place)
+
+
+def _named(item: str, cells: Sequence[Cell], where: str) -> list[Cell]:
+    """The cell `3`, or of a range `3-7` the planned ones, both ends among them."""
+    ends = item.split("-") if _RANGE.fullmatch(item) else [item]
+    by_index = {str(cell.index): cell for cell in cells}
+    for end in ends:
+        if end not in by_index:
+            raise UserError(
+                f"{where}: there is no cell {end!r}; indices run from 0 to {len(cells) - 1}"
+            )
+    first, last = by_index[ends[0]].index, by_index[ends[-1]].index
+    if first > last:
+        raise UserError(f"{where}: a range goes up: {last}-{first}")
+    inside = [cell for cell in cells if first <= cell.index <= last]
+    found = [cell for cell in inside if cell.status == "planned"]
+    if not found:
+        raise UserError(f"{where}: cell {first}: {inside[0].reason}")
+    return found
 
 
 def _with_needs(chosen: Sequence[Cell], planned: Sequence[Cell]) -> list[Cell]:

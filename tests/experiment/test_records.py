@@ -255,6 +255,8 @@ LONG = "9" * 5_000
         '{"status": "done", "loss": NaN}', '{"status": "done", "loss": "2.0"}',
         '{"status": "done", "loss": true}', '{"status": "done", "loss": [2.0]}',
         '{"status": "done"}', '{"status": "Done", "loss": 2.0}',
+        '{"status": "done", "loss": -3}', '{"status": "done", "loss": 0.0}',
+        '{"status": "done", "loss": 2.0, "bits_per_byte": -1.0}',
         '{"status": ["done"], "loss": 2.0}',
         '{"status": "done", "loss": 2.0, "wall_seconds": "an hour"}',
         '{"status": "done", "loss": 2.0, "params_total": "many"}',

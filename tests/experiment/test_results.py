@@ -116,7 +116,21 @@ def test_a_damaged_run_has_a_line_that_says_so_and_the_others_theirs(tmp_path):
         assert [row["status"] for row in rows[:2]] == [results.DAMAGED, "done"]
         assert str(broken) in rows[0]["reason"]
         assert f"\n{runs[0].run_id},damaged," in table(tmp_path)
-    with pytest.raises(UserError, match=r"result\.json"):
+    with pytest.raises(UserError, match=r"^\S+/result\.json"):
+        results.collect(tmp_path)
+
+
+def test_all_damaged_runs_are_told_at_once(tmp_path, monkeypatch):
+    runs = planned(tmp_path)
+    files = [records.run_directory(tmp_path, run.run_id).path / "result.json" for run in runs]
+    for run, file, content in zip(runs, files, ("[]", "{", ""), strict=True):
+        finish(tmp_path, run)
+        file.write_text(content)
+    with pytest.raises(UserError, match=r"^3 runs are damaged: \(1\) ") as told:
+        results.collect(tmp_path)
+    assert all(f"{file}: " in str(told.value) for file in files) and "\n" not in str(told.value)
+    monkeypatch.setattr(results, "_NAMED", 2)
+    with pytest.raises(UserError, match=r"; and 1 more$"):
         results.collect(tmp_path)
 
 

@@ -64,6 +64,9 @@ def experiment():
         ("0/2", "planned", [0, 2]),
         ("1/2", "planned", [1]),
         ("5/7", "planned", []),
+        ("1-2", "planned", [1, 2]),
+        ("2, 0-1", "planned", [0, 1, 2]),
+        ("1-3", "planned", [1, 2]),  # 3 is rejected
     ],
 )
 def test_selections(selection, order, expected):
@@ -86,7 +89,9 @@ def test_orders():
 @pytest.mark.parametrize(
     "selection,word",
     [("9", "no cell '9'"), ("2/2", "0 to n - 1"), ("a/b", "0 to n - 1"), ("x", "no cell"),
-     ("3", "tokens per parameter")],
+     ("3", "tokens per parameter"), ("3-3", "cell 3: .*tokens per parameter"),
+     ("2-0", "a range goes up: 0-2"), ("1-9", "no cell '9'"), ("-1", "no cell '-1'"),
+     ("1-", "no cell '1-'")],
 )  # fmt: skip
 def test_wrong_selections(selection, word):
     with pytest.raises(UserError, match=word):

@@ -97,17 +97,44 @@ def _noise_of_runs(
     if freedom >= _LEAST_FREEDOM and square_R.any():
         many = cells > 1
         squares, free = np.bincount(cell_R, square_R)[many], cells[many] - 1.0
-        return _of_seeds(found, cell_R, square_R, squares, free, x[many])
+        of_seeds = _of_seeds(found, cell_R, square_R, squares, free, x[many])
+        return _no_less_than_around_curves(of_seeds, found, cell_R)
     squares_left, freedom = 0.0, 0
     for profile in found:
-        if profile.sizes > 3:
-            z = profile.log_params_S - profile.log_params_S.mean()
-            y = np.log(profile.loss_S)
-            squares_left += float(np.sum((y - np.polyval(np.polyfit(z, y, 2), z)) ** 2))
-            freedom += len(z) - 3
+        of_curve, left = _around_parabola(profile)
+        squares_left, freedom = squares_left + of_curve, freedom + left
     size = float(np.sqrt(squares_left / freedom)) if freedom else 0.0
     source = "curve residuals" if freedom else "none"
     return Noise(size, freedom, source, np.full(len(found), size))
+
+
+def _around_parabola(profile: Profile) -> tuple[float, int]:
+    """Sum of squares of ln loss around it, and its degrees of freedom; none where all sizes lie
+    on it."""
+    if profile.sizes <= 3:
+        return 0.0, 0
+    z, y = profile.log_params_S - profile.log_params_S.mean(), np.log(profile.loss_S)
+    return float(np.sum((y - np.polyval(np.polyfit(z, y, 2), z)) ** 2)), len(z) - 3
+
+
+def _no_less_than_around_curves(
+    noise: Noise, found: Sequence[Profile], cell_R: npt.NDArray[np.int64]
+) -> Noise:
+    """Where replicates are of other budgets, a budget's noise is no less than its curve shows.
+
+    Seeds of the cheapest budget alone may scatter less than runs of the next. Curves of all
+    budgets without replicates tell together, by their runs near the minimum.
+    """
+    alone_G = np.array([len(set(cell_R[p.row_S])) == len(p.row_S) for p in found], bool)
+    squares, freedom = 0.0, 0
+    for profile, size, alone in zip(found, noise.log_loss_G, alone_G, strict=True):
+        near = profile.only(profile.loss_S <= _NEAR * profile.loss_S.min())
+        of_curve, left = _around_parabola(near) if alone else (0.0, 0)
+        squares, freedom = squares + of_curve / size**2, freedom + left
+    if squares <= freedom:
+        return noise
+    factor = (squares / freedom) ** (0.5 * freedom / (freedom + _PRIOR_FREEDOM))
+    return replace(noise, log_loss_G=noise.log_loss_G * np.where(alone_G, factor, 1.0))
 
 
 def _of_seeds(

@@ -112,6 +112,25 @@ def test_two_budgets_with_replicates_have_no_trend():
     assert noise.trend == 0.0 and noise.source == "seeds"
 
 
+@pytest.mark.parametrize("louder", [1.0, 3.0])
+def test_seeds_of_one_quiet_budget_do_not_speak_for_curves_that_scatter_more(louder):
+    """Three seeds at 1e17 alone: the noise of the others by their curves, where it is more."""
+    params, tokens, budget = grid(BUDGETS, 6, 3.0)
+    seeds = np.r_[np.arange(6), np.arange(6), np.arange(30)]
+    rng, found_G = np.random.default_rng(5), []
+    for _ in range(40):
+        size = np.where(budget[seeds] == 1e17, 0.003, louder * 0.003)
+        loss = TRUE.loss(params, tokens)[seeds] * np.exp(size * rng.standard_normal(42))
+        group = np.repeat(np.arange(5), 6)[seeds]
+        found = profiles(group, BUDGETS, params[seeds], tokens[seeds], loss)
+        noise = noise_model(found, seeds, loss, budget[seeds])
+        assert noise.log_loss_G[1:].min() >= noise.log_loss * (1 - 1e-12)  # no less than seeds say
+        found_G.append(noise.log_loss_G)
+    quiet, *others = np.median(found_G, axis=0)
+    assert quiet == pytest.approx(0.003, rel=0.1)
+    assert min(others) == max(others) and 0.7 * louder < others[0] / 0.003 < 1.1 * louder
+
+
 def test_runs_outside_every_budget_weigh_by_the_trend():
     found, cell, loss, budget = seeded(-0.3)
     noise = noise_model(found, cell, loss, budget)

@@ -11,7 +11,8 @@ import numpy as np
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.beside import beside
 from chinchilla_jax.scaling.doubt.diagnosis import surface_refusal
-from chinchilla_jax.scaling.doubt.rolling import fit_forms
+from chinchilla_jax.scaling.doubt.holdout import COUPLED
+from chinchilla_jax.scaling.doubt.rolling import AVERAGED, fit_forms
 from chinchilla_jax.scaling.doubt.uncertainty import SurfaceDraws, surface_draws
 from chinchilla_jax.scaling.fitting.estimators import METHODS, Choice, Estimator, choose
 from chinchilla_jax.scaling.fitting.isoflop import Profile, profiles
@@ -86,11 +87,16 @@ def basis(runs: Runs, settings: Settings, cost: FlopsModel | None = None) -> Fit
 
 
 def approaches(
-    runs: Runs, settings: Settings, streams: Streams, cost: FlopsModel | None = None
+    runs: Runs,
+    settings: Settings,
+    streams: Streams,
+    cost: FlopsModel | None = None,
+    every: bool = True,
 ) -> Approaches:
     """Fits both to `runs`; parts 0, 1 and 2 of the streams are used.
 
-    `cost` is what a run costs where that is known from more runs than these.
+    `cost` is what a run costs where that is known from more runs than these. Without `every` there
+    are only those that a forecast of N* and L* rests on: the head, and COUPLED beside the surface.
     """
     rests = basis(runs, settings, cost)
     surface, near, noise = rests.fit, rests.near, rests.noise
@@ -113,13 +119,15 @@ def approaches(
                 tried.get(estimator), loss_law=chosen or whole,
             )  # fmt: skip
 
-        fits = {estimator: fit(estimator) for estimator in {**tried, **dict.fromkeys(_WHOLE)}}
+        wanted = {**tried, **dict.fromkeys(_WHOLE)} if every else [choice.estimator]
+        forms = AVERAGED if every else tuple(COUPLED.values())
+        fits = {estimator: fit(estimator) for estimator in wanted}
         return {
             "choice": choice,
             "head": fits[choice.estimator],
-            "minima": {estimator.method: fits[estimator] for estimator in _WHOLE},
+            "minima": {e.method: fits[e] for e in _WHOLE if e in fits},
             "by_estimator": fits,
-            "forms": {} if surface is None else fit_forms(surface, runs),
+            "forms": {} if surface is None else fit_forms(surface, runs, forms),
         }
 
     with beside(fitted) as others:

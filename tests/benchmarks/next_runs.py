@@ -1,20 +1,26 @@
 """What chosen runs save against a fixed grid, and how they compare with V- and D-optimal designs.
 
     python -m tests.benchmarks.next_runs [--repeats=10] [--shares=.5,1] [--surface=quickstart]
-    python -m tests.benchmarks.next_runs --tables=../shared/data/llama3_isoflop.csv
+    python -m tests.benchmarks.next_runs --tables=a.csv,b.csv --shares=.5,.25,.1 --thinned=4
 
 Simulated: a grid of six sizes at four budgets on a known surface with noise. Replayed: the runs of
 a published table up to a tenth of its largest budget are the grid, and the candidates too; each is
-revealed when it is chosen. Every design begins with the two cheapest budgets of the grid, knows no
-more than its own runs say and spends a share of the grid's FLOPs in rounds, each half of what is
-left, the cheaper runs first: `chosen` is what `plan --next` takes, `by variances` what it would
-if it made up no losses, `V-optimal` and `D-optimal` are those of `scaling/design/optimal.py`. All
-have the same candidates, noise and fits.
+revealed when it is chosen. `--thinned` replays a table so often, each time without 13 % of its runs
+by lot, since one replay is one draw of luck. Every design begins with the two cheapest budgets of
+the grid, knows no more than its own runs say and spends a share of the grid's FLOPs in rounds, each
+half of what is left, the cheaper runs first: `chosen` is what `plan --next` takes, `by variances`
+what it would if it made up no losses, `V-optimal` and `D-optimal` are those of
+`scaling/design/optimal.py`. All have the same candidates, noise and fits.
 
 Shown, at ten times the largest budget of the grid, as medians over repeats: the width in ln of the
 95 % intervals of N* and L* that a report states, and that of chance alone (the bootstrap of the
 surface); and the error of the surface's N* and L*, its rms and the median of its size. Of a table
 the truth is its minimum at the largest budget.
+
+Then in pairs, on the same grid with the same noise: the mean of ln of a design's stated width over
+that of V-optimal runs, of N*, of L* and of both together, with its standard error over repeats,
+and over tables (or surfaces) in the last lines; negative is narrower. Pairs of which an interval is
+open are left out, and how many each design has is said.
 """
 
 import functools
@@ -26,7 +32,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from chinchilla_jax.scaling.arrays import Floats, Ints, silent
+from chinchilla_jax.scaling.arrays import Bools, Floats, Ints, silent
 from chinchilla_jax.scaling.design import candidates
 from chinchilla_jax.scaling.design.candidates import Pool
 from chinchilla_jax.scaling.design.choose import Design, after, cheapest_of, designs
@@ -49,6 +55,7 @@ _DESIGNS = flags.DEFINE_list("designs", ["chosen", "V-optimal", "D-optimal"], "W
 _ROUNDS = flags.DEFINE_integer("rounds", 4, "After the beginning.")
 _SPREAD = flags.DEFINE_float("spread", 4.0, "Factor from the best size to the ends of a budget.")
 _TABLES = flags.DEFINE_list("tables", [], "Tables to replay instead.")
+_THINNED = flags.DEFINE_integer("thinned", 0, "Times that a table is replayed, thinned by lot.")
 
 SURFACES = {
     # 41 dense runs of byte models.
@@ -59,19 +66,28 @@ SURFACES = {
 }
 BUDGETS = {"hoffmann": (1e18, 3e18, 1e19, 3e19)}
 QUICK = Settings(bootstrap=300)
+_KEPT = 0.87  # of a grid that is thinned
 
 
 @dataclass(frozen=True)
 class Case:
-    """A grid, the runs that a design begins with, and the truth at the target."""
+    """A grid, the runs that a design begins with and what they tell, the truth at the target."""
 
-    name: str
     grid: Runs
     begun: Runs
+    known: Known
     target: float
     truth: Floats  # ln N*, ln L*
     surface: Surface | None
-    random: np.random.Generator
+    seed: int
+
+    def left(self, share: float, runs: Runs) -> float:
+        """Of a share of the grid's FLOPs, those that runs did not spend."""
+        return float(share * self.grid.flops.sum() - runs.flops.sum())
+
+    def pays(self, share: float) -> bool:
+        """Whether a share is enough for a run beside those that a design begins with."""
+        return self.left(share, self.begun) >= self.pool(self.known).flops_C.min()
 
     def pool(self, known: Known) -> Pool:
         if self.surface is not None:
@@ -87,12 +103,18 @@ class Case:
         if self.surface is not None:
             which = np.repeat(np.arange(len(pool)), count_C)
             params, tokens = pool.params_C[which], pool.tokens_C[which]
-            noise = np.exp(_NOISE.value * self.random.standard_normal(len(which)))
-            loss = self.surface.loss(params, tokens) * noise
+            z = [self.noise(pool, c, k) for c in range(len(pool)) for k in range(count_C[c])]
+            loss = self.surface.loss(params, tokens) * np.exp(_NOISE.value * np.array(z))
             columns = ((runs.params, params), (runs.tokens, tokens), (runs.loss, loss))
             return made_up(*(np.append(old, new) for old, new in columns))
         rest = self.grid.row_R[~np.isin(self.grid.row_R, runs.row_R)]
         return self.grid.select(np.isin(self.grid.row_R, [*runs.row_R, *rest[count_C > 0]]))
+
+    def noise(self, pool: Pool, c: int, number: int) -> float:
+        """Of a candidate's next run but `number`: the same whichever design makes it, and when."""
+        cell = [round(1e3 * np.log(x[c])) for x in (pool.params_C, pool.tokens_C)]
+        stream = np.random.default_rng([self.seed, *cell, int(pool.made_C[c]) + number])
+        return float(stream.standard_normal())
 
 
 def made_up(params: Floats, tokens: Floats, loss: Floats) -> Runs:
@@ -112,10 +134,11 @@ def simulated(name: str, repeat: int) -> Case:
     loss = surface.loss(params, tokens) * np.exp(_NOISE.value * random.standard_normal(len(params)))
     target = 10 * max(budgets)
     grid, begun = made_up(params, tokens, loss), made_up(params[:12], tokens[:12], loss[:12])
-    return Case(name, grid, begun, target, at(surface, target), surface, random)
+    known = known_of(begun, QUICK, target)
+    return Case(grid, begun, known, target, at(surface, target), surface, repeat)
 
 
-def replayed(path: str) -> Case:
+def replayed(path: str, lot: int | None = None) -> Case:
     table = read_runs(path).best()
     target = float(table.budget_G.max())
     found = profiles(table.group_R, table.budget_G, table.params, table.tokens, table.loss)
@@ -126,10 +149,11 @@ def replayed(path: str) -> Case:
     truth = np.array([best + last.log_params_S.mean(), np.polyval(curve, best)])
     small = table.budget_G[table.group_R] <= target / 10 * 1.05
     grid = table.select(small & (table.group_R >= 0))
+    if lot is not None:
+        grid = grid.select(np.random.default_rng(lot).permutation(len(grid)) < _KEPT * len(grid))
     cheap = np.sort(np.unique(grid.budget_G[grid.group_R]))[:2]
     begun = grid.select(np.isin(grid.budget_G[grid.group_R], cheap))
-    random = np.random.default_rng(0)
-    return Case(Path(path).stem, grid, begun, target, truth, None, random)
+    return Case(grid, begun, known_of(begun, QUICK, target), target, truth, None, 0)
 
 
 def at(surface: Surface, target: float) -> Floats:
@@ -148,14 +172,14 @@ def chosen(known: Known, pool: Pool, left: float, by: str = "chosen") -> Ints:
 
 
 def designed(case: Case, by: str, share: float) -> Runs:
-    runs, whole = case.begun, float(case.grid.flops.sum())
+    runs = case.begun
     choose_by = functools.partial(optimal, by) if by in (V, D) else functools.partial(chosen, by=by)
     for last in [*[False] * (_ROUNDS.value - 1), True]:
-        known = known_of(runs, QUICK, case.target)
+        known = case.known if runs is case.begun else known_of(runs, QUICK, case.target)
         pool = case.pool(known)
         if case.surface is not None:
             pool = candidates.near(pool, known.surface)
-        count_C = choose_by(known, pool, share * whole - float(runs.flops.sum()))
+        count_C = choose_by(known, pool, case.left(share, runs))
         if not count_C.any():
             break
         knowledge = known.of(pool)
@@ -180,28 +204,78 @@ def result(case: Case, runs: Runs) -> Floats:
 
 
 def cases() -> Iterator[tuple[str, list[Case]]]:
+    lots = range(_THINNED.value) if _THINNED.value else [None]
     for path in _TABLES.value:
-        yield path, [replayed(path)]
+        yield Path(path).stem, [replayed(path, lot) for lot in lots]
     for name in [] if _TABLES.value else _SURFACE.value:
         yield name, [simulated(name, repeat) for repeat in range(_REPEATS.value)]
 
 
+Job = tuple[str, float]
+"""A design and its share of the grid's FLOPs."""
+
+
+def row(job: Job, results: Floats) -> str:
+    (by, share), w, e = job, np.median(results, axis=0), results[:, 4:6]
+    rms, middle = np.sqrt(np.mean(e**2, axis=0)), np.median(np.abs(e), axis=0)
+    return (
+        f"{by:12s} {share:4.2f} {w[0]:9.3f} {w[1]:6.4f} {w[2]:10.3f} {w[3]:6.4f} {rms[0]:7.3f} "
+        f"{rms[1]:7.4f} {middle[0]:10.3f} {middle[1]:7.4f} {w[6]:6.2f} {w[7]:5.0f}"
+    )
+
+
+def ratios(found: Floats, against: Floats) -> Floats:
+    """[pair, 3]: ln of stated widths over those of another design, of N*, of L* and of both."""
+    each = np.log(found[:, :2]) - np.log(against[:, :2])
+    each = each[np.isfinite(each).all(axis=1)]
+    return np.column_stack([each, each.sum(axis=1)])
+
+
+def means(values: Floats) -> str:
+    """Of every column, with its standard error."""
+    error = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else values[0] * 0
+    each = zip(values.mean(axis=0), error, strict=True)
+    return "   ".join(f"{x:+.3f} +- {s:.3f}" for x, s in each)
+
+
+def pairs(
+    results: dict[Job, Floats], paid: dict[float, Bools]
+) -> Iterator[tuple[str, Floats, str]]:
+    """What is compared with what, the ratios, and how many intervals are open.
+
+    Args:
+      paid: by share, of every case whether it is enough for a run.
+    """
+    for (by, share), other in itertools.product(results, (V, "grid")):
+        against = results.get((other, 1.0 if other == "grid" else share))
+        if by in (other, "grid") or against is None:
+            continue
+        each = [x[paid[share]] for x in (results[by, share], against)]
+        left = [int(np.isinf(x[:, :2]).any(axis=1).sum()) for x in each]
+        said = f"open {left[0]} and {left[1]} of {len(each[0])}"
+        yield f"{by} less {other} {share:4.2f}", ratios(*each), said
+
+
 def main(_: list[str]) -> None:
+    over: dict[str, list[Floats]] = {}  # means of ratios, a table each
+    shares = [float(share) for share in _SHARES.value]
     for name, every in cases():
         print(f"{name}: target {every[0].target:.3g}, {len(every)} repeats")
-        print("design           stated N*     L*  chance N*     L*  rms N*      L*  "
+        print("design         stated N*     L*  chance N*     L*  rms N*      L*  "
               "median N*      L*  spent  runs")  # fmt: skip
-        shares = map(float, _SHARES.value)
-        jobs = [("grid", 1.0), *itertools.product(_DESIGNS.value, shares)]
-        for by, share in jobs:
-            rows = np.array(
-                [result(c, c.grid if by == "grid" else designed(c, by, share)) for c in every]
-            )
-            w, e = np.median(rows, axis=0), rows[:, 4:6]
-            rms, middle = np.sqrt(np.mean(e**2, axis=0)), np.median(np.abs(e), axis=0)
-            print(f"{by:10s} {share:4.2f} {w[0]:11.3f} {w[1]:6.4f} {w[2]:10.3f} {w[3]:6.4f} "
-                  f"{rms[0]:7.3f} {rms[1]:7.4f} {middle[0]:10.3f} {middle[1]:7.4f} "
-                  f"{w[6]:6.2f} {w[7]:5.0f}", flush=True)  # fmt: skip
+        results: dict[Job, Floats] = {}
+        for job in [("grid", 1.0), *itertools.product(_DESIGNS.value, shares)]:
+            made = [c.grid if job[0] == "grid" else designed(c, *job) for c in every]
+            results[job] = np.array([result(c, r) for c, r in zip(every, made, strict=True)])
+            print(row(job, results[job]), flush=True)
+        paid = {share: np.array([c.pays(share) for c in every]) for share in shares}
+        for compared, found, said in pairs(results, paid):
+            if len(found):
+                print(f"{compared}: {means(found)}; {said}", flush=True)
+                over.setdefault(compared, []).append(found.mean(axis=0))
+    for compared, each in over.items():
+        if len(each) > 1:
+            print(f"{compared}, {len(each)} of them: {means(np.array(each))}")
 
 
 if __name__ == "__main__":

@@ -19,13 +19,12 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats, Ints, silent
 from chinchilla_jax.scaling.design.candidates import Pool
 from chinchilla_jax.scaling.design.choose import Design, after
-from chinchilla_jax.scaling.design.known import LEAST_BEYOND, Known, known_of
+from chinchilla_jax.scaling.design.known import LEAST_BEYOND, Known, fitted, form_error
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
 
 log = logging.getLogger(__name__)
 _TIMES = 3  # that the losses of a design are made up
-_DRAWS = 40
 _MOST = 2.0  # in ln, of an error; that of runs which tell none
 
 
@@ -55,7 +54,8 @@ def narrowest(
 @silent()
 def form_variance(known: Known, pool: Pool, count_C: Ints, settings: Settings) -> Floats:
     """[T]: of the form's error of ln N* and of ln L*, mean of several made-up evaluations."""
-    quick = replace(Settings(bootstrap=_DRAWS, seed=settings.seed), objective=settings.objective,
+    # Without draws, which the error of the form needs none of.
+    quick = replace(Settings(bootstrap=0, seed=settings.seed), objective=settings.objective,
                     delta=settings.delta, tied=settings.tied, minima=settings.minima)  # fmt: skip
     found: list[tuple[float, ...]] = []
     for number in range(_TIMES):
@@ -63,7 +63,7 @@ def form_variance(known: Known, pool: Pool, count_C: Ints, settings: Settings) -
         # Where a run is at the target itself, what is right behind it.
         target = max(known.target, 1.01 * LEAST_BEYOND * float(runs.flops.max()))
         try:
-            found.append(known_of(runs, quick, target).form_error())
+            found.append(form_error(fitted(runs, quick)[1], target))
         except UserError:  # no surface, as of a report: it states nothing
             found.append((_MOST, _MOST))
     error_SxT = np.minimum(np.nan_to_num(np.array(found), nan=_MOST), _MOST)

@@ -61,9 +61,7 @@ class Known:
 
     def form_error(self) -> tuple[float, float]:
         """Standard deviations of ln N* and of ln L* at the target, as hold-out shows them."""
-        at = np.array([self.target])
-        loss, params = self.source.error.at(at, self.source.best(at))
-        return float(params[0]), float(loss[0])
+        return form_error(self.source, self.target)
 
     def noise(self, flops_C: Floats) -> Floats:
         """Standard deviation of ln loss of one run of each."""
@@ -90,6 +88,13 @@ def _of(found: Optimum, name: str) -> Floats:
     return np.asarray(values)
 
 
+def form_error(source: Source, target: float) -> tuple[float, float]:
+    """Standard deviations of ln N* and of ln L* at `target` FLOPs, as hold-out shows them."""
+    at = np.array([target])
+    loss, params = source.error.at(at, source.best(at))
+    return float(params[0]), float(loss[0])
+
+
 @silent()
 def known_of(runs: Runs, settings: Settings, target: float | None = None) -> Known:
     """Fits and chooses as `evaluate` does.
@@ -100,26 +105,37 @@ def known_of(runs: Runs, settings: Settings, target: float | None = None) -> Kno
     """
     if len(conditions(runs)) > 1:
         raise UserError(choice(runs))
-    runs = under(runs.best(), settings.params, settings.flops)
-    largest = float(runs.flops.max())
+    largest = float(runs.best().flops.max())
     target = BEYOND * largest if target is None else target
     if not target >= LEAST_BEYOND * largest:
         raise UserError(
             f"--target={flops(target)}: the runs go up to {flops(largest)} FLOPs, and what lies "
             "within them is measured, not forecast; give a larger one"
         )
+    each, source = fitted(runs, settings)
+    assert each.fit is not None and each.surface_draws is not None
+    misfit = 0.0
+    if each.noise.source == "seeds":
+        misfit = float(np.sqrt(max(each.fit.noise**2 - each.noise.log_loss**2, 0.0)))
+    return Known(each, target, source, each.surface_draws.frontier, misfit)
+
+
+@silent()
+def fitted(runs: Runs, settings: Settings) -> tuple[Approaches, Source]:
+    """The fits of runs of one condition, and what `evaluate` would forecast from.
+
+    Raises:
+      UserError: no surface that they determine.
+    """
+    runs = under(runs.best(), settings.params, settings.flops)
 
     def stream(*part: int) -> np.random.Generator:
         return np.random.default_rng([settings.seed, *part])  # as in `analysis`
 
-    each = approaches(runs, settings, stream)
-    if each.fit is None or not each.fit.identified or each.surface_draws is None:
+    each = approaches(runs, settings, stream, every=False)
+    if each.fit is None or not each.fit.identified:
         why = each.refusal.sentence if each.refusal is not None else "the surface is on a bound"
         raise UserError(
             f"{runs.source}: nothing tells which run is next before a surface is fitted: {why}"
         )
-    found = candidates(each, settings, stream(4))
-    misfit = 0.0
-    if each.noise.source == "seeds":
-        misfit = float(np.sqrt(max(each.fit.noise**2 - each.noise.log_loss**2, 0.0)))
-    return Known(each, target, found.sources[0], each.surface_draws.frontier, misfit)
+    return each, candidates(each, settings, stream(4)).sources[0]

@@ -15,6 +15,7 @@ average is half that of Chinchilla's form (tests/benchmarks/held_out_surfaces.py
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -252,11 +253,13 @@ def mixture_draws(
     return np.concatenate(parts)
 
 
-def fit_forms(fit: SurfaceFit, runs: Runs) -> dict[str, SurfaceFit]:
-    """Every form of AVERAGED on all runs; `fit` is Chinchilla's."""
+def fit_forms(
+    fit: SurfaceFit, runs: Runs, forms: Sequence[str] = AVERAGED
+) -> dict[str, SurfaceFit]:
+    """Every one of `forms` on all runs; `fit` is Chinchilla's."""
     columns = (runs.params, runs.tokens, runs.loss)
     found = {"surface": fit}
-    for form in AVERAGED:
+    for form in forms:
         if form != "surface":
             other = fit_surface(
                 *columns, fit.weights_R, fit.objective, fit.tied, count=8, form=form

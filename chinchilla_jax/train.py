@@ -21,7 +21,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.loading import cache_folder
 from chinchilla_jax.training import distributed, threads
-from chinchilla_jax.training.sweep import opened_plan, select
+from chinchilla_jax.training.sweep import opened_plan, single
 
 _JOIN = shared_flags.define_processes()
 _CONFIG = shared_flags.define_config(required=False)
@@ -45,7 +45,7 @@ def _chosen(workdir: Path, opened: contextlib.ExitStack) -> RunConfig:
     def select_one() -> str:
         asked = program.experiment_to_plan(_CONFIG.value, workdir)
         _, cells = opened.enter_context(opened_plan(asked, workdir))
-        return select(cells, str(_CELL.value), "planned", "cell")[0].run.run_id
+        return single(cells, _CELL.value or 0).run.run_id
 
     return plans.cells_of(workdir, [distributed.on_writer(select_one)])[0].run
 

@@ -52,6 +52,12 @@ def branch_point(run: RunConfig) -> int:
     return math.floor(run.steps * (1 - run.optimizer.cooldown_fraction))
 
 
+def from_start(run: RunConfig) -> RunConfig:
+    """A branch that goes on from no state of its trunk, which has none for it: the same run."""
+    assert run.parent is not None
+    return replace(run, parent=replace(run.parent, step=0))
+
+
 def linked(grid: Sequence[Planned]) -> list[Planned]:
     """The runs of a grid, of which those of one size and one variant are a trunk and its branches.
 

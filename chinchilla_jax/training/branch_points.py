@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import storage, trunks
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.grid import Cell
@@ -35,7 +35,7 @@ def as_begun(cells: Sequence[Cell], workdir: Path) -> list[Cell]:
 
     def begun(run: RunConfig) -> RunConfig:
         if run.parent and run.run_id in whole:
-            return replace(run, parent=replace(run.parent, step=0))
+            return trunks.from_start(run)
         return replace(run, branches=tuple(b for b in run.branches if b.run not in whole))
 
     return [replace(cell, run=begun(cell.run)) for cell in cells]
@@ -53,6 +53,12 @@ def _begins_late(run: RunConfig, workdir: Path) -> bool:
         return False
     point = trunk.checkpoints / str(run.parent.step)
     return trunk.result() is None or storage.exists(point / RECORD)
+
+
+def as_it_began(run: RunConfig, directory: RunDirectory) -> RunConfig:
+    """A branch, from its start where it began so since its trunk had lost the point by then."""
+    known = directory.configuration()
+    return trunks.from_start(run) if known is not None and not known.first_step else run
 
 
 def prune(run: RunConfig, runs: Path) -> None:

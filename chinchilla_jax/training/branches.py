@@ -1,5 +1,6 @@
 """Where a branch begins: see `experiment/trunks.py`."""
 
+import logging
 from pathlib import Path
 
 from chinchilla_jax.data.store import Corpus
@@ -9,17 +10,24 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.records import RunDirectory
 from chinchilla_jax.training import distributed, verified
-from chinchilla_jax.training.checkpoints import Checkpoints, State, meta
+from chinchilla_jax.training.checkpoints import Checkpoints, Damaged, State, meta
+
+log = logging.getLogger(__name__)
 
 
-def begun(run: RunConfig, corpus: Corpus, runs: Path, abstract_state: State) -> tuple[State, int]:
+def begun(
+    run: RunConfig, corpus: Corpus, runs: Path, abstract_state: State
+) -> tuple[State, int] | None:
     """The state that a branch begins with, its trunk's, on the devices of the branch; its step.
+
+    None where the trunk is over and its state is damaged or lost, which a line of the log tells:
+    then the branch can be trained from its start, to the same numbers.
 
     Args:
       runs: the folder of the runs.
       abstract_state: as of `Checkpoints.restore_latest`.
     Raises:
-      UserError: the trunk is not there, is another one or lacks the checkpoint, whatever it is.
+      UserError: the trunk is not there, is another one, or has not come to the branch point yet.
     """
     assert run.parent is not None
     trunk, step, planned = run.parent.run, run.parent.step, run.parent.fingerprint
@@ -36,18 +44,17 @@ def begun(run: RunConfig, corpus: Corpus, runs: Path, abstract_state: State) -> 
                 f"{where}, which is another run by now than it was planned with; plan anew in "
                 "another --workdir"
             )
-        _, damage = verified.read_record(there.checkpoints / str(step))
-        if damage:
-            if (result := there.result()) is None:
-                raise UserError(f"{where}, which is not over and has not kept it; run it first")
-            why = f" ({result['reason']})" if result["reason"] else ""
-            raise UserError(
-                f"{where}, of which it has no sound checkpoint though it is {result['status']}"
-                f"{why}: {there.checkpoints / str(step)}: {damage}; where it got so far, remove "
-                f"{there.path} and it is trained anew"
-            )
+        if verified.read_record(there.checkpoints / str(step))[1] and there.result() is None:
+            raise UserError(f"{where}, which is not over and has not kept it; run it first")
         return known
 
     known = distributed.on_writer(checked)
     with Checkpoints(there.checkpoints, 2, meta(known, corpus)) as points:
-        return points.restore(step, abstract_state), step
+        try:
+            return points.restore(step, abstract_state), step
+        except Damaged as damage:
+            log.warning(
+                "%s, which has no sound checkpoint of it any more: %s; the branch is trained from "
+                "its start, which takes the FLOPs of all its steps", where, damage
+            )  # fmt: skip
+            return None

@@ -29,6 +29,10 @@ from chinchilla_jax.training.transfers import unguarded
 State = TypeVar("State")
 
 
+class Damaged(UserError):
+    """A checkpoint is not what was saved."""
+
+
 class Meta(TypedDict):
     """What has to be the same for a run to continue, the most telling first."""
 
@@ -154,11 +158,12 @@ class Checkpoints:
         """The checkpoint of one step, for another run that goes on from it; nothing is renamed.
 
         Raises:
-          UserError: it is damaged, or as `restore_latest`.
+          Damaged: it is, or is not there.
+          UserError: as `restore_latest`.
         """
         state, damage = self._restored(step, abstract_state)
         if damage:
-            raise UserError(f"checkpoint {self._folder / str(step)}: {damage}")
+            raise Damaged(f"{self._folder / str(step)}: {damage}")
         return state
 
     def _restored(self, step: int, abstract_state: State) -> tuple[Any, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from chinchilla_jax.data.store import Corpus
-from chinchilla_jax.experiment import energy
+from chinchilla_jax.experiment import energy, trunks
 from chinchilla_jax.experiment.config import RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.hardware import by_device_kind
@@ -89,6 +89,8 @@ def train(
     sources = techniques.sources_of(run, corpus, directory)
     compiled = compiled_for(run)
     held_out = corpus.validation_windows(run.measurement.eval_windows, run.sequence_length)
+    if run.first_step:
+        run = distributed.on_writer(lambda: branch_points.as_it_began(run, directory))
     distributed.on_writer(lambda: directory.start(run))
     started, meter = time.perf_counter(), Meter(counters(compiled.mesh))
     with (
@@ -110,9 +112,12 @@ def train(
         restored = checkpoints.restore_latest(kept)
         if restored:
             state, step = restored
-        elif run.first_step:
-            state, step = branches.begun(run, corpus, directory.path.parent, kept)
+        elif run.first_step and (of_trunk := branches.begun(run, corpus, runs, kept)):
+            state, step = of_trunk
         else:
+            if run.first_step:  # its trunk has lost that state
+                run = trunks.from_start(run)
+                distributed.on_writer(lambda: directory.start(run))
             state, step = _initial(run, compiled, sources), 0
         state = techniques.completed(run, state, compiled.abstract_state, sources)
         distributed.on_writer(

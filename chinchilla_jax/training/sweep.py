@@ -161,6 +161,12 @@ def _named(item: str, cells: Sequence[Cell], where: str) -> list[Cell]:
     return found
 
 
+def single(cells: Sequence[Cell], index: int) -> Cell:
+    """The planned cell of an index, which --cell gave; raises UserError as `select`."""
+    chosen = select(cells, str(index), "planned", "cell")  # with its trunk, of a branch
+    return next(cell for cell in chosen if cell.index == index)
+
+
 def _with_needs(chosen: Sequence[Cell], planned: Sequence[Cell]) -> list[Cell]:
     """`chosen` with the cells that they need, in the order of the plan."""
     by_id = {cell.run.run_id: cell for cell in planned}

@@ -21,7 +21,7 @@ from chinchilla_jax.experiment.trunks import linked, marginal_flops, optimizer_o
 from chinchilla_jax.training import branch_points, supervise, threads, worker
 from chinchilla_jax.training.loop import Interrupted, train
 from chinchilla_jax.training.progress import Watch
-from chinchilla_jax.training.sweep import chosen, select
+from chinchilla_jax.training.sweep import chosen, select, single
 from tests.conftest import write_sentences
 from tests.experiment.test_trunks import experiment, planned
 from tests.training import test_sweep
@@ -178,20 +178,44 @@ def test_a_trunk_without_the_branch_point_is_one_line(trunk, text_corpus, tmp_pa
     with pytest.raises(UserError, match=r"short is a branch of long at step 9, .* run it first$"):
         train(run, text_corpus, directory)
     shutil.copytree(trunk / "long", tmp_path / "long")
-    points = tmp_path / "long" / "checkpoints"
-    (points / "9").rename(points / "gone")
-    lost = r"no sound checkpoint though it is done: .*/9: its folder is empty.*trained anew"
-    with pytest.raises(UserError, match=lost):
-        train(run, text_corpus, directory)
-    (points / "gone").rename(points / "9")
-    part = next(p for p in (points / "9").rglob("*") if p.is_file() and p.stat().st_size > 2000)
-    part.write_bytes(part.read_bytes()[:-64] + bytes(64))
-    with pytest.raises(UserError, match=r"checkpoint .*/9: .*"):
-        train(run, text_corpus, directory)
-    assert directory.result() is None and (points / "9").exists()  # nothing is lost
     other = dataclasses.replace(run, parent=dataclasses.replace(run.parent, fingerprint="0" * 16))
     with pytest.raises(UserError, match="another run by now than it was planned with"):
         train(other, text_corpus, RunDirectory(tmp_path / "other"))
+    shutil.rmtree(tmp_path / "long" / "checkpoints" / "9")
+    (tmp_path / "long" / "result.json").unlink()
+    with pytest.raises(UserError, match="which is not over and has not kept it; run it first"):
+        train(run, text_corpus, directory)
+
+
+@pytest.mark.parametrize("damage", ["gone", "without a record", "bits"])
+def test_a_branch_point_that_is_lost_costs_flops_and_no_run(
+    damage, trunk, whole, text_corpus, tmp_path, caplog
+):
+    """Seen when the branch begins; it was planned to go on from it, and may have begun so."""
+    run, directory = runs()["short"], RunDirectory(tmp_path / "short")
+    shutil.copytree(trunk / "long", tmp_path / "long")
+    point = tmp_path / "long" / "checkpoints" / "9"
+    if damage == "gone":
+        shutil.rmtree(point)
+    elif damage == "without a record":
+        (point / "record.json").unlink()
+    else:
+        part = next(p for p in point.rglob("*") if p.is_file() and p.stat().st_size > 2000)
+        part.write_bytes(part.read_bytes()[:-64] + bytes(64))
+    directory.start(run)
+    with pytest.raises(Interrupted):
+        train(run, text_corpus, directory, lambda: True)
+    row = train(run, text_corpus, directory)
+    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(told) == 1 and "\n" not in told[0]
+    assert told[0].startswith("short is a branch of long at step 9, which has no sound checkpoint")
+    assert "/checkpoints/9: " in told[0] and "is trained from its start" in told[0]
+    row_alone, directory_alone = whole["short"]
+    assert without_trunk(row) == without_trunk(row_alone)
+    assert leaves(directory, run) == leaves(directory_alone, run)
+    assert curve(directory) == curve(directory_alone)  # all of it
+    assert (row["parent_run"], row["parent_step"]) == ("long", 0)
+    assert row["marginal_flops"] == row["flops"]
 
 
 def test_a_branch_whose_trunk_has_no_state_for_it_is_trained_from_its_start(
@@ -267,6 +291,7 @@ def test_a_branch_that_is_chosen_brings_its_trunk(tmp_path):
     branch = next(cell for cell in cells if cell.run.parent)
     found = chosen(tmp_path, cells, str(branch.index), "smallest")
     assert [cell.run.run_id for cell in found] == [branch.run.parent.run, branch.run.run_id]
+    assert single(cells, branch.index) is branch  # of `train --cell`, which runs no other
     rejected = next(cell for cell in cells if cell.status == "rejected")
     with pytest.raises(UserError, match=f"cell {rejected.index}: "):
         select(cells, str(rejected.index), "smallest")

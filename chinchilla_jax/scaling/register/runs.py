@@ -202,10 +202,14 @@ def with_sizes(sweep: Sweep, experiment: Experiment, params: float, convention: 
         if near and nearest not in chosen:
             chosen.append(nearest)
     if not min(chosen) < chosen[0] < max(chosen):
-        side = "larger" if chosen[0] == max(chosen) else "smaller"
+        side, beyond = "smaller", cells[: chosen[0]][::-1]
+        if chosen[0] == max(chosen):
+            side, beyond = "larger", cells[chosen[0] + 1 :]
+        why = next((cell.reason for cell in beyond if cell.reason), "")
         raise UserError(
             f"N* = {count(params)} at {flops(experiment.budgets[0])} FLOPs: no {side} neighbour "
-            "can be trained, and without one nothing tells whether the size was right"
+            f"can be trained{f' ({why})' if why else ''}, and without one nothing tells whether "
+            "the size was right"
         )
     kept = [shapes[place] for place in sorted(chosen)]
     return replace(experiment, ladder=only(experiment.ladder, kept))

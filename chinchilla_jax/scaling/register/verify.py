@@ -51,6 +51,11 @@ def verify(
     elif columns or where:
         raise UserError(f"{file}: is checked by a work folder; columns and where are of a table")
     else:
+        if place.is_file():
+            raise UserError(
+                f"{place}: is a file, and {file} is checked by the work folder of its runs; give "
+                "that folder"
+            )
         found = folder.judged(known, place, file)
         verdict.write(place, found)
     ledgers.append(beside(file) if ledger is None else ledger, found)

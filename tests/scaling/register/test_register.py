@@ -256,6 +256,11 @@ def test_a_budget_that_the_corpus_cannot_feed_is_refused(fits, tmp_path):
     refused(fits, "cannot be trained: .*epochs", tmp_path, flops=1e17)
 
 
+def test_that_a_neighbour_cannot_be_trained_is_told_with_its_reason(fits, tmp_path):
+    """The text has enough for N*, and too little for the tokens of a smaller model."""
+    refused(fits, r"no smaller neighbour .*\(needs 4\.\d epochs", tmp_path, flops=1.5e16)
+
+
 def test_a_table_of_others_is_registered_without_a_config(tmp_path):
     rows = [
         f"{n:g},{c / 6 / n:g},{c:g},{true_loss(n, c / 6 / n)}"

@@ -156,7 +156,7 @@ def refused(folder, words, runs="runs"):
     with pytest.raises(UserError, match=words):
         verify(folder / "forecasts" / "one.json", folder / runs)
     assert not (folder / "forecasts" / "ledger.jsonl").exists()
-    assert not (folder / runs / verdicts.FILE).exists()
+    assert not list(folder.rglob(verdicts.FILE))
 
 
 def test_runs_that_are_older_than_the_registration_are_refused(copied):
@@ -216,7 +216,10 @@ def test_a_forecast_without_runs_cannot_be_verified(grid, tmp_path):
 
 
 def test_a_folder_without_a_plan_is_refused(copied):
-    refused(copied[0], "holds no plan.json", runs="nowhere")
+    folder, _ = copied
+    refused(folder, "holds no plan.json", runs="nowhere")
+    (folder / "results.csv").write_text("run_id,loss\n")
+    refused(folder, "results.csv: is a file, .*the work folder of its runs", runs="results.csv")
 
 
 def test_the_report_of_the_runs_has_the_section(place, grid, tmp_path):

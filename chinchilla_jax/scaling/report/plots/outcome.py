@@ -42,7 +42,9 @@ def outcome(verdict: Verdict) -> Figure | str:
     at = {one.what: one for one in verdict.numbers}
     sizes = [params]
     keys = [
-        style.key("forecast of a run, 95 %", color=style.SKY, lw=7, alpha=0.35),
+        style.key(
+            "forecast of a run, 95 %", color=style.SKY, lw=7, alpha=0.35, solid_capstyle="butt"
+        ),
         style.key("measured", "o", color=style.BLUE, ms=6),
     ]
     if not inside.all():

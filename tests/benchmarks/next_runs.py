@@ -8,9 +8,8 @@ a published table up to a tenth of its largest budget are the grid, and the cand
 revealed when it is chosen. `--thinned` replays a table so often, each time without 13 % of its runs
 by lot, since one replay is one draw of luck. Every design begins with the two cheapest budgets of
 the grid, knows no more than its own runs say and spends a share of the grid's FLOPs in rounds, each
-half of what is left, the cheaper runs first: `chosen` is what `plan --next` takes, `by variances`
-what it would if it made up no losses, `V-optimal` and `D-optimal` are those of
-`scaling/design/optimal.py`. All have the same candidates, noise and fits.
+half of what is left, the cheaper runs first: `chosen` is what `plan --next` takes, `V-optimal` and
+`D-optimal` are those of `scaling/design/optimal.py`. All have the same candidates, noise and fits.
 
 Shown, at ten times the largest budget of the grid, as medians over repeats: the width in ln of the
 95 % intervals of N* and L* that a report states, and that of chance alone (the bootstrap of the
@@ -32,6 +31,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
+from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Bools, Floats, Ints, silent
 from chinchilla_jax.scaling.design import candidates
 from chinchilla_jax.scaling.design.candidates import Pool
@@ -162,20 +162,21 @@ def at(surface: Surface, target: float) -> Floats:
     ]
 
 
-def chosen(known: Known, pool: Pool, left: float, by: str = "chosen") -> Ints:
+def chosen(known: Known, pool: Pool, left: float) -> Ints:
     found = known.of(pool)
     assert found is not None
     each = designs(known, found, pool, left)
-    if by == "by variances":
-        return each[0].count_C
     return narrowest(known, pool, each, np.zeros(len(pool), np.int64), QUICK).count_C
 
 
 def designed(case: Case, by: str, share: float) -> Runs:
     runs = case.begun
-    choose_by = functools.partial(optimal, by) if by in (V, D) else functools.partial(chosen, by=by)
+    choose_by = functools.partial(optimal, by) if by in (V, D) else chosen
     for last in [*[False] * (_ROUNDS.value - 1), True]:
-        known = case.known if runs is case.begun else known_of(runs, QUICK, case.target)
+        try:
+            known = case.known if runs is case.begun else known_of(runs, QUICK, case.target)
+        except UserError:  # no surface: nothing more is chosen
+            break
         pool = case.pool(known)
         if case.surface is not None:
             pool = candidates.near(pool, known.surface)
@@ -194,12 +195,15 @@ def designed(case: Case, by: str, share: float) -> Runs:
 @silent()
 def result(case: Case, runs: Runs) -> Floats:
     """Widths as stated, of chance, of N* and L*; errors; share spent; runs."""
-    known = known_of(runs, QUICK, case.target)
+    spent = float(runs.flops.sum() / case.grid.flops.sum())
+    try:
+        known = known_of(runs, QUICK, case.target)
+    except UserError:  # no surface: a report states nothing
+        return np.array([*[np.inf] * 4, *[np.nan] * 2, spent, float(len(runs))])
     stated = [np.log(e[1] / e[0]) if e else np.inf for _, e in known.forecast().values()]
     drawn = targets_of(known.draws, known.each.flops_model, case.target)
     chance = np.diff(np.nanquantile(drawn, [0.025, 0.975], axis=0), axis=0)[0]
     error = at(known.surface, case.target) - case.truth
-    spent = float(runs.flops.sum() / case.grid.flops.sum())
     return np.array([*stated, *chance, *error, spent, len(runs)])
 
 
@@ -217,7 +221,7 @@ Job = tuple[str, float]
 
 def row(job: Job, results: Floats) -> str:
     (by, share), w, e = job, np.median(results, axis=0), results[:, 4:6]
-    rms, middle = np.sqrt(np.mean(e**2, axis=0)), np.median(np.abs(e), axis=0)
+    rms, middle = np.sqrt(np.nanmean(e**2, axis=0)), np.nanmedian(np.abs(e), axis=0)
     return (
         f"{by:12s} {share:4.2f} {w[0]:9.3f} {w[1]:6.4f} {w[2]:10.3f} {w[3]:6.4f} {rms[0]:7.3f} "
         f"{rms[1]:7.4f} {middle[0]:10.3f} {middle[1]:7.4f} {w[6]:6.2f} {w[7]:5.0f}"

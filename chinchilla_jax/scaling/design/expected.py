@@ -4,6 +4,10 @@ Losses of a design's runs are made up on the surface of those there are, with th
 is evaluated as `evaluate` does. So what a report makes of a design counts beside what its runs tell
 by chance: how many budgets have a minimum, what hold-out can check of the law by them and how far
 from the target, and how far other forms agree.
+
+Real losses do not lie on the surface that these are made up on: over 12 public tables what is so
+expected of designs goes with what comes by a correlation of .3 (of made-up grids .5). So the first
+design is made unless another is expected to be clearly better.
 """
 
 from __future__ import annotations
@@ -26,13 +30,14 @@ from chinchilla_jax.scaling.table.read import read_runs
 log = logging.getLogger(__name__)
 _TIMES = 3  # that the losses of a design are made up
 _MOST = 2.0  # in ln, of an error; that of runs which tell none
+_LESS = 0.2  # of ln of both widths together, by which another design must be narrower
 
 
 def narrowest(
     known: Known, pool: Pool, designs: Sequence[Design], waiting_C: Ints, settings: Settings
 ) -> Design:
-    """The design after which ln of the variances of N* and L* is expected to sum to the least:
-    those of chance, with those of the form's error.
+    """The first design, or one after which the intervals of N* and L* are expected to be narrower
+    by a fifth, as their product: those of chance with the form's error.
 
     Args:
       waiting_C: runs that are made beside any design.
@@ -43,12 +48,15 @@ def narrowest(
     log.info("%d designs are compared, each by %d evaluations of losses that are made up",
              len(designs), _TIMES)  # fmt: skip
 
-    def left(design: Design) -> float:
+    def width(design: Design) -> float:
+        """ln of both together."""
         count_C = design.count_C + waiting_C
         form_T = form_variance(known, pool, count_C, settings)
-        return float(np.log(after(chance, count_C).variance_T + form_T).sum())
+        return float(np.log(after(chance, count_C).variance_T + form_T).sum()) / 2
 
-    return min(designs, key=left)
+    first, *others = ((design, width(design)) for design in designs)
+    best = min(others, key=lambda item: item[1])
+    return best[0] if best[1] < first[1] - _LESS else first[0]
 
 
 @silent()

@@ -162,9 +162,9 @@ def next_runs(
             _told(known, pool, nothing, budget, now_T, counted, sweep),
         )
     found = designs(known, knowledge, pool, budget)
-    gained_T = np.sqrt(found[0].after.variance_T / knowledge.variance_T)
+    left = min(np.sqrt(one.after.variance_T / knowledge.variance_T).min() for one in found)
     reason = ""
-    if not len(found[0]) or gained_T.min() > 1 - _HELPS:
+    if left > 1 - _HELPS:
         reason = (
             f"no run of at most {flops(budget)} FLOPs narrows the interval of N* or L* by "
             f"{100 * _HELPS:g} %: what is left is told by larger budgets"

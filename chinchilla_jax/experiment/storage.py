@@ -19,7 +19,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import IO, Any, TypeVar, cast
@@ -170,10 +170,15 @@ def names(folder: Path) -> set[str]:
 
 
 def files(folder: Path) -> list[str]:
-    """Every file below `folder`, by its path in it."""
+    """Every file below `folder`, by its path in it, in order."""
+    return sorted(each_file(folder))
+
+
+def each_file(folder: Path) -> Iterable[str]:
+    """Those of `files` as they are found, of which there may be very many."""
     if is_remote(folder):
-        return sorted(_objects(folder))
-    return sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
+        return _objects(folder)
+    return (str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
 
 
 def digests(folder: Path, names: Sequence[str], of_file: Callable[[Path], str]) -> dict[str, str]:

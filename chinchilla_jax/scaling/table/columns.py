@@ -14,6 +14,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.arrays import Floats
 from chinchilla_jax.scaling.table import computed, units
 from chinchilla_jax.scaling.table import names as names_of
+from chinchilla_jax.scaling.table.delimited import EITHER
 from chinchilla_jax.scaling.table.names import ALIASES, ALONE, FITTED, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw
 from chinchilla_jax.scaling.table.shapes import shape_of
@@ -129,22 +130,19 @@ def named(raw: Raw, columns: Mapping[str, str]) -> NamedTable:
         for ours, (theirs, factor) in found.items()
         if (factor, names_of.in_unit(ours, theirs, names)) != (1.0, 1.0)
     }
-    said += _text_among_numbers(cells, title, raw, {*columns})
     return NamedTable(raw, cells, title, scale, tuple(said))
 
 
-def _text_among_numbers(
-    cells: Mapping[str, list[Cell]], title: Mapping[str, str], raw: Raw, asked: set[str]
-) -> list[str]:
-    """Columns of a law, or asked for, that are no numbers for the sake of a few cells."""
+def text_among_numbers(table: NamedTable, asked: Iterable[str], rows: Sequence[int]) -> list[str]:
+    """Columns of a law, or asked for, that are no numbers for the sake of a few cells of `rows`."""
     said = []
     of_laws = {name for law in techniques.laws() for name in law.columns}
-    for name in sorted((of_laws | asked) & {*cells} - {*ALIASES}):
-        read = [value_of(cell) for cell in cells[name]]
-        odd = [i for i, x in enumerate(read) if isinstance(x, str) and not is_empty(x)]
-        if odd and 2 * len(odd) < sum(x is not None for x in read):
-            cell = f"{read[odd[0]]!r:.60} in row {raw.line[odd[0]]}"
-            said.append(f"column '{title[name]}' is read as text: {cell} is no number")
+    for name in sorted({*of_laws, *asked} & {*table.cells} - {*ALIASES}):
+        read = {i: value_of(table.cells[name][i]) for i in rows}
+        odd = [i for i, x in read.items() if isinstance(x, str) and not is_empty(x)]
+        if odd and 2 * len(odd) < sum(x is not None for x in read.values()):
+            cell = f"{read[odd[0]]!r:.60} in row {table.raw.line[odd[0]]}"
+            said.append(f"column '{table.title[name]}' is read as text: {cell} is no number")
     return said
 
 
@@ -300,13 +298,29 @@ def numbers(table: NamedTable, name: str, rows: Iterable[int] | None = None) -> 
     for i, cell in enumerate(table.cells[name]):
         try:
             values[i] = _number(cell)
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, TypeError):  # the last of a damaged result.json
             if i in must:
-                hint = "; write 7e9 for 7B, 1e6 for 1,000,000" if str(cell)[:1].isdigit() else ""
-                hint = "; write 3.1 for 3,1" if re.fullmatch(r"\d+,\d+", str(cell)) else hint
-                message = f"{table.where(i, name)}: {cell!r:.60} is not a number{hint}"
-                raise UserError(message) from None
+                message = f"{table.where(i, name)}: {cell!r:.60} is not a number"
+                raise UserError(f"{message}{_hint(str(cell))}") from None
     return values * table.scale.get(name, 1.0)
+
+
+def numbers_or_none(table: NamedTable, name: str, rows: Sequence[int]) -> Floats | None:
+    """`numbers` of a column that nobody asked for; None where `rows` have text, or nothing."""
+    try:
+        values = numbers(table, name, rows)
+    except UserError:
+        return None
+    return None if np.isnan(values[list(rows)]).all() else values
+
+
+def _hint(cell: str) -> str:
+    """How a cell that is no number would be one."""
+    if EITHER.match(cell):
+        return f"; write {cell.replace(',', '.')}, or {cell.replace(',', '')} if that is meant"
+    if re.fullmatch(r"\d+,\d+", cell):
+        return "; write 3.1 for 3,1"
+    return "; write 7e9 for 7B, 1e6 for 1,000,000" if cell[:1].isdigit() else ""
 
 
 def is_numeric(cells: list[Cell]) -> bool:

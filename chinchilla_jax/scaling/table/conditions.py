@@ -12,7 +12,7 @@ from chinchilla_jax.scaling.arrays import Bools
 from chinchilla_jax.scaling.table.cells import budgets
 from chinchilla_jax.scaling.table.checks import doubts
 from chinchilla_jax.scaling.table.columns import label, spelling
-from chinchilla_jax.scaling.table.kinds import ASKED, OTHER_LOSS, codes, is_measure, joint
+from chinchilla_jax.scaling.table.kinds import ASKED, OTHER_LOSS, codes, joint, names_a_text
 from chinchilla_jax.scaling.table.runs import Runs
 
 _SHOWN = 6  # values of a column in a message
@@ -125,7 +125,7 @@ def by(runs: Runs, names: Sequence[str]) -> Runs:
         if kinds[name].kind == "fitted":
             raise UserError(f"--by={name}: it is fitted, and no condition")
         if kinds[name].kind != "condition":
-            of = f": {OTHER_LOSS}" if is_measure(name) else ""
+            of = f": {OTHER_LOSS}" if names_a_text(name) else ""
             kinds[name] = replace(kinds[name], kind="condition", reason=f"asked for by --by{of}")
     runs = replace(runs, kinds=kinds)
     runs = replace(runs, doubts=doubts(runs))

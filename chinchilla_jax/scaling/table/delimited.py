@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.table import names as names_of
 
 _EXCEL = re.compile(r"^sep=(.)\r?$")  # a line of Excel's before the header
 _DELIMITERS = ",;\t|"
@@ -21,9 +22,13 @@ _NO_ROW = re.compile(r"^[|:\-+=,; \t\r]*[-=]{3}[|:\-+=,; \t\r]*$|^\(\d+ rows?\)\
 _A_NUMBER = re.compile(r"^[-+]?[.,]?\d")
 _TITLES = 20  # lines in which a header is looked for
 _BLANKS = " "  # between cells, any number of them
-# Of a file with semicolons, in which the comma may be the decimal point.
+_NOTHING = " \r,;\t"  # of a line without a cell
+# Where no comma stands between cells it may be the decimal point, and in `1,234` either.
 _DECIMAL = re.compile(r"^[-+]?\d+,\d+(e[-+]?\d+)?$", re.IGNORECASE)
-_OTHERWISE = re.compile(r"^[-+]?\d*\.\d+(e[-+]?\d+)?$|^\d{1,3}(,\d{3}){2,}$", re.IGNORECASE)
+_OTHERWISE = re.compile(
+    r"^[-+]?\d*\.\d+(e[-+]?\d+)?$|^\d{1,3}(,\d{3}){2,}$|^\d{1,3}(,\d{3})+\.", re.IGNORECASE
+)
+EITHER = re.compile(r"^[-+]?[1-9]\d{0,2},\d{3}$")
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,10 @@ def parsed(text: str, source: str) -> Delimited:
     rows = [row for _, row in kept]
     if again:
         notes.append(f"left out as repeats of the header: {again} row{'s' * (again > 1)}")
-    if ";" in text and (one := _decimal(rows)):
+    if delimiter != "," and (read := _decimals(rows)):
         rows = [[c.replace(",", ".") if _DECIMAL.match(c) else c for c in row] for row in rows]
-        notes.append(f"commas are read as decimal points: {one} as {one.replace(',', '.')}")
+        shown = ", ".join(f"{cell} as {cell.replace(',', '.')}" for cell in read)
+        notes.append(f"commas are read as decimal points: {shown}")
     return Delimited(names, rows, [number for number, _ in kept], tuple(notes))
 
 
@@ -81,7 +87,7 @@ def _without_remarks(text: str) -> tuple[str, int]:
         below = rest.split("\n", 1)[0]
         if (
             not below.startswith("#")
-            and len(_split(head[1:])) == len(cells := _split(below)) > 1
+            and len(_split_by_most(head[1:])) == len(cells := _split_by_most(below)) > 1
             and any(map(_is_number, cells))
         ):
             return head[1:].lstrip() + "\n" + rest, skipped
@@ -89,9 +95,13 @@ def _without_remarks(text: str) -> tuple[str, int]:
     return text, skipped
 
 
-def _split(line: str) -> list[str]:
+def _split_by_most(line: str) -> list[str]:
     delimiter = max(_DELIMITERS, key=line.count)
-    return line.split(delimiter) if delimiter in line else line.split()
+    return _split(line, delimiter if delimiter in line else _BLANKS)
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    return line.split() if delimiter == _BLANKS else line.split(delimiter)
 
 
 def _is_number(cell: str) -> bool:
@@ -108,10 +118,12 @@ def _bare(text: str, delimiter: str) -> tuple[str, str, list[str]]:
     if delimiter:
         head, found = next((i for i, line in enumerate(lines) if line.strip()), 0), delimiter
     notes = []
-    if titles := [line.strip() for line in lines[:head] if line.strip() and not _is_rule(line)]:
+    above = [line.strip(_NOTHING) for line in lines[:head] if not _is_rule(line)]
+    if titles := list(filter(None, above)):
         lines[:head] = [""] * head
         notes.append(f"left out above the header: '{titles[0]:.40}'")
     if lines[head].lstrip().startswith("|"):
+        delimiter = found or "|"
         gone = _without(lines, lambda line: bool(line.strip()) and "|" not in line)
         gone = [line for line in gone if not _is_rule(line)]
     else:
@@ -128,7 +140,7 @@ def _bare(text: str, delimiter: str) -> tuple[str, str, list[str]]:
         notes.append(
             f"left out as no rows: {len(gone)} line{'s' * (len(gone) > 1)} ('{gone[0]:.40}')"
         )
-    return "\n".join(lines), found, notes
+    return "\n".join(lines), delimiter, notes
 
 
 def _is_rule(line: str) -> bool:
@@ -150,12 +162,12 @@ def _without(lines: list[str], is_other: Callable[[str], bool]) -> list[str]:
 def _header(lines: Sequence[str]) -> tuple[int, str]:
     """Where the header is, and its delimiter, "" where that is the one it has most of.
 
-    The first line, unless the next ones have not as many cells, and a later one of words has as
-    many as that below it, which has a number.
+    The first line, unless a later one of words has as many cells as that below it, which has a
+    number, and the first has not as many, or none of our names where the later one has.
     """
     full = [
         (i, line) for i, line in enumerate(lines[: 2 * _TITLES])
-        if line.strip(" \r,;\t") and not _is_rule(line)
+        if line.strip(_NOTHING) and not _is_rule(line)
     ][:_TITLES]  # fmt: skip
     for k, ((i, line), (_, below)) in enumerate(itertools.pairwise(full)):
         if line.count('"') % 2 or below.count('"') % 2:  # a cell of several lines
@@ -163,8 +175,13 @@ def _header(lines: Sequence[str]) -> tuple[int, str]:
         delimiter = _shared(line, below)
         if not delimiter or not _has_number(below, delimiter):
             continue
-        other = _count(full[0][1], delimiter) != _count(line, delimiter)
-        if k == 0 or (other and not _has_number(line, delimiter)):
+        if k == 0:
+            return i, delimiter
+        above = full[0][1]
+        title = _count(above, delimiter) != _count(line, delimiter) or (
+            _has_our_names(line, delimiter) and not _has_our_names(above, delimiter)
+        )
+        if title and not _has_number(line, delimiter):
             return i, delimiter
     return full[0][0] if full else 0, ""
 
@@ -185,20 +202,24 @@ def _count(line: str, delimiter: str) -> int:
 
 
 def _has_number(line: str, delimiter: str) -> bool:
-    cells = line.split() if delimiter == _BLANKS else line.split(delimiter)
-    return any(map(_is_number, cells))
+    return any(map(_is_number, _split(line, delimiter)))
+
+
+def _has_our_names(line: str, delimiter: str) -> bool:
+    """Whether cells are usual names of two columns that are fitted, as those of a header are."""
+    cells = [cell.strip(' \t\r"') for cell in _split(line, delimiter)]
+    return sum(bool(names_of.usual(ours, cells)) for ours in names_of.FITTED) > 1
 
 
 def _cells(text: str, delimiter: str, source: str) -> list[list[str]]:
     """The cells of every line, stripped; none of a line that is empty or a rule."""
-    head = next((line for line in text.split("\n") if line.strip(" \r,;\t")), "")
+    head = next((line for line in text.split("\n") if line.strip(_NOTHING)), "")
     if head.lstrip().startswith("|"):  # Markdown
         return [
             [cell.strip() for cell in line.strip().strip("|").split("|")]
             if line.strip() and not _RULE.match(line) else []
             for line in text.split("\n")
         ]  # fmt: skip
-    delimiter = delimiter or max(_DELIMITERS, key=head.count)
     if delimiter == _BLANKS or (delimiter not in head and len(head.split()) > 1):
         return [line.split() for line in text.split("\n")]
     try:
@@ -208,9 +229,14 @@ def _cells(text: str, delimiter: str, source: str) -> list[list[str]]:
         raise UserError(f"{source}: not a CSV table: {error}") from None
 
 
-def _decimal(rows: Sequence[Sequence[str]]) -> str:
-    """The first number with a decimal comma, where none is written otherwise; else ""."""
-    cells = [cell for row in rows for cell in row]
-    if any(map(_OTHERWISE.match, cells)):
-        return ""
-    return next((cell for cell in cells if _DECIMAL.match(cell)), "")
+def _decimals(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The first number whose comma can be nothing but the decimal point, and the first that could
+    have thousands; nothing where a number is written otherwise, or where all could have them."""
+    each = itertools.chain.from_iterable
+    if any(map(_OTHERWISE.match, each(rows))):
+        return []
+    sure, either = (
+        next((c for c in each(rows) if _DECIMAL.match(c) and bool(EITHER.match(c)) == could), None)
+        for could in (False, True)
+    )
+    return [cell for cell in (sure, either) if cell] if sure else []

@@ -1,12 +1,18 @@
 """A file, or a folder with a file per run as several programs leave them, as one table."""
 
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.table.readers import SUFFIXES, Cell, Raw, read_raw
 from chinchilla_jax.scaling.table.shapes import SHAPES, Shape, run_of, shape_of
+
+_PATIENCE, _PAUSE = 1.0, 5.0  # seconds to the first word on how far it is, and to each further one
 
 
 def read_file(path: Path) -> Raw:
@@ -20,17 +26,19 @@ def read_folder(folder: Path) -> Raw:
     """The rows of all files below `folder` that are known to be one run's each.
 
     `run_id` is told by the path (`shapes.run_of`). Of several files of one run, such as those of
-    its checkpoints, the longest counts. Other files are counted in a note.
+    its checkpoints, the longest counts. Other files are counted in a note. How far it is stands on
+    standard error where it takes long: the folder may be any.
 
     Raises:
       UserError: there is no such file.
     """
     runs: dict[str, Raw] = {}
     others: dict[str, str] = {}
-    for name in storage.files(folder):
+    found = _told(storage.each_file(folder), lambda n: f"{folder}: {n:,} files so far")
+    names = [name for name in sorted(found) if _may_be_a_table(name)]
+    kinds = _kinds(names)
+    for name in _told(names, lambda n: f"{folder}: read {n:,} of {len(names):,} files ({kinds})"):
         path = folder / name
-        if path.suffix.lower() not in SUFFIXES or name.startswith("report/"):
-            continue
         try:
             raw = read_raw(path)
         except UserError as error:
@@ -46,22 +54,43 @@ def read_folder(folder: Path) -> Raw:
     if not runs:
         known = ", ".join(shape.name for shape in SHAPES if shape.one_run)
         why = next(filter(None, others.values()), "")
+        several = f"; none of {len(names):,} files is one ({kinds})" if len(names) > 1 else ""
         raise UserError(
             f"{folder}: neither a sweep's folder (plan.json or results.csv) nor one with a file "
-            f"per run ({known}){f'; {why}' if why else ''}"
+            f"per run ({known}){several}{f'; {why}' if why else ''}"
         )
-    names = dict.fromkeys(name for raw in runs.values() for name in raw.columns)
+    titles = dict.fromkeys(name for raw in runs.values() for name in raw.columns)
     columns: dict[str, list[Cell]] = {
         name: [
             cell for raw in runs.values() for cell in raw.columns.get(name, [None] * len(raw.line))
         ]
-        for name in names
+        for name in titles
     }
     said = f"{len(runs)} files are a run each"
     if others:
         said += f"; {len(others)} others are not ('{next(iter(others))}' first)"
     lines = [line for raw in runs.values() for line in raw.line]
     return Raw(str(folder), columns, lines, notes=(said,))
+
+
+def _may_be_a_table(name: str) -> bool:
+    return PurePath(name).suffix.lower() in SUFFIXES and not name.startswith("report/")
+
+
+def _kinds(names: Sequence[str]) -> str:
+    """How many files are of which kind: 300 .json, 2 .csv."""
+    found = Counter(PurePath(name).suffix.lower() for name in names)
+    return ", ".join(f"{count:,} {suffix}" for suffix, count in found.most_common())
+
+
+def _told(names: Iterable[str], so_far: Callable[[int], str]) -> Iterator[str]:
+    """The names, and now and then a line on standard error where they take long."""
+    due = time.monotonic() + _PATIENCE
+    for count, name in enumerate(names):
+        if time.monotonic() > due:
+            print(so_far(count), file=sys.stderr, flush=True)
+            due = time.monotonic() + _PAUSE
+        yield name
 
 
 def _named(raw: Raw, run: str, shape: Shape) -> Raw:

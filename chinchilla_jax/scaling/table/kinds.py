@@ -122,6 +122,9 @@ _UNIQUE = re.compile(
     r"\b(uniq(ue)?|distinct) (toks?|tokens)\b|\b(toks?|tokens) (uniq(ue)?|distinct)\b"
 )
 _LABEL = re.compile(r"\bid\b")  # `corpus_id` tells corpora apart
+_TEXT = re.compile(
+    r"(\b(corpus|dataset|mixture|domain|language)|^(data|mix|split|source))( id| index| number)?$"
+)
 _PARAMS = re.compile(r"\b(params?|parameters?|n ne)\b")
 _ONCE = "once"  # the label of a run that sees every token once
 _CHOICES = 12  # numbers that somebody chose; more are measured
@@ -198,8 +201,8 @@ def kinds_of(
         else:
             by_name = _by_name(name, label_R)
             found[name] = by_name or _by_behaviour(name, label_R, sizes)
-            # In words it says on what a loss was measured, or in which unit.
-            if not by_name and found[name].kind == "condition" and is_measure(name):
+            # In words, or by a number, it says on what a loss was measured, or in which unit.
+            if not by_name and found[name].kind == "condition" and names_a_text(name):
                 found[name] = replace(found[name], reason=f"by name: {OTHER_LOSS}")
     return _settled(found, labels, sizes.cell_R)
 
@@ -264,9 +267,11 @@ def _named(spoken: str) -> tuple[str, str]:
     )
 
 
-def is_measure(name: str) -> bool:
-    """Whether a name is that of a measurement, or of what one was made on: `eval_set`."""
-    return _named(words(name))[0] == "measure"
+def names_a_text(name: str) -> bool:
+    """Whether a name is that of a text, or of a measurement, which was made on one: `dataset`,
+    `corpus_id`, `eval_set`; `data_ratio` and `n_datasets` are none."""
+    spoken = words(name)
+    return _named(spoken)[0] == "measure" or bool(_TEXT.search(spoken))
 
 
 def _repetition(name: str, label_R: Labels, sizes: Sizes) -> Column:

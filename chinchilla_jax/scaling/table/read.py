@@ -28,11 +28,12 @@ from chinchilla_jax.scaling.table.checks import check_units, doubts
 from chinchilla_jax.scaling.table.columns import (
     NamedTable,
     is_empty,
-    is_numeric,
     labels,
     named,
     numbers,
+    numbers_or_none,
     one_spelling,
+    text_among_numbers,
     texts,
 )
 from chinchilla_jax.scaling.table.conditions import by_column
@@ -56,7 +57,7 @@ _POSITIVE = (
     *_CORE, "budget", "learning_rate", "weight", "unique_tokens", "params_total",
     "params_non_embedding", "params_matmul", "flops_matmul", "flops_chinchilla", "flops_six_nd",
 )  # fmt: skip
-_NUMBERS = {*ALIASES, *_POSITIVE} - {"seed"}  # seeds have names, too
+_NUMBERS = {*ALIASES, *_POSITIVE} - {"seed", "step"}  # seeds may be names, steps are a log's
 # What --columns can name: what is read by name, here, by a convention of counting, or by a law.
 _OURS = tuple(
     dict.fromkeys(
@@ -188,11 +189,13 @@ def _runs(table: NamedTable, asked: Mapping[str, str], kinds: Mapping[str, str])
             f"{table.raw.source}: none of {rows} rows is a finished run with a loss; "
             f"{_left_out(aside, ids, table, flags)}"
         )
-    columns = {
-        name: core[name] if name in core else numbers(table, name, kept)
-        for name, cells in table.cells.items()
-        if name not in _TEXT and (name in _NUMBERS or is_numeric(cells))
-    }
+    read = {
+        name: core[name] if name in core
+        else numbers(table, name, kept) if name in _NUMBERS
+        else numbers_or_none(table, name, kept)
+        for name in table.cells if name not in _TEXT
+    }  # fmt: skip
+    columns = {name: values for name, values in read.items() if values is not None}
     _must_be_positive(table, core | columns, kept)
 
     index = np.array(kept)
@@ -227,6 +230,7 @@ def _runs(table: NamedTable, asked: Mapping[str, str], kinds: Mapping[str, str])
         aside=tuple(Aside(table.raw.line[i], ids[i], *aside[i]) for i in sorted(aside)),
         notes=(
             *table.warnings,
+            *text_among_numbers(table, asked, kept),
             *filter(None, [_left_out(aside, ids, table, flags)]),
             *_repeated_names(table, kept),
             *_mixed(conventions),

@@ -116,13 +116,19 @@ def test_one_run_a_cell(name, value_of, kind):
     assert kinds([row | {name: value_of(row)} for row in table()])[name] == kind
 
 
-@pytest.mark.parametrize("name", ["dataset", "eval_set", "val_set", "loss_type"])
+@pytest.mark.parametrize("name", ["data_ratio", "n_datasets", "bits"])
+def test_a_condition_in_numbers_that_names_no_text_compares_without_a_caution(name):
+    found = by(read_runs(table(**{name: [1, 2]})), [name]).kinds[name]
+    assert found.kind == "condition" and OTHER_LOSS not in found.reason
+
+
+@pytest.mark.parametrize("name", ["dataset", "corpus_id", "eval_set", "val_set", "loss_type"])
 def test_losses_of_other_text_compare_with_a_caution(name):
     assert OTHER_LOSS in read_runs(table(**{name: ["c4", "pile"]})).kinds[name].reason
     numbered = by(read_runs(table(**{name: [1, 2]})), [name])
-    assert name == "dataset" or OTHER_LOSS in numbered.kinds[name].reason
+    assert OTHER_LOSS in numbered.kinds[name].reason
     errors = [row | {name: f"{RNG.uniform()}: out"} for row in table()]
-    assert name == "dataset" or read_runs(errors).kinds[name].kind == "identifier"
+    assert name in ("dataset", "corpus_id") or read_runs(errors).kinds[name].kind == "identifier"
 
 
 def test_a_corpus_is_a_condition_even_where_no_cell_holds_two():

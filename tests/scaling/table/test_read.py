@@ -134,6 +134,24 @@ def test_unfinished_rows_are_shown_and_not_fitted(tmp_path):
     assert runs.aside[0].reason == "nan at step 7"
 
 
+def test_text_in_rows_that_are_left_out_makes_no_text_of_a_column():
+    left = ROWS[0] | {"loss": "diverged", "x": "oom"}
+    runs = read_runs([*(row | {"x": i} for i, row in enumerate(ROWS)), left], {"loss_se": "x"})
+    assert runs.columns["x"].tolist() == [*range(len(ROWS))]
+    assert not any("read as text" in note for note in runs.notes)
+    name = next(name for law in LAWS.values() for name in law.columns if name not in ROWS[0])
+    odd = [row | {name: "oom" if i == 4 else i} for i, row in enumerate(ROWS)]
+    assert any("is read as text: 'oom' in row 5" in note for note in read_runs(odd).notes)
+    assert not read_runs([*(row | {name: 1.0} for row in ROWS), left | {name: "oom"}]).notes[1:]
+
+
+def test_steps_in_words_cost_no_table_that_needs_none():
+    rows = [row | {"run": f"r{i}", "step": "last"} for i, row in enumerate(ROWS)]
+    assert read_runs(rows).loss.tolist() == [row["loss"] for row in ROWS]
+    with pytest.raises(UserError, match="row 2, column 'step': 'last' is not a number"):
+        read_runs([ROWS[0] | {"run": "a", "step": step} for step in (1, "last")])
+
+
 @pytest.mark.parametrize("name", ["nan", "has_crashed", "diverged"])
 def test_a_flag_can_be_overruled(name):
     rows = [row | {name: i % 3 == 0} for i, row in enumerate(ROWS)]

@@ -127,6 +127,9 @@ def test_what_excel_and_pandas_put_around_a_table(tmp_path):
     ("text", "note"),
     [
         ("N;D;loss\n1e8;2e9;3,1\n2,0e8;1e9;3,2\n", "commas are read as decimal points: 3,1 as 3.1"),
+        ("N\tD\tloss\tx\n1e8\t2e9\t3,1\t1,234\n2,0e8\t1e9\t3,2\t2\n",
+         "commas are read as decimal points: 3,1 as 3.1, 1,234 as 1.234"),
+        ("N;D;loss\n100,000,000;2e9;3.1\n200,000,000;1e9;3.2\n", "'100,000,000' and the like"),
         ("# of May\n# by me\nN,D,loss\n1e8,2e9,3.1\n2e8,1e9,3.2\n", ""),
         ("# of May\n#N,D,loss\n1e8,2e9,3.1\n2e8,1e9,3.2\n", ""),
         ("N,D,loss\n1e8,2e9,3.1\nN,D,loss\n2e8,1e9,3.2\n", "left out as repeats of the header: 1"),
@@ -142,6 +145,8 @@ def test_what_excel_and_pandas_put_around_a_table(tmp_path):
          "left out above the header: 'My runs # of May'"),
         ("Runs, # of May\nby me\nN,D,loss\n1e8,2e9,3.1\n2e8,1e9,3.2\n",
          "left out above the header: 'Runs, # of May'"),
+        ("Runs of May,by me,draft\nN,D,loss\n1e8,2e9,3.1\n2e8,1e9,3.2\n",
+         "left out above the header: 'Runs of May,by me,draft'"),
         ("Here they are:\n\n| N | D | loss |\n|---|---|---|\n| 1e8 | 2e9 | 3.1 |\n"
          "| 2e8 | 1e9 | 3.2 |\n\nMay, by me\n", "left out as no rows: 1 line ('May, by me')"),
         ("  N  |  D  | loss \n-----+-----+------\n 1e8 | 2e9 |  3.1\n 2e8 | 1e9 |  3.2\n(2 rows)\n",
@@ -152,10 +157,11 @@ def test_what_excel_and_pandas_put_around_a_table(tmp_path):
         ("run,N,D,loss\n#1,1e8,2e9,3.1\n#2,2e8,1e9,3.2\n", ""),
         ('"N",D,loss,"why, or\nhow"\n1e8,2e9,3.1,"# a,\n---\nb"\n2e8,1e9,3.2,c\n', ""),
     ],
-    ids=["decimal commas", "remarks", "a header behind #", "files one after another", "suffixes",
-         "thousands", "powers", "bars", "blanks", "Markdown", "a title",
-         "words above", "commas above", "text around Markdown", "psql", "remarks between rows",
-         "numbers in a remark", "names that begin with #", "lines in quotes"],
+    ids=["decimal commas", "between tabs", "no decimal commas", "remarks", "a header behind #",
+         "files one after another", "suffixes", "thousands", "powers", "bars", "blanks",
+         "Markdown", "a title", "words above", "commas above", "a title as wide",
+         "text around Markdown", "psql", "remarks between rows", "numbers in a remark",
+         "names that begin with #", "lines in quotes"],
 )  # fmt: skip
 def test_how_people_write_tables(text, note, tmp_path):
     (tmp_path / "x.csv").write_text(text)
@@ -174,10 +180,21 @@ def test_how_people_write_tables(text, note, tmp_path):
             read_runs(tmp_path / "x.csv")
 
 
+def test_commas_that_could_be_either_group_thousands_of_counts(tmp_path):
+    (tmp_path / "x.csv").write_text("N;D;loss\n125,000;250,000;3\n250,000;125,000;4\n")
+    runs = read_runs(tmp_path / "x.csv")
+    assert runs.params.tolist() == [125000, 250000] and runs.tokens.tolist() == [250000, 125000]
+    assert "'125,000' and the like in column 'N' are read as 1.25e+05" in runs.notes
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("N;D;loss\n1e8;2e9;3,1\n2e8;1e9;3.2\n", r"'3,1' is not a number; write 3\.1 for 3,1"),
+        ("N;D;loss\n1e8;2e9;3,123\n2e8;1e9;2,987\n",
+         r"'3,123' is not a number; write 3\.123, or 3123 if that is meant"),
+        ("N\tD\tloss\n1e8\t2e9\t3,123\n2e8\t1e9\t2,987\n", r"'3,123' is not a number; write 3\."),
+        ("N,D,loss\nparams,tokens,val_loss\n1e8,2e9,3.1\n", "row 2, column 'N': 'params' is not"),
         ("N,D,loss\n1e8,2e9,3.1\n7B,1e9,3.2\n", "'7B' is not a number; write 7e9 for 7B"),
         ("Step,a - eval/loss,b - eval/loss\n1,3.1,3.2\n", "a chart of W&B has a column per run"),
         ("run,tag,step,value,wall_time\na,loss,1,3.1,0\n", "curves of TensorBoard say no sizes"),

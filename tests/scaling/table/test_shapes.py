@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.scaling.table import folders
 from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.scaling.table.shapes import SHAPES, run_of
 from tests.scaling.known import TRUE, grid
@@ -238,6 +239,24 @@ def test_a_folder_without_runs(tmp_path):
     (tmp_path / "a.csv").write_text("params,tokens,loss\n1e6,1e7,3\n1e6,2e7,2.9\n")
     with pytest.raises(UserError, match=r"neither a sweep's .* nor one with a file per run"):
         read_runs(tmp_path)
+
+
+def test_a_folder_of_very_many_files_tells_what_it_has_and_how_far_it_is(
+    tmp_path, monkeypatch, capsys
+):
+    for name in ("1.json", "2.json", "3.JSON", "4.csv", "5.png"):
+        (tmp_path / name).write_text('{"a": 1}')
+    monkeypatch.setattr(folders, "_PATIENCE", 1e9)
+    with pytest.raises(UserError, match=r"none of 4 files is one \(3 \.json, 1 \.csv\); "):
+        read_runs(tmp_path)
+    assert not capsys.readouterr().err
+    for pause in ("_PATIENCE", "_PAUSE"):
+        monkeypatch.setattr(folders, pause, -1.0)
+    with pytest.raises(UserError):
+        read_runs(tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[4] == f"{tmp_path}: 4 files so far"
+    assert lines[-1] == f"{tmp_path}: read 3 of 4 files (3 .json, 1 .csv)"
 
 
 @pytest.mark.parametrize(

@@ -63,25 +63,14 @@ def plan(
     found: list[tuple[tuple[bool, int, int, int], Planned]] = []
     for third, variant in enumerate([*variants, *replicates]):
         fitted_recipe.check(variant.experiment)
-        rungs, source = ladder.rungs(variant), variant.experiment
-        judged = {
-            (number, place): size
-            for number, budget in enumerate(experiment.budgets)
-            if source.ladder.branches or variant.setting.at_budget(budget)
-            for place, size in zip(
-                rungs,
-                sizes.at_budget(source, number, list(rungs.values()), train_tokens),
-                strict=True,
-            )
-        }
-        if source.ladder.branches:  # with the batch of all budgets, whichever of them it runs
-            judged = sizes.on_trunks(source, judged, train_tokens)
         found += [
             (
                 (third >= len(variants), number, place, third),
-                Planned(_run(variant, size), source, size.reason),
+                Planned(_run(variant, size), variant.experiment, size.reason),
             )
-            for (number, place), size in judged.items()
+            for (number, place), size in _judged(
+                variant, ladder.rungs(variant), train_tokens
+            ).items()
             if variant.setting.at_budget(experiment.budgets[number])
         ]
     found.sort(key=lambda item: item[0])  # budget, size, variant; replicates after all others
@@ -107,6 +96,42 @@ def plan(
         )
     _tell_outside(experiment, cells)
     return cells
+
+
+def _judged(
+    variant: Variant[Experiment],
+    rungs: Mapping[int, ModelConfig],
+    train_tokens: int | Mapping[DataConfig, int] | None,
+) -> dict[tuple[int, int], Size]:
+    """The sizes of a variant by the numbers of budget and shape.
+
+    Branches have the batch of all budgets, whichever of them the variant runs.
+    """
+    source = variant.experiment
+    found = {
+        (number, place): size
+        for number, budget in enumerate(source.budgets)
+        if source.ladder.branches or variant.setting.at_budget(budget)
+        for place, size in zip(
+            rungs, sizes.at_budget(source, number, list(rungs.values()), train_tokens), strict=True
+        )
+    }
+    return sizes.on_trunks(source, found, train_tokens) if source.ladder.branches else found
+
+
+def _trunk(
+    variant: Variant[Experiment],
+    model: ModelConfig,
+    train_tokens: int | Mapping[DataConfig, int] | None,
+) -> list[Size]:
+    """The runs of a shape that share a trunk on its ladder, or would if it had the shape."""
+    if not variant.experiment.ladder.branches:
+        return []
+    rungs = ladder.rungs(variant)
+    if model not in rungs.values():
+        rungs = {0: model}
+    judged = _judged(variant, rungs, train_tokens).values()
+    return [size for size in judged if size.model == model and not size.reason]
 
 
 def _replicates(experiment: Experiment) -> list[Variant[Experiment]]:
@@ -144,12 +169,17 @@ def _with_points(
 ) -> list[Planned]:
     """A grid with the points of its experiment, in the place of cells that it would not run."""
     places = {(planned.run.run_id, planned.run.model): i for i, planned in enumerate(found)}
+    of_seed = {seed: vary.at_seed(experiment, seed) for seed in {p.seed for p in experiment.points}}
+    of_trunk: dict[tuple[int, ModelConfig], list[Size]] = {}
     for point in experiment.points:
-        for variant in vary.at_seed(experiment, point.seed):
+        for number, variant in enumerate(of_seed[point.seed]):
             source = variant.experiment
             shape = ladder.shape_of(experiment, point)
             model = techniques.trained_shape(shape, source.techniques)
-            size = sizes.single(source, point.budget, model, train_tokens)
+            if (number, model) not in of_trunk:
+                of_trunk[number, model] = _trunk(variant, model, train_tokens)
+            others = of_trunk[number, model]
+            size = sizes.single(source, point.budget, model, train_tokens, others)
             run = _run(variant, size)
             planned = Planned(run, source, size.reason)
             place = places.setdefault((run.run_id, model), len(found))

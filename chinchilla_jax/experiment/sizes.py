@@ -5,7 +5,7 @@ steps from the budget.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from chinchilla_jax import techniques
@@ -61,10 +61,21 @@ def single(
     budget: float,
     model: ModelConfig,
     train_tokens: int | Mapping[DataConfig, int] | None,
+    trunk: Collection[Size] = (),
 ) -> Size:
-    """A shape at any budget, whatever other sizes there are."""
-    size = _size(experiment, budget, model)
-    return _with_reason(experiment, size, _trained_text(experiment, train_tokens))
+    """A shape at any budget, whatever other sizes there are.
+
+    Args:
+      trunk: the runs of that shape which share a trunk, whose batch a budget among theirs has too:
+        it is one more of them.
+    """
+    text = _trained_text(experiment, train_tokens)
+    budgets = [size.budget for size in trunk]
+    if not (budgets and min(budgets) <= budget <= max(budgets)):
+        return _with_reason(experiment, _size(experiment, budget, model), text)
+    like = next(iter(trunk))
+    size = _with_reason(experiment, _size(experiment, budget, model, like.batch), text)
+    return replace(size, lengths=like.lengths)
 
 
 def at_budget(

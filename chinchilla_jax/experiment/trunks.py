@@ -69,18 +69,21 @@ def linked(grid: Sequence[Planned]) -> list[Planned]:
         and not techniques.by_length(planned.run.techniques)
         for planned in grid
     ]
+    # Points have variants of their own, that may be as those of the grid or of another point.
+    variants = {id(planned.variant): planned.variant for planned in grid}
+    kinds = {key: fingerprint(variant) for key, variant in variants.items()}
+
+    def key(planned: Planned) -> object:
+        run = planned.run
+        return kinds[id(planned.variant)], run.model, run.batch_size, run.optimizer
+
     alike: dict[object, list[RunConfig]] = {}
     for planned in itertools.compress(grid, sharing):
-        alike.setdefault(_key(planned), []).append(planned.run)
+        alike.setdefault(key(planned), []).append(planned.run)
     return [
-        replace(planned, run=_linked(planned.run, alike[_key(planned)])) if shares else planned
+        replace(planned, run=_linked(planned.run, alike[key(planned)])) if shares else planned
         for planned, shares in zip(grid, sharing, strict=True)
     ]
-
-
-def _key(planned: Planned) -> object:
-    run = planned.run
-    return id(planned.variant), run.model, run.batch_size, run.optimizer
 
 
 def _linked(run: RunConfig, runs: Sequence[RunConfig]) -> RunConfig:

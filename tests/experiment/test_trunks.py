@@ -11,6 +11,7 @@ from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.panel import Setting
+from chinchilla_jax.experiment.points import Point
 from chinchilla_jax.experiment.recipe import batch_size, learning_rate
 from chinchilla_jax.experiment.rows import completed, row_of
 from chinchilla_jax.experiment.schema import from_json, to_json
@@ -87,6 +88,39 @@ def test_further_seeds_of_small_budgets_are_trunks_with_the_batch_of_the_first()
     for trunk, branches in families(cells).values():
         assert {run.seed for run in branches} <= {trunk.seed}
         assert all(run.steps < trunk.steps for run in branches)
+
+
+def test_a_point_is_one_more_run_of_its_sizes_trunk():
+    """Else a further seed of a cell would be another setting of it, of which the best counts."""
+    points = (
+        Point(budget=1e11, width=16, seed=5),
+        Point(budget=3e11, width=16, seed=5),
+        Point(budget=2e11, width=16),  # between the budgets of a trunk
+        Point(budget=3e12, width=32, seed=5),  # beyond them
+        Point(budget=1e11, width=24),  # a size that the ladder lacks
+        Point(budget=1e12, width=24),
+    )
+    plain, cells = planned(), planned(points=points)
+    runs = {(c.run.budget, c.run.model.width, c.run.seed): c.run for c in cells}
+    assert {c.run.run_id for c in plain} < {c.run.run_id for c in cells}
+    assert all(fingerprint(runs[c.run.budget, c.run.model.width, 0]) == fingerprint(c.run)
+               for c in plain)  # fmt: skip
+    for budget in (1e11, 3e11):
+        old, new = runs[budget, 16, 0], runs[budget, 16, 5]
+        assert fingerprint(dataclasses.replace(new, seed=0)) == fingerprint(old)
+    # The runs of one size and seed share a trunk, those of points too.
+    assert runs[1e11, 16, 5].parent.run == runs[3e11, 16, 5].run_id
+    between, trunk = (
+        runs[2e11, 16, 0],
+        max((c.run for c in plain if c.run.model.width == 16), key=lambda run: run.steps),
+    )
+    assert between.parent.run == trunk.run_id and between.optimizer == trunk.optimizer
+    assert between.run_id in {branch.run for branch in runs[trunk.budget, 16, 0].branches}
+    assert runs[1e11, 24, 0].parent.run == runs[1e12, 24, 0].run_id
+    far = runs[3e12, 32, 5]
+    assert (
+        far.parent is None and far.batch_size == batch_size(far.tokens, RECIPE) > trunk.batch_size
+    )
 
 
 def test_flops_are_spent_once_and_counted_as_if_alone():

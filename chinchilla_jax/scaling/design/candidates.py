@@ -129,9 +129,17 @@ def of_sweep(sweep: Sweep, base: Experiment, runs: Runs, most: float, best: floa
         base, budgets=tuple(budgets), ladder=only(base.ladder, shapes), panel={}, points=(),
         vary={path: values for path, values in base.vary.items() if path != "seed"},
     )  # fmt: skip
+    if base.ladder.branches:  # beside the trunks there are, whose batch a run among theirs has
+        wanted = tuple(
+            Point(budget=budget, width=shape.width, depth=shape.depth, seed=base.seed)
+            for budget in budgets
+            for shape in shapes
+        )
+        there = sweep.experiment
+        asked = replace(asked, budgets=there.budgets, ladder=there.ladder, points=wanted)
     together: dict[Key, list[Cell]] = {}
     for cell in sweep.planned(asked):
-        if cell.status == "planned":
+        if cell.status == "planned" and cell.run.seed == base.seed:
             together.setdefault(key_of(cell), []).append(cell)
     variants = len(vary.variants(asked))
     cells = [tuple(found) for found in together.values() if len(found) == variants]

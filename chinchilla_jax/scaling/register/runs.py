@@ -113,6 +113,7 @@ def checking(
         base,
         name=name,
         budgets=(budget,),
+        ladder=replace(base.ladder, sizes_per_budget=(0,)),  # it may have had one for each budget
         data=replace(base.data, fingerprint=sweep.corpus(base).data_fingerprint or ""),
         vary={**varied, **({"seed": numbers} if seeds > 1 else {})},
         panel={},

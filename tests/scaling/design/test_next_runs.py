@@ -9,7 +9,9 @@ import pytest
 import chinchilla_jax as cj
 from chinchilla_jax.experiment import grid as planner
 from chinchilla_jax.experiment import halving
+from chinchilla_jax.experiment.config import RecipeConfig
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.loading import load_experiment
 from chinchilla_jax.experiment.plans import read_plan
 from chinchilla_jax.scaling.analysis import analyse
@@ -70,6 +72,29 @@ def test_cells_of_a_budget_with_replicates_are_candidates_too(tmp_path):
     pool = candidates.of_sweep(sweep, sweep.experiment, read_runs(tmp_path), 3e12, 1e5)
     assert set(pool.budget_C) == {1e11, 3e11, 1e12, 3e12}
     assert pool.made_C[pool.budget_C == 1e11].max() == 2
+
+
+def test_candidates_of_branches_are_the_runs_that_would_be_made(tmp_path):
+    """With the batch of the trunk that their size has, and no other."""
+    recipe = RecipeConfig(schedule="wsd", cooldown_fraction=0.2, decay_timescale=0.0)
+    ladder = dataclasses.replace(quickstart().ladder, branches=True, replicates_up_to=(1e11,))
+    experiment = quickstart(ladder=ladder, recipe=recipe)
+    train(tmp_path, plan_in(tmp_path, experiment))
+    sweep = sweep_of(str(tmp_path), tmp_path)
+    pool = candidates.of_sweep(sweep, sweep.experiment, read_runs(tmp_path), 1e13, 1e5)
+    assert set(pool.budget_C) == {*experiment.budgets, 1e13} and pool.made_C.max() == 2
+    points = pool.points(np.ones(len(pool), int), sweep.cells)
+    more = planner.plan(dataclasses.replace(experiment, points=tuple(points)), 70_000_000)
+    made = {(candidates.key_of(cell), cell.run.seed): cell for cell in more}
+    there = {candidates.key_of(cell): cell for cell in sweep.cells if cell.status == "planned"}
+    assert len(points) == len(pool)
+    for each, point in zip(pool.cells, points, strict=True):
+        (candidate,), key = each, candidates.key_of(each[0])
+        cell = made[key, point.seed]
+        assert cell.status == "planned" and cell.tokens == candidate.tokens
+        if key in there:  # a replicate, and no other setting of the cell
+            run = dataclasses.replace(cell.run, seed=there[key].run.seed)
+            assert fingerprint(run) == fingerprint(there[key].run)
 
 
 def test_what_is_known_now_is_what_a_report_forecasts(folder):

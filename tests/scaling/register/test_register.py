@@ -17,6 +17,7 @@ from chinchilla_jax.experiment.loading import load_experiment
 from chinchilla_jax.experiment.version import MODEL_VERSION
 from chinchilla_jax.scaling import fits as record
 from chinchilla_jax.scaling.analysis import analyse
+from chinchilla_jax.scaling.design.next_runs import next_runs
 from chinchilla_jax.scaling.fits import read as read_fits
 from chinchilla_jax.scaling.forecast.frontier import from_fits
 from chinchilla_jax.scaling.forecast.questions import at_flops
@@ -297,6 +298,14 @@ def test_seeds_and_settings_of_the_grid(tmp_path):
     assert known.experiment.vary == {"recipe.lr_multiplier": (1.0, 2.0)}
     assert {run.seed for run in known.runs} == {3}
     assert {run.setting for run in known.runs} == {"lr1", "lr2"}
+
+
+def test_a_grid_that_says_how_many_sizes_each_budget_has(tmp_path):
+    ladder = dataclasses.replace(quickstart().ladder, sizes_per_budget=(6, 6, 5, 5))
+    fits = grid_in(tmp_path / "grid", quickstart(ladder=ladder))
+    known = register(fits, 1e13, tmp_path / "one.json", tmp_path / "check.py")
+    assert len(known.runs) == 5
+    assert next_runs(tmp_path / "grid", 1e13, settings=Settings(bootstrap=200)).runs
 
 
 def test_the_noise_is_that_of_seeds_at_the_largest_budget(tmp_path):

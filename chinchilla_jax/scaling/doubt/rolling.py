@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chinchilla_jax.scaling.arrays import Bools, Floats, Ints, silent
-from chinchilla_jax.scaling.fitting.chance import resampled
+from chinchilla_jax.scaling.fitting.chance import resampled_of
 from chinchilla_jax.scaling.fitting.forms import FORMS
 from chinchilla_jax.scaling.fitting.surface import (
     Surface,
@@ -240,11 +240,9 @@ def mixture_draws(
     for member, count in zip(kept, counts.astype(int), strict=True):
         if count == 0:
             continue
-        fit, used = fits[member.form], np.flatnonzero(member.weight_R)
-        trunk_U = None if trunk_R is None else trunk_R[used]
-        drawn = np.zeros((count, len(member.weight_R)))
-        drawn[:, used] = resampled(trunk_U, len(used), count, rng)
-        weights.setdefault(member.form, []).append(drawn * fit.weights_R * member.weight_R)
+        drawn = resampled_of(member.weight_R != 0, trunk_R, count, rng)
+        drawn = drawn * fits[member.form].weights_R * member.weight_R
+        weights.setdefault(member.form, []).append(drawn)
     parts = []
     for form, each in weights.items():
         found = refit(fits[form], np.concatenate(each), quick=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from chinchilla_jax.scaling.arrays import Floats, Ints
 from chinchilla_jax.scaling.fitting import one_step
-from chinchilla_jax.scaling.fitting.chance import resampled
+from chinchilla_jax.scaling.fitting.chance import resampled_of
 from chinchilla_jax.scaling.fitting.surface import (
     Refits,
     Surface,
@@ -64,19 +64,18 @@ def surface_draws(
       like: draws of the same runs counted otherwise, whose audit holds here too.
       trunk_R: of runs that are branches, which are resampled together.
     """
-    used = np.flatnonzero(fit.weights_R > 0)
-    trunk_U = None if trunk_R is None else trunk_R[used]
-    freedom = max(1, len(used) - fit.parameters)
-    squares_U = fit.residual_R[used] ** 2
+    used_R = fit.weights_R > 0
+    runs = int(used_R.sum())
+    freedom = max(1, runs - fit.parameters)
+    square_R = np.where(used_R, fit.residual_R, 0.0) ** 2
     parts: list[Refits] = []
     noises = []
     audited, improved = 0, 0.0
     refitted: Callable[[Floats], Refits] = functools.partial(refit, fit)
     step = max(1, _WEIGHTS // len(fit.weights_R))
     for begin in range(0, draws, step):
-        count = resampled(trunk_U, len(used), min(step, draws - begin), rng)
-        weights = np.zeros((len(count), len(fit.weights_R)))
-        weights[:, used] = count * fit.weights_R[used]
+        count = resampled_of(used_R, trunk_R, min(step, draws - begin), rng)
+        weights = count * fit.weights_R
         if begin == 0:
             audited = min(_AUDITED, -(-draws // 10), len(count))
             few = weights[:audited]
@@ -88,7 +87,7 @@ def surface_draws(
                 improved = float(np.mean(~(started.objective_B <= searched * (1 + 1e-6))))
             else:
                 improved = like.improved
-            if len(used) > one_step.MANY_ROWS and not fit.at_bound and not improved:
+            if runs > one_step.MANY_ROWS and not fit.at_bound and not improved:
                 stepped = one_step.stepper(fit)
                 if one_step.near(stepped(few), started):
                     refitted = stepped
@@ -97,7 +96,7 @@ def surface_draws(
                 _tell_loose()
         found = refitted(weights)
         parts.append(found)
-        noises.append(np.sqrt(count @ squares_U / freedom))
+        noises.append(np.sqrt(count @ square_R / freedom))
     objective = np.concatenate([part.objective_B for part in parts])
     columns = np.concatenate([np.stack(part.surface.columns()) for part in parts], axis=1)
     fitted = np.isfinite(objective)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chinchilla_jax.scaling.arrays import Floats, Ints
+from chinchilla_jax.scaling.arrays import Bools, Floats, Ints
 
 # Of the noise's variance, what branches of a trunk have in common where their runs do not tell:
 # two seeds of two sizes moved all four branches of a trunk together (.95), and it counts like two
@@ -34,6 +34,16 @@ def resampled(trunk_U: Ints | None, runs: int, draws: int, rng: np.random.Genera
     _, place_U = np.unique(trunk_U, return_inverse=True)
     trunks = int(place_U.max()) + 1
     return rng.multinomial(trunks, np.full(trunks, 1 / trunks), size=draws)[:, place_U]
+
+
+def resampled_of(
+    used_R: Bools, trunk_R: Ints | None, draws: int, rng: np.random.Generator
+) -> Floats:
+    """`resampled` of the runs of a table that are used, [draws, R]; 0 of the others."""
+    count_BxR = np.zeros((draws, len(used_R)))
+    trunk_U = None if trunk_R is None else trunk_R[used_R]
+    count_BxR[:, used_R] = resampled(trunk_U, int(used_R.sum()), draws, rng)
+    return count_BxR
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chinchilla_jax.scaling.arrays import Bools, Floats, Ints
-from chinchilla_jax.scaling.fitting.chance import resampled
+from chinchilla_jax.scaling.fitting.chance import resampled_of
 from chinchilla_jax.scaling.fitting.intervals import Interval, interval
 from chinchilla_jax.scaling.fitting.newton import Objective
 from chinchilla_jax.scaling.laws.fit import (
@@ -66,11 +66,7 @@ def law_draws(
       columns, loss, objective, weights: as they were given to `fit`, which gave `fitted`.
     """
     weights_R = np.ones(len(loss)) if weights is None else np.asarray(weights, float)
-    used = np.flatnonzero(weights_R > 0)
-    trunk_U = None if trunk_R is None else trunk_R[used]
-    counts = resampled(trunk_U, len(used), draws, rng)
-    weights_BxR = np.zeros((draws, len(loss)))
-    weights_BxR[:, used] = counts * weights_R[used]
+    weights_BxR = resampled_of(weights_R > 0, trunk_R, draws, rng) * weights_R
     problem, z_BxP = refits(law, columns, loss, fitted, objective, weights_BxR)
     known_BxP = np.stack(
         [

@@ -49,11 +49,7 @@ class TaskColumns:
 
 def tasks(runs: Runs) -> list[TaskColumns]:
     """Every task of the table, in its order."""
-    names = [
-        name
-        for name, column in runs.kinds.items()
-        if column.kind == "outcome" and name in runs.columns and not _NEITHER.search(words(name))
-    ]
+    names = _measured(runs)
     losses = _best(names, _LOSSES)
     found = []
     right, wrong = _best(names, _ACCURACIES), _best(names, _ERRORS)
@@ -73,14 +69,9 @@ def tasks(runs: Runs) -> list[TaskColumns]:
 def left_out(runs: Runs) -> list[str]:
     """What is named an accuracy and is none, in one line."""
     taken = {task.accuracy for task in tasks(runs)}
-    names = [
-        name
-        for name, column in runs.kinds.items()
-        if column.kind == "outcome" and name in runs.columns and not _NEITHER.search(words(name))
-    ]
     odd = [
         f"'{name}' ({np.nanmin(values_R):.3g} to {np.nanmax(values_R):.3g})"
-        for name in _best(names, _ACCURACIES).values()
+        for name in _best(_measured(runs), _ACCURACIES).values()
         if name not in taken and np.isfinite(values_R := runs.columns[name]).any()
         and _share(values_R) is None
     ]  # fmt: skip
@@ -90,6 +81,15 @@ def left_out(runs: Runs) -> list[str]:
     return [
         f"no accuracy is forecast of {', '.join(odd[:3])}{more}: an accuracy is a share of 1, or "
         "percent"
+    ]
+
+
+def _measured(runs: Runs) -> list[str]:
+    """The columns that may be accuracies of tasks or their losses."""
+    return [
+        name
+        for name, column in runs.kinds.items()
+        if column.kind == "outcome" and name in runs.columns and not _NEITHER.search(words(name))
     ]
 
 

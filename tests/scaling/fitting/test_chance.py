@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chinchilla_jax.scaling.fitting.chance import Chance, resampled
+from chinchilla_jax.scaling.fitting.chance import Chance, resampled, resampled_of
 from chinchilla_jax.scaling.fitting.estimators import METHODS, Estimator, curves
 from chinchilla_jax.scaling.fitting.isoflop import profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
@@ -60,6 +60,14 @@ def test_a_resample_draws_trunks_with_all_their_branches():
     assert (per_trunk.sum(axis=1) == 3).all() and per_trunk.std(axis=0).min() > 0.5
     alone = resampled(None, 6, 4, np.random.default_rng(1))
     assert (alone == np.random.default_rng(1).multinomial(6, np.full(6, 1 / 6), size=4)).all()
+
+
+def test_of_some_runs_the_others_are_in_no_draw():
+    trunk, used = np.array([7, 2, 7, 5, 2, 7]), np.array([1, 0, 1, 1, 1, 0], bool)
+    for each in (None, trunk):
+        counts = resampled_of(used, each, 50, np.random.default_rng(1))
+        alone = resampled(None if each is None else each[used], 4, 50, np.random.default_rng(1))
+        assert (counts[:, used] == alone).all() and not counts[:, ~used].any()
 
 
 @pytest.mark.parametrize("method", METHODS)

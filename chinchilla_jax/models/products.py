@@ -32,6 +32,40 @@ class Products:
     cached: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] = _as_they_are
 
 
+@jax.custom_vjp
+def _turned(x_NxI: jax.Array, w_IxO: jax.Array) -> jax.Array:
+    return x_NxI @ w_IxO
+
+
+def _turned_forward(
+    x_NxI: jax.Array, w_IxO: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return x_NxI @ w_IxO, (x_NxI, w_IxO)
+
+
+def _turned_backward(
+    saved: tuple[jax.Array, jax.Array], dy_NxO: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x_NxI, w_IxO = saved
+    # Without the barrier XLA would take the copy back into the product.
+    x_IxN = jax.lax.optimization_barrier(x_NxI.T)
+    return dy_NxO @ w_IxO.T, x_IxN @ dy_NxO
+
+
+_turned.defvjp(_turned_forward, _turned_backward)
+
+
+def _turned_but_of_experts(name: str, x_NxI: jax.Array, w_IxO: jax.Array) -> jax.Array:
+    return x_NxI @ w_IxO if name.startswith("expert_") else _turned(x_NxI, w_IxO)
+
+
+# The same products, whose gradients by weights read a copy of the activations, turned: Eigen, by
+# which XLA multiplies on a CPU, reads rows of it as they are, and columns of what was not turned
+# by a few numbers of each cache line, most of them again and again where I is a power of two.
+# Blocks of experts, whose rows are few, are left alone.
+TURNED = Products(linear=_turned_but_of_experts)
+
+
 def einsum32(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
     """`jnp.einsum` of two arrays of one dtype, accumulated and returned in float32.
 

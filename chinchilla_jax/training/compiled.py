@@ -73,6 +73,7 @@ def _compiled(
             scaling=scaling,
             dtype=dtype,
             layout=sharding.layout(mesh),
+            products=devices.products(mesh.size, shape.width),
             scan=devices.scan_layers(training),
             remat=devices.remat(training),
             fused=kernels.fused_attention(devices.platform(), mesh, shape, dtype, sequence),

@@ -11,6 +11,7 @@ from chinchilla_jax.experiment import estimate
 from chinchilla_jax.experiment.config import RunConfig, TrainingConfig
 from chinchilla_jax.experiment.execution import Execution
 from chinchilla_jax.experiment.hardware import by_device_kind
+from chinchilla_jax.models.products import TURNED, Products
 from chinchilla_jax.training import threads
 
 
@@ -84,6 +85,15 @@ _SHARED_PRODUCTS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE
 _PLAIN_LOOPS = {"xla_backend_optimization_level": 1}
 
 
+def _by_eigen(devices: int, width: int) -> bool:
+    return on_cpu() and devices == 1 and width >= threads.SHARED_FROM_WIDTH
+
+
+def products(devices: int, width: int) -> Products:
+    """How a model over `devices` multiplies."""
+    return TURNED if _by_eigen(devices, width) else Products()
+
+
 # XLA's loops over a single operation, as of one activation times another, come in tiles and take
 # three times as long as its other loops: without tiles a step is 1.04 to 1.1 times as fast on a
 # CPU, its losses the same to the eighth digit or all. An option of a process, not of a program,
@@ -109,5 +119,5 @@ def compiler_options(devices: int, width: int) -> dict[str, bool | str | int]:
     if platform() == "cuda" and devices > 1:
         wanted |= _OVERLAP
     if platform() == "cpu" and devices == 1:
-        wanted |= _SHARED_PRODUCTS if width >= threads.SHARED_FROM_WIDTH else _PLAIN_LOOPS
+        wanted |= _SHARED_PRODUCTS if _by_eigen(devices, width) else _PLAIN_LOOPS
     return {name: value for name, value in wanted.items() if name not in given}

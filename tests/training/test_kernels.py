@@ -16,6 +16,7 @@ import pytest
 
 from chinchilla_jax.experiment.model import ModelConfig
 from chinchilla_jax.models.decoder import Decoder
+from chinchilla_jax.models.products import TURNED, Products
 from chinchilla_jax.training import compiled, devices, kernels, sharding
 from tests.training.helpers import small_run
 
@@ -178,6 +179,8 @@ def test_products_of_one_cpu_device_are_shared_by_its_threads_where_that_pays(
     x = jnp.ones((256, 256))
     assert ("ynn_fusion" in product.lower(x, x).compile().as_text()) == library
     assert devices.compiler_options(8, width) == {}
+    assert devices.products(8, width) == Products()
+    assert (devices.products(1, width) == TURNED) == (not library)
     assert ("xla_backend_optimization_level" in options) == library
     given = "--xla_cpu_experimental_ynn_fusion_type= --xla_backend_optimization_level=2"
     monkeypatch.setenv("XLA_FLAGS", given)

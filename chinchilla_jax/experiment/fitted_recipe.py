@@ -77,7 +77,7 @@ class MadeFor:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The runs behind a recipe: told, not checked."""
+    """The runs behind a recipe: told, not checked; that a corpus is another one is said."""
 
     source: str  # table or folder
     runs: int  # fitted
@@ -189,6 +189,18 @@ def check(experiment: Experiment) -> FittedRecipe | None:
                 f"experiment has {mine}; tune anew (configs/tuning.py) or leave it out"
             )
     return fitted
+
+
+def of_other_text(fitted: FittedRecipe, data_fingerprint: str) -> str | None:
+    """A sentence about a corpus that it was not tuned on; None where it was, or does not say."""
+    known = fitted.evidence.data_fingerprint.split()
+    if not known or data_fingerprint in known:
+        return None
+    return (
+        f"was tuned on other text ({fitted.evidence.source}, data fingerprint {' '.join(known)}) "
+        f"than this ({data_fingerprint}): its rates and batches are carried over; "
+        "configs/tuning.py tunes on your own"
+    )
 
 
 def outside(fitted: FittedRecipe, runs: Sequence[tuple[float, float]]) -> str | None:

@@ -6,6 +6,7 @@ without talking to each other. `supervise` has the workers of one host.
 """
 
 import contextlib
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,17 @@ from typing import Any
 
 from chinchilla_jax import techniques
 from chinchilla_jax.data.store import Corpus, open_corpus
-from chinchilla_jax.experiment import claims, commands, estimate, grid, needs, results, tables, vary
+from chinchilla_jax.experiment import (
+    claims,
+    commands,
+    estimate,
+    fitted_recipe,
+    grid,
+    needs,
+    results,
+    tables,
+    vary,
+)
 from chinchilla_jax.experiment.config import DataConfig, Experiment, RunConfig
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
@@ -31,6 +42,8 @@ from chinchilla_jax.experiment.records import run_directory
 from chinchilla_jax.experiment.version import code_version
 from chinchilla_jax.training import branch_points, placement
 from chinchilla_jax.training.placement import Host
+
+log = logging.getLogger(__name__)
 
 _RANGE = re.compile(r"\d+-\d+")  # of cells
 
@@ -56,6 +69,7 @@ def freeze_plan(
         # Told now, not by every cell when it is about to train.
         windows = source.measurement.eval_windows
         corpora[data].validation_windows(windows, source.recipe.sequence_length)
+    _tell_other_text(experiment, corpora)
     cells = grid.plan(experiment, {data: c.train_tokens for data, c in corpora.items()})
     cells = branch_points.as_begun(cells, workdir)
     facts = {
@@ -72,6 +86,17 @@ def freeze_plan(
     write_plan(workdir, experiment, cells, facts, then)
     results.renew(workdir)
     return cells
+
+
+def _tell_other_text(experiment: Experiment, corpora: Mapping[DataConfig, Corpus]) -> None:
+    """Of fitted recipes, whether the text is another than they were tuned on."""
+    said = set()
+    for source in (variant.experiment for variant in vary.variants(experiment)):
+        if (fitted := fitted_recipe.check(source)) is not None:
+            other = fitted_recipe.of_other_text(fitted, corpora[source.data].data_fingerprint)
+            said |= {f"recipe.source = {source.recipe.source}: {other}"} if other else set()
+    for line in sorted(said):
+        log.warning("%s", line)
 
 
 @contextlib.contextmanager

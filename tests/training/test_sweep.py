@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from chinchilla_jax.data.store import open_corpus
+from chinchilla_jax.experiment import fitted_recipe
 from chinchilla_jax.experiment.config import (
     DataConfig,
     Experiment,
@@ -34,6 +36,7 @@ from chinchilla_jax.training.supervise import _blame
 from chinchilla_jax.training.sweep import freeze_plan, select, unmeasured
 from tests.command import call
 from tests.conftest import QUICK_TO_COMPILE, write_sentences
+from tests.experiment.test_fitted_recipe import EVIDENCE, fitted
 
 TIMES = {"wall_seconds", "tokens_per_second", "input_share", "joules_cpu", "joules_memory"}
 CONFIG = """
@@ -116,6 +119,40 @@ def test_a_plan_that_holds_out_too_little_is_refused_before_any_cell_runs(tmp_pa
     with pytest.raises(UserError, match=r"100000 windows of 64 need 6400001; raise data\.valid"):
         freeze_plan(few, tmp_path / "work")
     assert not (tmp_path / "work").exists()
+
+
+def test_a_recipe_that_was_tuned_on_other_text_is_told(tmp_path, caplog):
+    (tmp_path / "text").mkdir()
+    write_sentences(tmp_path / "text")
+    file = tmp_path / "recipe.json"
+
+    def told(text):
+        evidence = dataclasses.replace(EVIDENCE, data_fingerprint=text)
+        file.write_text(fitted_recipe.text(fitted(evidence=evidence)))
+        caplog.clear()
+        freeze_plan(
+            Experiment(
+                name="t",
+                budgets=(1e10,),
+                ladder=LadderConfig(widths=(16,), min_tokens_per_param=0.01, min_steps=1),
+                recipe=RecipeConfig(source=str(file)),
+                data=DataConfig(
+                    builder="local_text",
+                    path=str(tmp_path / "text"),
+                    cache=str(tmp_path / "cache"),
+                    max_epochs=100.0,
+                ),
+                measurement=Measurement(eval_windows=16),
+            ),
+            tmp_path / "work",
+        )
+        return [r.getMessage() for r in caplog.records if "other text" in r.getMessage()]
+
+    (line,) = told("text")
+    assert line.startswith(f"recipe.source = {file}: was tuned on other text (made up, data")
+    corpora = json.loads((tmp_path / "work" / "plan.json").read_text())["corpora"]
+    (ours,) = (corpus["data_fingerprint"] for corpus in corpora.values())
+    assert told(ours) == told("") == []
 
 
 def test_a_config_that_names_its_text_is_refused_on_another(tmp_path):

@@ -148,7 +148,7 @@ def settings(
 
 
 def _beyond(decades: float | None) -> str:
-    return f"{decades:.1f} decades" if decades else ""
+    return f"{decades:.1f} decades" if decades and decades >= 0.05 else ""
 
 
 def _as_many(params: Sequence[float], tokens: Sequence[float]) -> None:

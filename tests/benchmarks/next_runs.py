@@ -230,14 +230,16 @@ def row(job: Job, results: Floats) -> str:
 
 def ratios(found: Floats, against: Floats) -> Floats:
     """[pair, 3]: ln of stated widths over those of another design, of N*, of L* and of both."""
-    each = np.log(found[:, :2]) - np.log(against[:, :2])
-    each = each[np.isfinite(each).all(axis=1)]
+    closed = np.isfinite(found[:, :2] + against[:, :2]).all(axis=1)
+    each = np.log(found[closed, :2] / against[closed, :2])
     return np.column_stack([each, each.sum(axis=1)])
 
 
 def means(values: Floats) -> str:
-    """Of every column, with its standard error."""
-    error = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else values[0] * 0
+    """Of every column, with its standard error where there are two."""
+    if len(values) < 2:
+        return "   ".join(f"{x:+.3f}" for x in values.ravel()) or "no pair"
+    error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
     each = zip(values.mean(axis=0), error, strict=True)
     return "   ".join(f"{x:+.3f} +- {s:.3f}" for x, s in each)
 
@@ -274,8 +276,8 @@ def main(_: list[str]) -> None:
             print(row(job, results[job]), flush=True)
         paid = {share: np.array([c.pays(share) for c in every]) for share in shares}
         for compared, found, said in pairs(results, paid):
+            print(f"{compared}: {means(found)}; {said}", flush=True)
             if len(found):
-                print(f"{compared}: {means(found)}; {said}", flush=True)
                 over.setdefault(compared, []).append(found.mean(axis=0))
     for compared, each in over.items():
         if len(each) > 1:

@@ -14,8 +14,11 @@ import numpy as np
 
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.grid import plan
 from chinchilla_jax.experiment.numbers import count, flops
 from chinchilla_jax.experiment.plans import has_plan, read_plan
+from chinchilla_jax.experiment.records import run_directory
+from chinchilla_jax.experiment.sizes import BUDGET_TOLERANCE
 from chinchilla_jax.experiment.trunks import marginal_flops
 from chinchilla_jax.scaling.design.next_runs import NextRuns, TooLittle, next_runs
 from chinchilla_jax.scaling.settings import Settings
@@ -63,10 +66,12 @@ def until(
     Returns:
       0 the interval is narrow enough; 1 no FLOPs are left that would narrow it, or as `train`.
     Raises:
-      UserError: as `next_runs` and `train`, or no plan and none asked for.
+      UserError: as `next_runs` and `train`, no plan and none asked for, or runs to begin with that
+        take more than the goal's FLOPs, of which none is made.
     """
     experiment = _begun(asked, workdir)
     target = 10 * max(experiment.budgets) if goal.target is None else goal.target
+    _must_afford(experiment, workdir, goal)
     while True:
         if status := train(experiment):
             return status
@@ -100,6 +105,18 @@ def _begun(asked: Experiment | None, workdir: Path) -> Experiment:
         return there
     further = tuple(point for point in there.points if point not in asked.points)
     return replace(asked, points=(*asked.points, *further))
+
+
+def _must_afford(experiment: Experiment, workdir: Path, goal: Goal) -> None:
+    """Raises UserError where the runs to begin with take more than there is to spend."""
+    runs = [cell.run for cell in plan(experiment) if cell.status == "planned"]
+    total = sum(map(marginal_flops, runs))
+    left = (run for run in runs if run_directory(workdir, run.run_id).result() is None)
+    if total > (1 + BUDGET_TOLERANCE) * goal.flops and any(left):
+        raise UserError(
+            f"--flops={flops(goal.flops)}: the {len(runs)} runs to begin with take {flops(total)} "
+            "by themselves; give more than that, or a smaller grid"
+        )
 
 
 def _narrow(found: NextRuns, goal: Goal) -> bool:

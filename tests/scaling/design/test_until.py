@@ -82,6 +82,20 @@ def test_it_ends_at_once_where_the_interval_is_narrow_enough_or_a_run_failed(tmp
     assert "no run can be paid for any more" in said[1]
 
 
+def test_a_grid_that_costs_more_than_there_is_to_spend_is_refused_before_any_run(tmp_path):
+    trainer = Trainer(tmp_path)
+    with pytest.raises(
+        UserError, match=r"--flops=1e12: the 24 runs to begin with take 2\.6\d?e13 "
+    ):
+        until(quickstart(), tmp_path, Goal(1.5, 1e12), trainer, settings=QUICK)
+    assert trainer.calls == 0 and not list(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        until(quickstart(), tmp_path, Goal(1.5, 2 * GRID), Trainer(tmp_path, stop=3))
+    with pytest.raises(UserError, match="runs to begin with take"):  # half-way, and for less
+        until(None, tmp_path, Goal(1.5, 1e12), trainer, settings=QUICK)
+    assert trainer.calls == 0 and len(made(tmp_path)) == 3
+
+
 def test_mistakes_are_told(tmp_path):
     with pytest.raises(UserError, match="a number over 1"):
         Goal(0.9, 1e13)

@@ -129,6 +129,25 @@ def test_a_plan_may_grow_but_not_change_what_was_begun(tmp_path):
     assert plans.read_plan(tmp_path)[0] == wider
 
 
+def test_a_sweep_of_a_shape_that_the_recipe_gave_goes_on(tmp_path):
+    """Shapes stand in the plan: which the recipe chooses is nothing of a version of the model."""
+    source = experiment()
+    shape = {"heads": 1, "kv_heads": 1, "head_size": 16}
+    cells = [
+        dataclasses.replace(
+            c, run=dataclasses.replace(c.run, model=dataclasses.replace(c.run.model, **shape))
+        )
+        for c in plan(source)
+        if c.run.model.width == 16
+    ]
+    assert cells and cells != [c for c in plan(source) if c.run.model.width == 16]
+    plans.write_plan(tmp_path, source, cells, {})
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_version": 3}))
+    records.run_directory(tmp_path, cells[0].run.run_id).start(cells[0].run)
+    assert plans.continued_plan(tmp_path)[1] == cells
+
+
 def test_a_folder_begun_under_another_configuration_is_refused(tmp_path, run):
     directory = records.run_directory(tmp_path, run.run_id)
     directory.start(run)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from chinchilla_jax import techniques
 from chinchilla_jax.experiment import grid, ladder, plans, recipe, storage, vary
 from chinchilla_jax.experiment.config import Experiment, LadderConfig
 from chinchilla_jax.experiment.counting import count_params
@@ -32,6 +33,10 @@ _SAME = ("data", "recipe", "training", "measurement", "techniques")  # as the ru
 _SEARCHED = 40.0  # shapes within this factor of N*, of all their parameters, are looked at
 _FINE = range(12, 64, 4)  # widths of small models, where 8 more are twice the size
 _NEAR = 1.3  # factor by which a size may miss the one that is wanted
+_INSTEAD = (
+    "what would be trained is not what the fits are of; train and evaluate them anew, or register "
+    "without --write_config"
+)
 
 
 @dataclass(frozen=True)
@@ -94,16 +99,17 @@ def checking(
     Args:
       asked: what a person wants to be trained instead; only how it is carried out may differ.
     Raises:
-      UserError: the sweep is of another model than this version trains, no run of it stands under
-        the condition, or `asked` is of another corpus, recipe or evaluation.
+      UserError: the sweep is of another model than this version trains, or of other shapes than
+        its recipe gives, no run of it stands under the condition, or `asked` is of another corpus,
+        recipe or evaluation.
     """
     version = sweep.facts.get("model_version")
     if version != MODEL_VERSION:
         raise UserError(
             f"{sweep.folder}: its runs are of model version {version or 'unknown'}, and this "
-            f"version trains {MODEL_VERSION}: what would be trained is not what the fits are of; "
-            "train and evaluate them anew, or register without --write_config"
+            f"version trains {MODEL_VERSION}: {_INSTEAD}"
         )
+    _refuse_other_shapes(sweep)
     base, varied = _plain(sweep, condition)
     if asked is not None:
         _must_agree(base, asked, sweep.folder)
@@ -118,6 +124,30 @@ def checking(
         vary={**varied, **({"seed": numbers} if seeds > 1 else {})},
         panel={},
     )
+
+
+def _refuse_other_shapes(sweep: Sweep) -> None:
+    """Raises UserError where the recipe gives a width of the sweep another shape than it has."""
+    asked = sweep.experiment
+    if not asked.ladder.widths:
+        return  # they stand in the ladder
+    given = {shape for v in vary.variants(asked) for shape in ladder.rungs(v).values()}
+    given |= {
+        techniques.trained_shape(ladder.shape_of(asked, point), v.experiment.techniques)
+        for point in asked.points
+        for v in vary.at_seed(asked, point.seed)
+    }
+    for cell in sweep.cells:
+        model = cell.run.model
+        alike = [shape for shape in given if shape.width == model.width]
+        if cell.status == "rejected" or not alike or model in alike:
+            continue
+        has, gives = (to_json(shape) for shape in (model, min(alike, key=repr)))
+        name = next(name for name in has if has[name] != gives[name])
+        raise UserError(
+            f"{sweep.folder}: its {model.width}x{model.depth} has {name} = {has[name]}, and this "
+            f"version's recipe gives {gives[name]}: {_INSTEAD}"
+        )
 
 
 def _plain(

@@ -243,6 +243,21 @@ def test_runs_of_another_model_version_are_refused(copied, tmp_path):
     register(copied, 1e13, tmp_path / "out" / "one.json")  # the forecast alone
 
 
+def test_runs_of_another_shape_than_the_recipe_gives_are_refused(copied, tmp_path):
+    file = tmp_path / "grid" / "plan.json"
+    content = json.loads(file.read_text())
+    for cell in content["cells"]:
+        if cell["run"]["model"]["width"] == 24:
+            cell["run"]["model"] |= {"heads": 1, "kv_heads": 1, "head_size": 24}
+    file.write_text(json.dumps(content))
+    (tmp_path / "out").mkdir()
+    told = "its 24x3 has heads = 1, and this version's recipe gives 2: what would be trained"
+    refused(copied, told, tmp_path / "out")
+    with pytest.raises(UserError, match=told):
+        next_runs(tmp_path / "grid", 1e13, settings=Settings(bootstrap=200))
+    register(copied, 1e13, tmp_path / "out" / "one.json")  # the forecast alone
+
+
 def test_a_size_that_the_ladder_lacks_is_refused(tmp_path):
     grid_of = quickstart()
     shapes = tuple(ladder.trained_shapes(grid_of))

@@ -208,9 +208,15 @@ def result(case: Case, runs: Runs) -> Floats:
 
 
 def cases() -> Iterator[tuple[str, list[Case]]]:
-    lots = range(_THINNED.value) if _THINNED.value else [None]
     for path in _TABLES.value:
-        yield Path(path).stem, [replayed(path, lot) for lot in lots]
+        name, every = Path(path).stem, []
+        for lot in range(_THINNED.value) if _THINNED.value else [None]:
+            try:
+                every.append(replayed(path, lot))
+            except UserError:
+                print(f"{name}, lot {lot}: its two cheapest budgets determine no surface, left out")
+        if every:
+            yield name, every
     for name in [] if _TABLES.value else _SURFACE.value:
         yield name, [simulated(name, repeat) for repeat in range(_REPEATS.value)]
 

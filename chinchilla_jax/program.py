@@ -157,6 +157,8 @@ def experiment_to_plan(path: str | None, workdir: Path) -> Experiment | None:
 def _parse(arguments: Sequence[str]) -> list[str]:
     others, overrides = split_overrides(arguments)
     _overrides[:] = overrides
+    for flag in _ours():
+        _refuse_two_values(flag)
     try:
         rest: list[str] = flags.FLAGS(others)
     except SystemExit:  # of --help and its like, which absl ends with 1
@@ -170,6 +172,9 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     if known and (start := flags.FLAGS[START].value):
         overrides.append((START_FIELD, start if "/" in start else f"./{start}"))
         _overrides[:] = overrides
+    for name, values in _by_name(overrides).items():
+        if len(values) > 1:
+            raise UserError(f"{OVERRIDE}{name}: {_twice(*values)}")
     if overrides and not (known and flags.FLAGS["config"].value):
         changes = "changes a field of --config=FILE"
         why = f"{changes}; give that too" if known else f"{changes}, which this program has not"
@@ -177,15 +182,52 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     return rest
 
 
+def _ours() -> list[flags.Flag[Any]]:
+    """The flags of the program, without those of absl."""
+    return [
+        flag
+        for module, defined in flags.FLAGS.flags_by_module_dict().items()
+        if module == sys.argv[0] or module.startswith("chinchilla_jax.")
+        for flag in defined
+    ]
+
+
+def _refuse_two_values(flag: flags.Flag[Any]) -> None:
+    """Of a flag that takes one value: absl would let the last one win."""
+    if isinstance(flag, flags.MultiFlag):
+        return
+    parse, given = flag.parse, list[Any]()
+
+    def once(argument: Any) -> None:
+        parse(argument)
+        given.append((flag.value, argument))
+        (first, said), (last, now) = given[0], given[-1]
+        if first != last:
+            two = flag.name == "runs" and "compare" in flags.FLAGS
+            hint = f"; to compare two, --compare={said},{now}" * two
+            raise UserError(f"--{flag.name}: {_twice(said, now)}{hint}")
+
+    flag.parse = once  # type: ignore[method-assign]
+
+
+def _twice(first: str, last: str, *_: str) -> str:
+    return f"is given twice, as {first} and as {last}; give it once"
+
+
+def _by_name(overrides: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """The different values of each override."""
+    found: dict[str, list[str]] = {}
+    for name, value in overrides:
+        values = found.setdefault(name, [])
+        if value not in values:
+            values.append(value)
+    return found
+
+
 def _explained(message: str) -> str:
     """A message of absl about a flag, for a person."""
     if unknown := re.match(r"Unknown command line flag '(.*?)'", message):
-        ours = sorted(
-            flag.name
-            for module, defined in flags.FLAGS.flags_by_module_dict().items()
-            if module == sys.argv[0] or module.startswith("chinchilla_jax.")
-            for flag in defined
-        )
+        ours = sorted(flag.name for flag in _ours())
         there = ", ".join(f"--{name}" for name in ours)
         return f"--{unknown[1]}: no such flag{nearest(unknown[1], ours)} (there are {there})"
     if missing := re.match(r"flag (--\w+)=None", message):

@@ -87,6 +87,20 @@ def interruptible(program, *arguments, **variables):
         ("measure", ("--workdir=w", "--config.a.b=1"), ("--config.a.b: ", "give that too")),
         ("evaluate", ("--runs=w", "--config.a.b=1"), ("--config.a.b: ", "this program has not")),
         ("forecast", ("--config.a.b=1",), ("--config.a.b: ", "give that too")),
+        (
+            "evaluate",
+            ("--runs=A", "--runs", "B", "--out=mix"),
+            ("--runs: is given twice, as A and as B; ", "to compare two, --compare=A,B"),
+        ),
+        ("evaluate", ("--runs=A", "--laws=a,b", "--laws=b"), ("--laws: is given twice, as a,b",)),
+        ("evaluate", ("--runs=A", "--figures", "--nofigures"), ("--figures: is given twice",)),
+        ("verify", ("--runs=A", "--runs=B"), ("--runs: is given twice, as A and as B; give it",)),
+        ("sweep", ("--workdir=w", "--workers=1", "--workers=2"), ("--workers: is given twice",)),
+        (
+            "plan",
+            (QUICKSTART, "--config.seed=1", "--config.seed=2"),
+            ("--config.seed: is given twice, as 1 and as 2",),
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(program, arguments, words):
@@ -140,6 +154,14 @@ def test_plan_shows_every_cell_with_its_reason():
     assert "33 of 56 cells planned" in done.stdout
     assert "tokens per parameter, under" in done.stdout
     assert "1e11" in done.stdout
+
+
+def test_what_is_given_twice_alike_or_is_a_list_by_itself_is_taken(tmp_path):
+    once = call("plan", QUICKSTART, "--config.budgets=1e11")
+    twice = call("plan", QUICKSTART, QUICKSTART, *["--config.budgets=1e11"] * 2)
+    assert (twice.returncode, twice.stdout, twice.stderr) == (0, once.stdout, once.stderr)
+    done = call("generate", f"--run={tmp_path}/none", "--prompt=a", "--prompt=b")
+    assert "none: there is no run" in done.stderr
 
 
 def test_overrides_reach_the_plan():

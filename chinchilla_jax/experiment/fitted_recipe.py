@@ -29,6 +29,12 @@ VERSION = 1
 _STEEPEST = 4.0  # exponent: far beyond any that was measured
 _OUTSIDE = 1.02  # times beyond a range: rounding to whole steps is none
 _FACTORS = ("params", "tokens", "batch", "tokens_per_param")
+# By law the fields of `RecipeConfig` in whose place it stands.
+_REPLACED = {
+    "learning_rate": ("base_lr", "lr_batch_tokens", "lr_batch_exponent"),
+    "batch": ("base_batch_tokens", "batch_data_tokens", "batch_exponent"),
+    "weight_decay": ("decay_timescale",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +66,12 @@ class SettingRule:
         }  # fmt: skip
         log = sum(power * math.log(known[of]) for of, power in self.exponents.items())
         return self.coefficient * math.exp(log)
+
+    @property
+    def undetermined(self) -> list[str]:
+        """Its exponents whose intervals are open, and then its coefficient; none without draws."""
+        of = (*self.exponents, "coefficient")
+        return [name for name in of if self.interval.get(name, ()) is None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +121,11 @@ class FittedRecipe:
         for name in ("params", "tokens"):
             low, high = getattr(self, name)
             require(0 < low <= high, name, [low, high], "must be two positive numbers in order")
+
+    @property
+    def laws(self) -> dict[str, SettingRule]:
+        """Those that it has, by setting."""
+        return {name: law for name in _REPLACED if (law := getattr(self, name)) is not None}
 
     def decades_outside(self, params: float, tokens: float) -> float:
         """How many decades a run lies outside the runs of the recipe; 0 inside."""
@@ -189,6 +206,37 @@ def check(experiment: Experiment) -> FittedRecipe | None:
                 f"experiment has {mine}; tune anew (configs/tuning.py) or leave it out"
             )
     return fitted
+
+
+def undetermined(fitted: FittedRecipe) -> str | None:
+    """A sentence about laws that its runs do not determine; None where they determine all."""
+    said = [f"{n} ({', '.join(open_)})" for n, law in fitted.laws.items()
+            if (open_ := law.undetermined)]  # fmt: skip
+    if not said:
+        return None
+    return (
+        f"its runs do not determine {' and '.join(said)}: an end of the interval is open; more "
+        "sizes and budgets would, each with values tried on both sides of the best "
+        "(configs/tuning.py)"
+    )
+
+
+def replaced(fitted: FittedRecipe, experiment: Experiment) -> str | None:
+    """A sentence about fields that were set, or vary, and that its laws stand in the place of."""
+    default = type(experiment.recipe)()
+    varied = {*experiment.vary}.union(*(s.values for s in experiment.panel.values()))
+    said = [
+        f"recipe.{name}"
+        for law in fitted.laws
+        for name in _REPLACED[law]
+        if getattr(experiment.recipe, name) != getattr(default, name) or f"recipe.{name}" in varied
+    ]
+    if not said:
+        return None
+    return (
+        f"its laws stand in the place of {', '.join(said)}, which "
+        f"{'change' if len(said) > 1 else 'changes'} nothing; recipe.lr_multiplier moves its rate"
+    )
 
 
 def of_other_text(fitted: FittedRecipe, data_fingerprint: str) -> str | None:

@@ -94,7 +94,7 @@ def plan(
             f"experiment {experiment.name}: no cell is left to run; the first was rejected "
             f"because {cells[0].reason}"
         )
-    _tell_outside(experiment, cells)
+    _tell_fitted(experiment, cells)
     return cells
 
 
@@ -153,13 +153,18 @@ def _replicates(experiment: Experiment) -> list[Variant[Experiment]]:
     return found
 
 
-def _tell_outside(experiment: Experiment, cells: Sequence[Cell]) -> None:
-    """Of a fitted recipe, whether runs lie outside what it was fitted to."""
+def _tell_fitted(experiment: Experiment, cells: Sequence[Cell]) -> None:
+    """Of a fitted recipe, what it leaves open, what it replaces, and which runs lie outside it."""
     fitted = fitted_recipe.check(experiment)
     if fitted is not None:
         runs = [(cell.params, cell.tokens) for cell in cells if cell.status == "planned"]
-        if said := fitted_recipe.outside(fitted, runs):
-            log.warning("recipe.source = %s: %s", experiment.recipe.source, said)
+        for said in (
+            fitted_recipe.undetermined(fitted),
+            fitted_recipe.replaced(fitted, experiment),
+            fitted_recipe.outside(fitted, runs),
+        ):
+            if said:
+                log.warning("recipe.source = %s: %s", experiment.recipe.source, said)
 
 
 def _with_points(

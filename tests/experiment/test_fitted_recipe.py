@@ -1,5 +1,6 @@
 """A fitted recipe: what it gives, where it is refused, and what is said outside its range."""
 
+import dataclasses
 import json
 
 import pytest
@@ -148,3 +149,35 @@ def test_runs_outside_its_range_are_told(source, caplog):
     (line,) = (record.getMessage() for record in caplog.records)
     assert line.startswith(f"recipe.source = {source}: 2 of 3 cells lie outside the runs")
     assert "(params 5k to 10k, tokens 50k to 5M), up to 3.3 times" in line
+
+
+OPEN = {"params": None, "batch": (0.4, 0.6), "coefficient": None, "curvature": (0.1, 0.2)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "law", "said"),
+    [
+        ({}, {"interval": OPEN}, ["its runs do not determine learning_rate (params, coefficient)"]),
+        ({}, {"interval": {"batch": (0.4, 0.6)}}, []),
+        ({"base_lr": 0.5, "batch_exponent": 0.1}, {}, [
+            "its laws stand in the place of recipe.base_lr, recipe.batch_exponent, which change",
+        ]),
+        ({"decay_timescale": 3.0, "lr_multiplier": 2.0, "max_batch_tokens": 4096.0}, {}, []),
+    ],
+)  # fmt: skip
+def test_what_it_leaves_open_and_what_it_replaces_is_told(source, caplog, changes, law, said):
+    rate = SettingRule(coefficient=0.01, exponents={"params": -0.1, "batch": 0.5},
+                       curvature=0.04, **law)  # fmt: skip
+    source.write_text(fitted_recipe.text(fitted(learning_rate=rate)))
+    grid.plan(experiment(source, **changes))
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == len(said)
+    for line, words in zip(told, said, strict=True):
+        assert line.startswith(f"recipe.source = {source}: {words}")
+
+
+def test_a_field_that_varies_and_changes_nothing_is_told(source, caplog):
+    varied = dataclasses.replace(experiment(source), vary={"recipe.base_batch_tokens": (1e3, 2e3)})
+    grid.plan(varied)
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "in the place of recipe.base_batch_tokens, which changes nothing" in line

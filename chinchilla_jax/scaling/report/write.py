@@ -81,10 +81,14 @@ def _write_recipe(out: Path, tuning: Tuning, runs: Runs) -> None:
 
 
 def _recipe_line(fits: Fits, page: Path | str) -> list[str]:
-    """Where the recipe is, and how it is used."""
+    """Where the recipe is, and how it is used, or what it leaves open."""
+    from chinchilla_jax.experiment import fitted_recipe  # few ask for it
+
     place = storage.path(page).parent / RECIPE
     if fits.tuning is None or not storage.exists(place):
         return []
+    if said := fitted_recipe.undetermined(fitted_recipe.read(str(place))):
+        return [f"recipe: {place}; not one to use yet: {said}"]
     return [f"recipe: {place}; any config uses it with --config.recipe.source={place}"]
 
 

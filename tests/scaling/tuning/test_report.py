@@ -56,6 +56,19 @@ def test_a_tuning_table_becomes_laws_and_a_recipe_that_a_config_uses(table, tmp_
     assert "hyper-parameters, fitted to" in asked.stdout
 
 
+def test_a_recipe_of_too_few_runs_is_said_to_be_open(tmp_path):
+    """Of two sizes at two budgets: four cells of twelve runs."""
+    rows = [row | OURS for row in tuning_table(0.003)]
+    few = [row for i, row in enumerate(rows) if i // 12 in (0, 1, 3, 4)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in few))
+    asked = ("--laws=learning_rate,batch", "--nofigures", f"--out={tmp_path}")
+    done = call("evaluate", f"--runs={tmp_path}/t.jsonl", *asked)
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("recipe: "))
+    assert "not one to use yet: its runs do not determine" in line and "--config" not in line
+    assert fitted_recipe.undetermined(fitted_recipe.read(f"{tmp_path}/recipe.json")) in line
+
+
 def test_a_table_that_does_not_say_what_it_is_of_gives_no_recipe(tmp_path):
     rows = tuning_table(0.003)
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -64,10 +64,18 @@ def as_it_began(run: RunConfig, directory: RunDirectory) -> RunConfig:
 def prune(run: RunConfig, runs: Path) -> None:
     """Removes of a run's trunk, once it is over, the branch points of branches that are over.
 
+    And of the run itself, which may have been a trunk before a longer one was planned.
+
     Args:
       runs: the folder of the runs.
     """
-    trunk = RunDirectory(runs / (run.parent.run if run.parent else run.run_id))
+    if run.parent:
+        _prune(RunDirectory(runs / run.parent.run), runs)
+    if not run.first_step:
+        _prune(RunDirectory(runs / run.run_id), runs)
+
+
+def _prune(trunk: RunDirectory, runs: Path) -> None:
     try:
         known = trunk.configuration()
         if known is None or trunk.result() is None:
@@ -84,9 +92,13 @@ def prune(run: RunConfig, runs: Path) -> None:
 def prune_left(planned: Iterable[RunConfig], runs: Path) -> None:
     """`prune` of the trunks among `planned` that have branch points still.
 
-    A run may be killed between its result and its pruning. A trunk costs one listing.
+    A run may be killed between its result and its pruning, and those of a trunk that is none any
+    more are nobody's but its own. A trunk costs one listing.
     """
     for run in planned:
-        points = {str(branch.step) for branch in run.branches}
-        if points and points & storage.names(RunDirectory(runs / run.run_id).checkpoints):
+        if run.first_step or not (run.parent or run.branches):
+            continue
+        kept = storage.names(RunDirectory(runs / run.run_id).checkpoints)
+        # What it keeps as a run counts as a trunk's only where its own configuration says so.
+        if kept & {str(branch.step) for branch in run.branches} if run.branches else kept:
             prune(run, runs)

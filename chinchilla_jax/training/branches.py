@@ -15,6 +15,35 @@ from chinchilla_jax.training.checkpoints import Checkpoints, Damaged, State, met
 log = logging.getLogger(__name__)
 
 
+def checked(run: RunConfig, runs: Path) -> RunConfig:
+    """The trunk of a branch, which is over or has come to the branch point.
+
+    Args:
+      runs: the folder of the runs.
+    Raises:
+      UserError: the trunk is not there, is another one, or has not come to the branch point yet.
+    """
+    assert run.parent is not None
+    there, where = RunDirectory(runs / run.parent.run), _where(run)
+    known = there.configuration()
+    if known is None:
+        raise UserError(f"{where}, which was not begun; run it first")
+    if fingerprint(known) != run.parent.fingerprint:
+        raise UserError(
+            f"{where}, which is another run by now than it was planned with; plan anew in "
+            "another --workdir"
+        )
+    lost = verified.read_record(there.checkpoints / str(run.parent.step))[1]
+    if lost and there.result() is None:
+        raise UserError(f"{where}, which is not over and has not kept it; run it first")
+    return known
+
+
+def _where(run: RunConfig) -> str:
+    assert run.parent is not None
+    return f"{run.run_id} is a branch of {run.parent.run} at step {run.parent.step}"
+
+
 def begun(
     run: RunConfig, corpus: Corpus, runs: Path, abstract_state: State
 ) -> tuple[State, int] | None:
@@ -27,28 +56,13 @@ def begun(
       runs: the folder of the runs.
       abstract_state: as of `Checkpoints.restore_latest`.
     Raises:
-      UserError: the trunk is not there, is another one, or has not come to the branch point yet.
+      UserError: as `checked`.
     """
     assert run.parent is not None
-    trunk, step, planned = run.parent.run, run.parent.step, run.parent.fingerprint
+    step, where = run.parent.step, _where(run)
     # Absolute, as Orbax wants a path to be.
-    there = RunDirectory(storage.absolute(runs / trunk))
-    where = f"{run.run_id} is a branch of {trunk} at step {step}"
-
-    def checked() -> RunConfig:
-        known = there.configuration()
-        if known is None:
-            raise UserError(f"{where}, which was not begun; run it first")
-        if fingerprint(known) != planned:
-            raise UserError(
-                f"{where}, which is another run by now than it was planned with; plan anew in "
-                "another --workdir"
-            )
-        if verified.read_record(there.checkpoints / str(step))[1] and there.result() is None:
-            raise UserError(f"{where}, which is not over and has not kept it; run it first")
-        return known
-
-    known = distributed.on_writer(checked)
+    there = RunDirectory(storage.absolute(runs / run.parent.run))
+    known = distributed.on_writer(lambda: checked(run, runs))
     with Checkpoints(there.checkpoints, 2, meta(known, corpus)) as points:
         try:
             return points.restore(step, abstract_state), step

@@ -91,6 +91,8 @@ def train(
     held_out = corpus.validation_windows(run.measurement.eval_windows, run.sequence_length)
     if run.first_step:
         run = distributed.on_writer(lambda: branch_points.as_it_began(run, directory))
+    if run.first_step:  # before it counts as begun
+        distributed.on_writer(lambda: directory.begun() or branches.checked(run, runs))
     distributed.on_writer(lambda: directory.start(run))
     started, meter = time.perf_counter(), Meter(counters(compiled.mesh))
     with (

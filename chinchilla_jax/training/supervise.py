@@ -98,6 +98,7 @@ def run(
         complaint = _supervise(
             workdir, groups, cells, workers or len(groups), received, on_progress
         )
+    branch_points.prune_left([cell.run for cell in cells], workdir / "runs")
     rows = results.write_of(workdir, [cell.run for cell in cells])
     if received:
         raise KeyboardInterrupt

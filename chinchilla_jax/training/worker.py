@@ -175,6 +175,7 @@ def work_jointly(workdir: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     distributed.on_writer(lambda: branch_points.prune_left(planned, workdir / "runs"))
     if cells:
         _work(workdir, planned, should_stop)
+        distributed.on_writer(lambda: branch_points.prune_left(planned, workdir / "runs"))
     rows = distributed.on_writer(lambda: results.write_of(workdir, [c.run for c in cells]))
     if distributed.any_process(should_stop()):
         raise KeyboardInterrupt

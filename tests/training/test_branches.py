@@ -16,6 +16,7 @@ from chinchilla_jax.experiment.grid import Cell, plan
 from chinchilla_jax.experiment.ledger import ledger
 from chinchilla_jax.experiment.needs import Planned
 from chinchilla_jax.experiment.numbers import flops
+from chinchilla_jax.experiment.other_run import Parent
 from chinchilla_jax.experiment.records import RunDirectory, run_directory
 from chinchilla_jax.experiment.trunks import linked, marginal_flops, optimizer_of
 from chinchilla_jax.training import branch_points, supervise, threads, worker
@@ -166,6 +167,41 @@ def test_points_that_a_killed_run_left_go_with_the_next_start(
     start()
 
 
+@pytest.mark.parametrize("program", ["sweep", "several processes"])
+def test_points_of_a_run_that_was_a_trunk_go_when_its_branches_are_over(
+    program, trunk, tmp_path, monkeypatch
+):
+    """A longer run was added, whose branches all of them are by now."""
+    folder, points = tmp_path / "runs", tmp_path / "runs" / "long" / "checkpoints"
+    shutil.copytree(trunk / "long", folder / "long")
+    cells = [
+        SimpleNamespace(
+            flops=1,
+            run=dataclasses.replace(
+                run, branches=(), parent=Parent(run="longer", step=run.first_step, fingerprint="")
+            ),
+        )
+        for run in runs().values()
+    ]
+
+    def train_branches(*arguments):
+        assert {"9", "15"} <= {p.name for p in points.iterdir()}  # until they are over
+        for cell in cells[:2]:
+            RunDirectory(folder / cell.run.run_id).start(cell.run)
+            RunDirectory(folder / cell.run.run_id).finish(cell.run, "done", "", {"loss": 2.0})
+
+    for module in (supervise, worker):
+        monkeypatch.setattr(module.results, "write_of", lambda workdir, run_ids: [])
+    monkeypatch.setattr(worker, "_work", train_branches)
+    monkeypatch.setattr(supervise, "_supervise", train_branches)
+    monkeypatch.setattr(worker, "stop_requested", lambda: lambda: False)
+    if program == "sweep":
+        supervise.run(tmp_path, cells, lambda progress: None)
+    else:
+        worker.work_jointly(tmp_path, cells)
+    assert {"9", "15"}.isdisjoint(left := {p.name for p in points.iterdir()}) and "32" in left
+
+
 def test_a_branch_on_another_mesh_ends_as_the_run_does(trunk, whole, text_corpus, tmp_path):
     shutil.copytree(trunk / "long", tmp_path / "long")
     run = with_training(runs()["short"], **MESHES[1])
@@ -183,8 +219,13 @@ def test_a_trunk_without_the_branch_point_is_one_line(trunk, text_corpus, tmp_pa
         train(other, text_corpus, RunDirectory(tmp_path / "other"))
     shutil.rmtree(tmp_path / "long" / "checkpoints" / "9")
     (tmp_path / "long" / "result.json").unlink()
-    with pytest.raises(UserError, match="which is not over and has not kept it; run it first"):
-        train(run, text_corpus, directory)
+    for begun in (False, True):
+        if begun:
+            directory.start(run)
+        with pytest.raises(UserError, match="which is not over and has not kept it; run it first"):
+            train(run, text_corpus, directory)
+        assert directory.begun() is begun  # else no other plan could drop it
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("damage", ["gone", "without a record", "bits"])

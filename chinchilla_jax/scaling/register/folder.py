@@ -38,7 +38,7 @@ def judged(registration: Registration, folder: Path, file: Path | str = "") -> V
       file: the forecast's, for messages.
     Raises:
       UserError: the runs are of another corpus or recipe, were begun before the forecast was
-        registered, or are not all over.
+        registered, are not all over, or tell nothing to judge it by.
     """
     file = file or registration.name
     if not registration.runs or registration.experiment is None:

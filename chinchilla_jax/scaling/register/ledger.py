@@ -186,7 +186,8 @@ class Calibration:
     """How one kind of number came out over all forecasts.
 
     Attributes:
-      coverage: share of the intervals that have what was measured; of them LEVEL should.
+      coverage: share of the intervals that have what was measured; of them LEVEL should. One
+        beyond which the minimum lies counts, though nothing is measured and the rest lacks it.
       mean_z, rms_z: of errors in standard deviations, measured over forecast: 0 and 1 are right.
       pinball: mean pinball loss of the lower end, the middle and the upper end, of ln values: the
         smaller, the sharper and truer at once (Koenker & Bassett 1978).
@@ -199,7 +200,7 @@ class Calibration:
     mean_z: float | None
     rms_z: float | None
     pinball: float | None
-    rms_error: float
+    rms_error: float | None
 
 
 def calibration(verdicts: Sequence[Verdict]) -> list[Calibration]:
@@ -208,7 +209,7 @@ def calibration(verdicts: Sequence[Verdict]) -> list[Calibration]:
     for what in ("params", "tokens", "loss", "run"):
         numbers = [
             one for verdict in verdicts for one in (*verdict.numbers, *verdict.runs)
-            if one.what == what and one.measured is not None
+            if one.what == what and (one.measured, one.inside) != (None, None)
         ]  # fmt: skip
         if numbers:
             found.append(_calibration(what, numbers))
@@ -218,8 +219,8 @@ def calibration(verdicts: Sequence[Verdict]) -> list[Calibration]:
 def _calibration(what: str, numbers: Sequence[Outcome]) -> Calibration:
     z = np.array([one.z for one in numbers if one.z is not None])
     inside = [one.inside for one in numbers if one.inside is not None]
-    pinballs = [pinball(one) for one in numbers if one.interval is not None]
-    errors = np.array([one.error for one in numbers], float)
+    measured = [one for one in numbers if one.measured is not None]
+    pinballs = [pinball(one) for one in measured if one.interval is not None]
     return Calibration(
         what=what,
         forecasts=len(numbers),
@@ -227,7 +228,7 @@ def _calibration(what: str, numbers: Sequence[Outcome]) -> Calibration:
         mean_z=float(z.mean()) if len(z) else None,
         rms_z=float(np.sqrt(np.mean(z**2))) if len(z) else None,
         pinball=float(np.mean(pinballs)) if pinballs else None,
-        rms_error=float(np.sqrt(np.mean(errors**2))),
+        rms_error=_rms([one.error for one in measured if one.error is not None]),
     )
 
 

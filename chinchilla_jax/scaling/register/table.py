@@ -17,7 +17,7 @@ import numpy as np
 
 from chinchilla_jax.experiment import storage
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.numbers import count, flops, percentage
+from chinchilla_jax.experiment.numbers import flops, percentage
 from chinchilla_jax.scaling.arrays import silent
 from chinchilla_jax.scaling.fits import RunTable
 from chinchilla_jax.scaling.register.metric import must_be_likely, of_loss, settled
@@ -154,15 +154,7 @@ def judged(
         left = Counter(one.status for one in table.aside)
         why = ", ".join(f"{number} {status}" for status, number in left.items())
         notes.append(f"{len(table.aside)} rows of {place} are left out: {why}")
-    found = concluded(registration, points, outcomes, chosen, measured(runs), notes, str(place))
-    headline = [*found.numbers, *(one for one in outcomes if one.params == chosen)]
-    if all(one.inside is None for one in headline):
-        why = next(note for note in found.notes if note.startswith("no minimum"))
-        raise UserError(
-            f"{place}: {why}, and no run is near a size whose loss {file} forecasts "
-            f"(N* = {count(best)}; {_sizes(runs)}): nothing can be judged"
-        )
-    return found
+    return concluded(registration, points, outcomes, chosen, measured(runs), notes, str(place))
 
 
 def measured(runs: Runs) -> list[tuple[str, float]]:
@@ -209,10 +201,6 @@ def _budgets(runs: Runs) -> str:
         return f"its runs have {flops(float(runs.flops.min()))} to {flops(float(runs.flops.max()))}"
     more = f" and {len(found) - _SHOWN} smaller" if len(found) > _SHOWN else ""
     return f"its budgets are {', '.join(found[-_SHOWN:])}{more}"
-
-
-def _sizes(runs: Runs) -> str:
-    return f"its sizes are {count(float(runs.params.min()))} to {count(float(runs.params.max()))}"
 
 
 def _outcomes(runs: Runs, registration: Registration) -> list[RunOutcome]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 
 from chinchilla_jax.experiment import json_data, storage
+from chinchilla_jax.experiment.errors import UserError
+from chinchilla_jax.experiment.numbers import count
 from chinchilla_jax.experiment.schema import UNLESS_DEFAULT, from_json, require, to_json
+from chinchilla_jax.scaling.fitting.curves import Minima
 from chinchilla_jax.scaling.fitting.estimators import LEAST_SIZES, Estimator
 from chinchilla_jax.scaling.fitting.intervals import LEVEL, Interval
-from chinchilla_jax.scaling.fitting.isoflop import profiles
+from chinchilla_jax.scaling.fitting.isoflop import Profile, profiles
 from chinchilla_jax.scaling.fitting.minima import fit_minima
 from chinchilla_jax.scaling.fitting.noise import Noise
 from chinchilla_jax.scaling.register.registration import (
@@ -38,7 +41,8 @@ class Outcome:
       error: ln(measured / forecast).
       z: the error over the standard deviation that the interval stands for, on its side, with
         that of the measurement; None without an interval.
-      inside: whether the interval has the measured number; None without an interval.
+      inside: whether the interval has the measured number; False too where nothing is measured
+        and the runs tell that it lies beyond the interval; None where they do not, or without one.
       measured_se: standard error of ln of a measured minimum, 0 of a run.
     """
 
@@ -111,6 +115,21 @@ class Verdict:
     # The table that holds those runs; "" for a work folder, whose runs bear the forecast's digest.
     table: str = field(default="", metadata=UNLESS_DEFAULT)
 
+    @property
+    def unjudged(self) -> tuple[str, ...]:
+        """What of N*, D*, L* and the runs of the registered size came out neither in nor out."""
+        headline = _headline(self.numbers, self.runs, self.params)
+        return tuple(name for name, one in headline if one.inside is None)
+
+
+def _headline(
+    numbers: Sequence[Outcome], runs: Sequence[RunOutcome], chosen: float
+) -> list[tuple[str, Outcome]]:
+    """By what a forecast is a hit or a miss: the minimum, and the runs of the registered size."""
+    return [(one.what, one) for one in numbers] + [
+        (f"loss of {one.run_id}", one) for one in runs if one.params == chosen
+    ]
+
 
 def read(path: Path) -> Verdict:
     """A verdict as it was written.
@@ -158,13 +177,21 @@ def concluded(
       chosen: parameters of the size that stands for N*, which may have no run.
       measured: run and loss of all that checked it.
       table: where they stand, if in no work folder of ours.
+    Raises:
+      UserError: there are runs, and nothing of the forecast can be judged by them.
     """
     numbers, minimum, why = _numbers(registration, points)
     said = [*notes, *([f"no minimum of the new budget: {why}"] if why else [])]
-    headline: list[tuple[str, Outcome]] = [(one.what, one) for one in numbers]
-    headline += [(f"loss of {one.run_id}", one) for one in runs if one.params == chosen]
+    headline = _headline(numbers, runs, chosen)
     missed = tuple(name for name, one in headline if one.inside is False)
     trained = any(one.params == chosen for one in points)
+    if (trained or table) and all(one.inside is None for _, one in headline):
+        sizes = [one.params for one in points]
+        raise UserError(
+            f"{table or registration.name}: no minimum of the new budget: {why}, and no run is "
+            f"near a size whose loss was forecast (N* = {count(registration.params.value)}; its "
+            f"sizes are {count(min(sizes))} to {count(max(sizes))}): nothing can be judged"
+        )
     if not trained:
         said.append("no run of the registered size has a loss")
     return Verdict(
@@ -204,6 +231,13 @@ def outcome(what: str, predicted: Predicted, measured: float | None, se: float =
     return Outcome(what, predicted.value, predicted.interval, measured, se, error, z, inside)
 
 
+def bounded(what: str, predicted: Predicted, low: float = 0.0, high: float = math.inf) -> Outcome:
+    """A forecast number beside one that is only known to lie between `low` and `high`."""
+    found, ends = outcome(what, predicted, None), predicted.interval
+    outside = ends is not None and (low >= ends[1] or high <= ends[0])
+    return replace(found, inside=False) if outside else found
+
+
 @dataclass(frozen=True)
 class _Minimum:
     params: float
@@ -230,9 +264,11 @@ def _numbers(
     size = registration.basis.noise
     noise = Noise(size, 0, "registered", np.array([size]))
     estimator = Estimator(registration.basis.minima)
-    found = fit_minima(estimator, budget, noise, 0, np.random.default_rng(0))
+    curves = estimator.curves(budget)
+    found = fit_minima(estimator, budget, noise, 0, np.random.default_rng(0), fitted=curves)
     if found.reason_G[0] is not None:
-        numbers = [outcome(name, one, None) for name, one in expected.items()]
+        between = _known_between(budget[0], curves.minima()[0])
+        numbers = [bounded(name, one, *between.get(name, ())) for name, one in expected.items()]
         return numbers, None, found.reason_G[0]
     params, data, loss = (float(x[0]) for x in (found.params_G, found.tokens_G, found.loss_G))
     size_se, loss_se = float(found.errors.log_params_G[0]), float(found.errors.log_loss_G[0])
@@ -242,6 +278,37 @@ def _numbers(
         outcome("loss", expected["loss"], loss, loss_se),
     ]
     return numbers, _Minimum(params, loss, loss_se), ""
+
+
+def _known_between(profile: Profile, minimum: Minima) -> dict[str, tuple[float, float]]:
+    """Between what N*, D* and L* lie where the losses still fall at the end of the sizes.
+
+    The end of the sizes bounds N* where the curve falls on there. Where it turns just before, or
+    the losses of other sizes go up and down, the runs themselves tell less or nothing.
+    """
+    size, where = np.unique(profile.log_params_S, return_inverse=True)
+    loss = np.bincount(where, profile.loss_S) / np.bincount(where)
+    lowest = int(loss.argmin())
+    if lowest not in (0, len(size) - 1):
+        return {}
+    larger, fault = lowest > 0, str(minimum.fault_B[0])
+    if fault == "":
+        next_to_it = size[lowest - 1 if larger else 1]
+        ends = (next_to_it, minimum.log_params_B[0])
+        end = min(ends) if larger else max(ends)
+    elif fault == ("above the largest size" if larger else "below the smallest size") or np.all(
+        np.diff(loss) < 0 if larger else np.diff(loss) > 0
+    ):
+        end = size[lowest]
+    else:
+        return {}
+    params, data = float(np.exp(end)), float(profile.tokens_at(np.array([end]))[0])
+    above, below = (params, math.inf), (0.0, params)
+    return {
+        "params": above if larger else below,
+        "tokens": (0.0, data) if larger else (data, math.inf),
+        "loss": (0.0, float(loss[lowest])),
+    }
 
 
 def _regret(

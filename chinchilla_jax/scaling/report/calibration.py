@@ -22,7 +22,7 @@ def calibrated(ledger: Ledger) -> list[Table]:
     single: Rows = [
         (
             one.forecast, one.date, numbers.flops(one.flops), f"{one.decades:.2f}",
-            "hit" if one.hit else "miss", *(_measured(one, what) for what in ("loss", "params")),
+            _came_out(one), *(_measured(one, what) for what in ("loss", "params")),
             percent(next((r.loss for r in one.regret if r.against == "neighbour"), None)),
             identity(one),
         )
@@ -65,7 +65,8 @@ def calibrated(ledger: Ledger) -> list[Table]:
             ("number", "forecasts", "inside 95 %", "mean z", "rms z", "pinball", "rms error"),
             kinds,
             "Right are 95 %, a mean z of 0 and an rms z of 1. Numbers of one forecast go together: "
-            "it counts as one case rather than as several.",
+            "it counts as one case rather than as several. A minimum beyond its interval that was "
+            "not reached counts as outside, and has no error.",
         ),
         Table(
             "Error against distance",
@@ -73,6 +74,13 @@ def calibrated(ledger: Ledger) -> list[Table]:
             far,
         ),
     ]
+
+
+def _came_out(verdict: Verdict) -> str:
+    """Hit or miss, and whether a hit is of all that was forecast."""
+    if not verdict.hit:
+        return "miss"
+    return "hit in part" if verdict.unjudged else "hit"
 
 
 def _measured(verdict: Verdict, what: str) -> str:

@@ -76,7 +76,9 @@ def registered(registration: Registration, file: Path | str, config: Path | str 
 def sentences(verdict: Verdict) -> list[str]:
     """Hit or miss, and what the choice cost."""
     chosen = _chosen(verdict)
-    came_out = "Hit" if verdict.hit else "Miss"
+    unjudged, came_out = verdict.unjudged, "Miss"
+    if verdict.hit:
+        came_out = "Hit as far as it was judged" if unjudged else "Hit"
     parts = []
     if chosen:
         one = chosen[0]
@@ -92,14 +94,19 @@ def sentences(verdict: Verdict) -> list[str]:
         least = numbers_of["loss"]
         parts.append(
             f"{came_out}: at {numbers.flops(verdict.flops)} FLOPs the forecast said a loss L* of "
-            f"{with_interval(least.predicted, least.interval, loss)}; the minimum came out at "
-            f"{loss(least.measured)}."
+            f"{with_interval(least.predicted, least.interval, loss)}; "
+            + (
+                "its runs have no minimum."
+                if least.measured is None
+                else f"the minimum came out at {loss(least.measured)}."
+            )
         )
     else:
         parts.append("Miss: no run of the registered size has a loss.")
-    if verdict.missed:
-        names = ", ".join(NAMES.get(name, (name,))[0] for name in verdict.missed)
-        parts.append(f"Outside its interval: {names}.")
+    for what, which in (("Outside its interval", verdict.missed), ("Not judged", unjudged)):
+        if which:
+            names = ", ".join(NAMES.get(name, (name,))[0] for name in which)
+            parts.append(f"{what}: {names}.")
     parts += [_cost(regret) for regret in verdict.regret]
     parts += [f"{note[:1].upper()}{note[1:]}." for note in verdict.notes]
     return parts

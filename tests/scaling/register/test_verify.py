@@ -21,8 +21,8 @@ from chinchilla_jax.scaling.register.register import register
 from chinchilla_jax.scaling.register.registration import Predicted
 from chinchilla_jax.scaling.register.verdict import outcome
 from chinchilla_jax.scaling.register.verify import verify
+from chinchilla_jax.scaling.report import calibration, write
 from chinchilla_jax.scaling.report import outcome as told
-from chinchilla_jax.scaling.report import write
 from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.read import read_runs
@@ -127,15 +127,63 @@ def test_a_miss_is_said_with_what_missed(copied):
     assert "outside" in told.terminal(found)
 
 
-def test_a_minimum_at_the_edge_leaves_the_numbers_open_and_says_so(copied):
+def test_a_minimum_beyond_the_sizes_is_a_miss_without_a_number(copied):
     folder, _ = copied
     check_in(folder / "runs", folder / "one.py", loss=lambda c: 1.2 * c.params**-0.02)
     found = verify(folder / "forecasts" / "one.json", folder / "runs")
-    assert (
-        {one.measured for one in found.numbers} == {one.inside for one in found.numbers} == {None}
-    )
+    assert {one.measured for one in found.numbers} == {one.z for one in found.numbers} == {None}
     assert "no minimum of the new budget" in found.notes[0] and len(found.numbers) == 3
+    assert not found.hit and {"params", "tokens"} <= set(found.missed)
     assert [one.against for one in found.regret] == ["neighbour"]
+    assert ledgers.read(folder / "forecasts" / "ledger.jsonl").verdicts == (found,)
+    coverage = {one.what: one for one in ledgers.calibration([found])}
+    assert (coverage["params"].coverage, coverage["params"].rms_error) == (0, None)
+    assert "outside" in told.terminal(found) and told.sentences(found)[0].startswith("Miss: of ")
+    assert "miss" in calibration.of_ledger(folder / "forecasts" / "ledger.jsonl", folder, False)
+
+
+def by_runs(known, losses, forecast=True):
+    """The verdict on a forecast where its sizes, ascending, have these multiples of their loss."""
+    sizes = {run.params: run for run in sorted(known.runs, key=lambda run: run.params)}
+    points, runs = [], []
+    for (params, run), factor in zip(sizes.items(), losses, strict=True):
+        if factor is not None:
+            loss = factor * known.loss.value
+            expected = run.loss if forecast else Predicted(known.loss.value, None)
+            one = outcome("run", expected, loss)
+            points.append(verdicts.Point(params, run.tokens, loss))
+            runs.append(verdicts.RunOutcome(**vars(one), run_id=run.run_id, size=run.size,
+                                            params=params, seed=0))  # fmt: skip
+    chosen = min(known.runs, key=lambda run: abs(math.log(run.size))).params
+    return verdicts.concluded(known, points, runs, chosen, [], [])
+
+
+@pytest.mark.parametrize(
+    ("losses", "missed", "unjudged"),
+    [((1.04, 1.03, 1.02, 1.01, 1.0), {"params", "tokens"}, {"loss"}),
+     ((1.0, 1.01, 1.02, 1.03, 1.04), {"params", "tokens"}, {"loss"}),
+     ((1.05, 1.02, 1.002, 0.9992, 0.999), {"params", "tokens"}, {"loss"}),  # turns before the end
+     ((1.05, 1.01, 1.0, 0.9999, None), set(), {"params", "tokens", "loss"}),  # turns in it
+     ((1.02, 1.0, 1.03, 1.01, 0.999), set(), {"params", "tokens", "loss"}),  # up and down
+     ((1.04, 1.03, 1.02, None, None), set(), {"params", "tokens", "loss"}),  # ends in it
+     ((None, None, 1.0, None, None), set(), {"params", "tokens", "loss"})],
+)  # fmt: skip
+def test_what_the_runs_leave_open_is_no_hit(place, losses, missed, unjudged):
+    """Losses that fall to the end of the sizes bound N* and D*; others tell nothing of them."""
+    found = by_runs(place[1], losses)
+    assert (set(found.missed), set(found.unjudged)) == (missed, unjudged)
+    assert found.hit == (not missed) and {one.measured for one in found.numbers} == {None}
+    said = told.sentences(found)
+    assert said[0].startswith("Miss: of " if missed else "Hit as far as it was judged: of ")
+    assert any(part.startswith("Not judged: ") and "loss L*" in part for part in said)
+
+
+def test_where_nothing_can_be_judged_there_is_no_verdict(place):
+    """Losses of runs were not forecast, and the runs have no minimum."""
+    with pytest.raises(UserError, match=r"one: no minimum .*N\* = .*: nothing can be judged"):
+        by_runs(place[1], (3.0, 3.2, 3.3, 3.2, 3.1), forecast=False)
+    found = by_runs(place[1], (3.4, 3.3, 3.2, 3.1, 3.0), forecast=False)
+    assert found.missed == ("params", "tokens")
 
 
 def test_a_diverged_run_has_no_loss(copied):

@@ -19,13 +19,17 @@ def positive_numbers(flag: str, texts: Sequence[str]) -> tuple[float, ...]:
 
 
 def positive_number(flag: str, text: str) -> float:
-    """One of them."""
+    """One of them; a count also as the programs show it, 1.5M."""
     try:
         value = float(text)
     except ValueError:
-        value = math.nan
+        from chinchilla_jax.scaling.table.units import count_of  # few need it
+
+        value = count_of(text.strip()) or math.nan
     if not 0 < value < math.inf:
-        raise UserError(f"--{flag}: {text!r} is not a positive number; write it like 5.76e23")
+        raise UserError(
+            f"--{flag}: {text!r} is not a positive number; write it like 5.76e23 or 1.5M"
+        )
     return value
 
 

@@ -25,6 +25,12 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 CONTINUES = "interrupted; the same command continues"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Whose lines are not those of a log of long work.
+_BEFORE_WORK = tuple(
+    f"chinchilla_jax.{name}"
+    for name in ("experiment.grid", "experiment.loading", "experiment.finished", "training.sweep",
+                 "formats", "scaling")
+)  # fmt: skip
 
 START, START_FIELD = "init_from", "techniques.transfer.start"
 _overrides: list[tuple[str, str]] = []
@@ -66,6 +72,7 @@ def _run(main: Callable[[list[str]], Any], interrupted: str) -> None:
             stream.reconfigure(errors="backslashreplace")
     # Libraries log through absl and the root; of theirs only warnings are for a person.
     absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_handler().setFormatter(_Plain())
     try:
         with _interruptible():
             app.run(main, flags_parser=_parse)
@@ -79,6 +86,16 @@ def _run(main: Callable[[list[str]], Any], interrupted: str) -> None:
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         _end_interrupted()
+
+
+class _Plain(absl_logging.PythonFormatter):
+    """Without time and place, what is said of a plan, a table or a folder before the work on it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not record.name.startswith(_BEFORE_WORK):
+            return str(super().format(record))
+        said = logging.Formatter.format(self, record)
+        return f"warning: {said}" if record.levelno >= logging.WARNING else said
 
 
 def _end_interrupted() -> NoReturn:

@@ -36,6 +36,25 @@ def test_published_laws():
     assert all(name in names for name in ("hoffmann ", "kaplan ", "frantar_t5", "muennighoff"))
 
 
+@pytest.mark.parametrize(
+    ("plain", "said"),
+    [
+        (("tian", "--flops=1e21"), ("ling", "--flops=1e21")),
+        (("tian", "--flops=1e21"), ("Ling", "--flops=1e21")),
+        (("hoffmann", "--params=1e9,3.3e4"), ("Chinchilla, Approach 3", "--params=1B,33k")),
+        (("deepseek", "--tokens=1.5e6"), ("DeepSeek LLM", "--tokens=1.5M")),
+        (
+            ("bergsma", "--params=1e9", "--tokens=2e10"),
+            ("power lines", "--params=1B", "--tokens=20B"),
+        ),
+    ],
+)
+def test_laws_go_by_their_titles_and_counts_as_they_are_shown(plain, said):
+    one, other = (call("forecast", f"--law={law}", *more) for law, *more in (plain, said))
+    assert one.returncode == 0, one.stderr
+    assert (other.returncode, other.stdout) == (0, one.stdout), other.stderr
+
+
 def test_published_laws_of_hyper_parameters():
     """As Li et al. and DeepSeek-AI print them."""
     done = call("forecast", "--law=steplaw", "--params=1e9,7e9", "--tokens=1e11,1.4e12")
@@ -55,6 +74,9 @@ def test_published_laws_of_hyper_parameters():
         (("--law=hoffmann", "--fits=x"), ("either",)),
         (("--law=hoffmann",), ("nothing is asked", "--flops")),
         (("--law=hofmann", "--flops=1e21"), ("did you mean hoffmann?",)),
+        (("--law=lingg", "--flops=1e21"), ("did you mean Ling?",)),
+        (("--law=Hofman", "--flops=1e21"), ("did you mean hoffmann?",)),
+        (("--law=hoffmann", "--params=1Q"), ("--params: '1Q'", "5.76e23 or 1.5M")),
         (("--law=hoffmann", "--flops=1e21;2"), ("--flops", "1e21;2")),
         (("--law=hoffmann", "--flops=1e22,1e22"), ("--flops: 1e+22 is given twice",)),
         (("--law=hoffmann", "--loss=1.2"), ("out of reach", "1.693")),

@@ -148,6 +148,15 @@ def test_a_process_says_the_same(program, arguments):
     )  # fmt: skip
 
 
+def test_what_is_said_before_the_work_has_no_time_and_place(tmp_path):
+    shutil.copy("configs/quickstart.py", tmp_path / "mine.py")
+    widths = ("--config.ladder.widths=32,34", "--config.vary.seed=0,1")
+    done = process("plan", f"--config={tmp_path / 'mine.py'}", *widths)
+    first, second = done.stderr.splitlines()
+    assert first.startswith("warning: ladder.replicates_up_to = "), done.stderr
+    assert second.startswith("warning: ladder.widths: 34 in 17 heads of 2: "), done.stderr
+
+
 def test_plan_shows_every_cell_with_its_reason():
     done = call("plan", QUICKSTART)
     assert done.returncode == 0

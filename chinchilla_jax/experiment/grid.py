@@ -95,6 +95,8 @@ def plan(
             f"because {cells[0].reason}"
         )
     _tell_fitted(experiment, cells)
+    if said := rules.of_small_heads(cell.run.model for cell in cells if not cell.reason):
+        log.warning("%s", said)
     return cells
 
 

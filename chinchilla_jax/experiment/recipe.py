@@ -9,6 +9,7 @@ they are an extrapolation: vary `recipe.lr_multiplier` first.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,8 @@ _DEPTHS = (
 
 # (from width, largest head size). From 512: Table A9.
 _HEAD_SIZES = ((0, 32), (512, 64), (1280, 128))
+
+_SMALL_HEAD, _SMALL_FROM = 8, 32  # heads under it are nobody's choice from that width on
 
 _MOST_WARMUP = 0.9  # of a run, of a warm-up that is given in tokens
 
@@ -57,6 +60,21 @@ def head_size_for_width(width: int) -> int:
     if width >= 16 and width % 4 == 0:
         most = min(most, width // 2)
     return max(k for k in range(2, most + 1, 2) if width % k == 0)
+
+
+def of_small_heads(shapes: Iterable[ModelConfig]) -> str | None:
+    """A sentence about widths that the rule splits into tiny heads, as 34 in 17; None without."""
+    found = {(m.width, m.heads, m.head_size) for m in shapes
+             if m.head_size < _SMALL_HEAD and m.width >= _SMALL_FROM and m.width % 2 == 0
+             and m.head_size == head_size_for_width(m.width)}  # fmt: skip
+    if not found:
+        return None
+    said = [f"{width} in {heads} heads of {size}" for width, heads, size in sorted(found)]
+    near = {8 * (width // 8 + more) for width, *_ in found for more in (0, 1)}
+    return (
+        f"ladder.widths: {', '.join(said)}: so small a head tells little apart; near widths that "
+        f"split well are {', '.join(map(str, sorted(near)))}"
+    )
 
 
 def ff_size_for_width(width: int, definition: str) -> int:

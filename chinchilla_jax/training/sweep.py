@@ -169,6 +169,8 @@ def select(cells: Sequence[Cell], selection: str, order: str, flag: str = "cells
 
 def _named(item: str, cells: Sequence[Cell], where: str) -> list[Cell]:
     """The cell `3`, or of a range `3-7` the planned ones, both ends among them."""
+    if not item:
+        raise UserError(f"{where}: names no cell beside a comma; write it like 0,3,5-7")
     ends = item.split("-") if _RANGE.fullmatch(item) else [item]
     by_index = {str(cell.index): cell for cell in cells}
     for end in ends:
@@ -178,7 +180,7 @@ def _named(item: str, cells: Sequence[Cell], where: str) -> list[Cell]:
             )
     first, last = by_index[ends[0]].index, by_index[ends[-1]].index
     if first > last:
-        raise UserError(f"{where}: a range goes up: {last}-{first}")
+        raise UserError(f"{where}: a range goes up; did you mean {last}-{first}?")
     inside = [cell for cell in cells if first <= cell.index <= last]
     found = [cell for cell in inside if cell.status == "planned"]
     if not found:

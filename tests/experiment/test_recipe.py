@@ -1,5 +1,7 @@
 """The rules, at the points where their sources fix them."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +73,17 @@ def test_rate_and_decay_at_their_anchors():
 def test_impossible_widths_are_refused(width):
     with pytest.raises(UserError, match=f"{width}: must be positive and even"):
         recipe.shape_for_width(width, RecipeConfig(), 256)
+
+
+def test_widths_of_very_small_heads_are_told_with_better_ones_near_them():
+    shapes = [recipe.shape_for_width(width, RecipeConfig(), 256) for width in (26, 34, 48, 62, 68)]
+    said = recipe.of_small_heads(shapes)
+    assert "34 in 17 heads of 2, 62 in 31 heads of 2, 68 in 17 heads of 4: " in said
+    assert said.endswith("near widths that split well are 32, 40, 56, 64, 72")
+    good = (recipe.shape_for_width(width, RecipeConfig(), 256) for width in range(32, 512, 8))
+    assert recipe.of_small_heads(good) is None
+    chosen = dataclasses.replace(recipe.shape_for_width(32, RecipeConfig(), 256), head_size=4)
+    assert recipe.of_small_heads([chosen]) is None  # by a table, or a technique
 
 
 def test_key_value_groups_must_divide_the_heads():

@@ -93,8 +93,9 @@ def test_orders():
     "selection,word",
     [("9", "no cell '9'"), ("2/2", "0 to n - 1"), ("a/b", "0 to n - 1"), ("x", "no cell"),
      ("3", "tokens per parameter"), ("3-3", "cell 3: .*tokens per parameter"),
-     ("2-0", "a range goes up: 0-2"), ("1-9", "no cell '9'"), ("-1", "no cell '-1'"),
-     ("1-", "no cell '1-'")],
+     ("2-0", r"a range goes up; did you mean 0-2\?"), ("1-9", "no cell '9'"),
+     ("-1", "no cell '-1'"), ("1-", "no cell '1-'"), ("0,", "beside a comma"),
+     ("0,,1", "beside a comma")],
 )  # fmt: skip
 def test_wrong_selections(selection, word):
     with pytest.raises(UserError, match=word):

@@ -15,7 +15,7 @@ from chinchilla_jax.scaling.fitting.optimum import Optima, Optimum
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.forecast.average import averaged
 from chinchilla_jax.scaling.forecast.source import Source
-from chinchilla_jax.scaling.laws.published import PublishedLaw, law_named, published
+from chinchilla_jax.scaling.laws.published import PublishedLaw, called, law_named, published
 from chinchilla_jax.scaling.table.cost import SIX_ND, FlopsModel
 from chinchilla_jax.scaling.tuning.records import Tuning
 
@@ -138,7 +138,7 @@ def from_published(law: PublishedLaw, fixed: Mapping[str, float] | None = None) 
 
 
 def named(name: str, fixed: Mapping[str, float] | None = None) -> Frontier:
-    """The published law of that name, of sizes and losses, of hyper-parameters, or of both.
+    """The published law of a name or title, of sizes and losses, of hyper-parameters, or of both.
 
     Raises:
       UserError: there is none; the nearest is named.
@@ -146,9 +146,11 @@ def named(name: str, fixed: Mapping[str, float] | None = None) -> Frontier:
     from chinchilla_jax.scaling.tuning.predict import of_published  # evaluate needs none
     from chinchilla_jax.scaling.tuning.published import published_settings
 
+    others = {law.name: law.title for law in published_settings().values()}
+    name = called(name, others)
     settings = of_published(name)
     if name in published() or settings is None:
-        law = law_named(name, tuple(published_settings()))
+        law = law_named(name, others)
         return replace(from_published(law, fixed), settings=settings)
 
     def best(flops: Floats) -> Optimum:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.experiment.schema import nearest
+from chinchilla_jax.experiment.schema import closest
 from chinchilla_jax.scaling.fitting.optimum import Optimum, along
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.laws import LAWS
@@ -158,22 +158,35 @@ def published() -> dict[str, PublishedLaw]:
     return {row["name"]: PublishedLaw(**{**row, "flops": tuple(row["flops"])}) for row in rows}
 
 
-def law_named(name: str, others: Sequence[str] = ()) -> PublishedLaw:
-    """The published law of that name.
+def called(name: str, titles: Mapping[str, str]) -> str:
+    """The name of the law that bears `name` or has it as its title, case aside; else `name`.
 
     Args:
-      others: names of laws of another kind, that could have been meant too.
+      titles: of laws, by their names.
+    """
+    asked = name.strip().casefold()
+    found = (law for law, title in titles.items() if asked in (law, title.casefold()))
+    return next(found, name)
+
+
+def law_named(name: str, others: Mapping[str, str] | None = None) -> PublishedLaw:
+    """The published law of that name or title.
+
+    Args:
+      others: titles, by name, of laws of another kind, that could have been meant too.
     Raises:
-      UserError: there is none; the nearest name and all names are given.
+      UserError: there is none; the nearest name or title and all names are given.
     """
     laws = published()
-    if name not in laws:
-        names = [*dict.fromkeys((*laws, *others))]
-        raise UserError(
-            f"no published law is called {name!r}{nearest(name, names)} "
-            f"(there are {', '.join(names)})"
-        )
-    return laws[name]
+    titles = {law.name: law.title for law in laws.values()}
+    bears = called(name, titles)
+    if bears not in laws:
+        titles |= others or {}
+        spelled = {text.casefold(): text for text in (*titles.values(), *titles)}
+        near = closest(name.casefold(), list(spelled))
+        did = f"; did you mean {spelled[near]}?" if near else ""
+        raise UserError(f"no published law is called {name!r}{did} (there are {', '.join(titles)})")
+    return laws[bears]
 
 
 def laws_to_show(names: Sequence[str]) -> list[PublishedLaw]:
@@ -182,10 +195,11 @@ def laws_to_show(names: Sequence[str]) -> list[PublishedLaw]:
     Raises:
       UserError: there is no such law, or one is given twice.
     """
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise UserError(f"--overlay: {name} is given twice")
-    return [law_named(name) for name in names]
+    laws = [law_named(name) for name in names]
+    for i, law in enumerate(laws):
+        if law in laws[:i]:
+            raise UserError(f"--overlay: {law.name} is given twice")
+    return laws
 
 
 def _with_loss() -> str:

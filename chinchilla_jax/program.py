@@ -219,7 +219,7 @@ def _refuse_two_values(flag: flags.Flag[Any]) -> None:
         parse(argument)
         given.append((flag.value, argument))
         (first, said), (last, now) = given[0], given[-1]
-        if first != last:
+        if said != now and first != last:  # the text too: one nan is another number
             two = flag.name == "runs" and "compare" in flags.FLAGS
             hint = f"; to compare two, --compare={said},{now}" * two
             raise UserError(f"--{flag.name}: {_twice(said, now)}{hint}")

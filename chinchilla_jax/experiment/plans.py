@@ -58,8 +58,10 @@ def write_plan(
         forecast_late: list[str] = []
         version = MODEL_VERSION
         if before is not None:
-            _, old_cells, old_facts = read_plan(workdir)
-            lost, forecast_late = _lost(old_cells, cells), _forecast_late(old_cells, cells)
+            old, old_cells, old_facts = read_plan(workdir)
+            branches = old.ladder.branches, experiment.ladder.branches
+            lost = _lost(old_cells, cells, branches)
+            forecast_late = _forecast_late(old_cells, cells)
             _refuse_begun(workdir, lost, forecast_late)
             _refuse_other_text(workdir, old_facts, facts)
             version = _model_version(workdir, old_cells, old_facts, cells)
@@ -76,8 +78,12 @@ def write_plan(
             return
 
 
-def _lost(old: Sequence[Cell], new: Sequence[Cell]) -> dict[str, str]:
-    """What becomes of the runs of an old plan that are not in the new one as they were."""
+def _lost(old: Sequence[Cell], new: Sequence[Cell], branches: tuple[bool, bool]) -> dict[str, str]:
+    """What becomes of the runs of an old plan that are not in the new one as they were.
+
+    Args:
+      branches: `ladder.branches` of the old plan and of the new one.
+    """
     planned = {c.run.run_id: c.run for c in new if c.status == "planned"}
     found = {}
     for run in (cell.run for cell in old if cell.status == "planned"):
@@ -85,15 +91,21 @@ def _lost(old: Sequence[Cell], new: Sequence[Cell]) -> dict[str, str]:
         if other is None:
             found[run.run_id] = "dropped"
         elif other != run and fingerprint(other) != fingerprint(run):
-            found[run.run_id] = _difference(run, other)
+            found[run.run_id] = _difference(run, other, branches)
     return found
 
 
-def _difference(run: RunConfig, other: RunConfig) -> str:
+def _difference(run: RunConfig, other: RunConfig, branches: tuple[bool, bool]) -> str:
     """Between two runs of one id, and why where it is the work of other budgets of their size."""
     found = first_difference(to_json(run), to_json(other))
-    shares = any(one.parent or one.branches for one in (run, other))
-    if shares and (run.batch_size, run.optimizer) != (other.batch_size, other.optimizer):
+    if (run.batch_size, run.optimizer) == (other.batch_size, other.optimizer):
+        return found
+    if branches[0] != branches[1]:
+        found += (
+            f"; ladder.branches was {branches[0]}, now {branches[1]}, and runs of a size that "
+            "share a trunk have its batch and warm-up"
+        )
+    elif any(one.parent or one.branches for one in (run, other)):
         found += (
             "; the runs of a size share a trunk, with the batch and the warm-up by the shortest "
             "and the longest of them, so that a budget which is added changes them all"

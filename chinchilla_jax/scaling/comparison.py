@@ -193,7 +193,7 @@ def _fitted(
     try:
         fits = replace(fits, tuning=tuning(drawn.tried, settings, tuned))
     except UserError as error:  # of one condition among others
-        fits = replace(fits, warnings=(*fits.warnings, f"{one.title}: {error}"))
+        fits = replace(fits, warnings=(*fits.warnings, str(error)))
     known = any(row.params is not None for row in fits.forecast)
     reason = "; ".join(f"{refusal.what}: {refusal.reason}" for refusal in fits.refusals)
     fitted = ConditionFits(

@@ -180,6 +180,12 @@ def test_a_larger_budget_would_change_begun_trunks_and_that_is_why_it_is_refused
     assert f"run {run.run_id} was begun under another plan (" in said
     assert "share a trunk" in said and "a budget which is added changes them all" in said
     assert said.endswith("use another --workdir")
+    alone = experiment(ladder=dataclasses.replace(source.ladder, branches=False))
+    with pytest.raises(UserError) as refused:
+        plans.write_plan(tmp_path, alone, plan(alone), {})
+    said = str(refused.value)
+    assert "; ladder.branches was True, now False, and runs of a size" in said
+    assert "budget which is added" not in said
 
 
 def test_a_technique_that_follows_the_length_of_a_run_has_no_trunk():

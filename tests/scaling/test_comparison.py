@@ -50,6 +50,17 @@ def test_a_condition_with_too_few_runs_is_listed_with_its_reason(compared):
     assert "3 different runs for 5 parameters" in few.reason
 
 
+def test_why_a_condition_has_no_laws_of_settings_is_told_without_its_name():
+    """The report puts the name before what it says of one condition."""
+    found, _ = compare(
+        read_runs(three_optimizers(sizes=5)), Settings(bootstrap=0), tuned=("batch",)
+    )
+    said = [text for one in found.conditions if one.fits for text in one.fits.warnings]
+    assert sum("laws of hyper-parameters need" in text for text in said) == 3
+    titles = tuple(one.title for one in found.conditions)
+    assert not any(text.startswith(titles) for text in said)
+
+
 def test_all_are_asked_for_the_same_budget_ten_times_the_largest_run_of_all():
     rows = [row for row in ROWS if row["optimizer"] != "muon" or row["flops"] < 5e19]
     found, _ = compare(read_runs(rows), Settings(bootstrap=0))

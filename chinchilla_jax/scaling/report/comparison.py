@@ -24,6 +24,7 @@ from chinchilla_jax.scaling.report import forecasts, listing, outcome, summary, 
 from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.laws import LAW_HEAD, choices, law_row
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
+from chinchilla_jax.scaling.report.replacing import write_page
 from chinchilla_jax.scaling.report.table import Rows, Table, estimate
 from chinchilla_jax.scaling.report.write import name_of, published
 from chinchilla_jax.scaling.table.conditions import where, written
@@ -70,7 +71,7 @@ def write(
             figures_of["speed_up"] = lambda: speed_up(against)
         drawn = draw(out, figures_of)
     path = out / "report.html"
-    storage.write_text_atomic(path, html(found, drawn, runs, overlays, checked))
+    write_page(path, html(found, drawn, runs, overlays, checked))
     return path
 
 

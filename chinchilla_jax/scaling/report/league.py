@@ -21,6 +21,7 @@ from chinchilla_jax.scaling.report import listing
 from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.laws import choices
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
+from chinchilla_jax.scaling.report.replacing import LEAGUE, write_page
 from chinchilla_jax.scaling.report.table import Rows, Table
 from chinchilla_jax.scaling.report.versus import times, written
 from chinchilla_jax.scaling.report.write import name_of, published
@@ -68,7 +69,7 @@ def write(
     assert found.league is not None
     out = storage.path(out)
     record.write(out / "fits.json", found)
-    storage.write_text_atomic(out / "league.csv", csv_of(found.league))
+    storage.write_text_atomic(out / LEAGUE, csv_of(found.league))
     drawn: dict[str, Picture | Absence] = {}
     if figures:
         from chinchilla_jax.scaling.report.plots.comparison import frontiers  # brings Matplotlib
@@ -83,7 +84,7 @@ def write(
         }
         drawn = draw(out, drawers)
     path = out / "report.html"
-    storage.write_text_atomic(path, html(found, drawn, runs, overlays))
+    write_page(path, html(found, drawn, runs, overlays), LEAGUE)
     return path
 
 

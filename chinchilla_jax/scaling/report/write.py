@@ -25,13 +25,12 @@ from chinchilla_jax.scaling.report import (
 )
 from chinchilla_jax.scaling.report.drawing import OF_LAWS, draw
 from chinchilla_jax.scaling.report.page import Absence, Picture, Section, page
+from chinchilla_jax.scaling.report.replacing import RECIPE, write_page
 from chinchilla_jax.scaling.report.table import Table
 from chinchilla_jax.scaling.table.conditions import written
 from chinchilla_jax.scaling.table.conventions import in_print
 from chinchilla_jax.scaling.table.runs import Runs
 from chinchilla_jax.scaling.tuning.records import Tuning
-
-RECIPE = "recipe.json"  # of laws of hyper-parameters
 
 
 @silent()
@@ -49,8 +48,7 @@ def write(
     """
     out = storage.path(out)
     write_fits(out / "fits.json", fits)
-    if fits.tuning is not None:
-        _write_recipe(out, fits.tuning, arrays.tried)
+    beside = [] if fits.tuning is None else _write_recipe(out, fits.tuning, arrays.tried)
     drawn: dict[str, Picture | Absence] = {}
     checked = outcome.in_report(fits.table.source, arrays.tried)
     if figures:
@@ -65,19 +63,20 @@ def write(
         more = of_laws(fits.laws, arrays.tried) | of_tasks(fits, arrays) | of_tuning(fits)
         drawn = draw(out, {**drawers, **more, **outcome.drawers(checked)})
     path = out / "report.html"
-    storage.write_text_atomic(path, html(fits, arrays, drawn, overlays, checked))
+    write_page(path, html(fits, arrays, drawn, overlays, checked), *beside)
     return path
 
 
-def _write_recipe(out: Path, tuning: Tuning, runs: Runs) -> None:
+def _write_recipe(out: Path, tuning: Tuning, runs: Runs) -> list[str]:
     """Writes recipe.json where the runs give a recipe; one of earlier runs does not stay."""
     from chinchilla_jax.experiment import fitted_recipe  # few ask for it
     from chinchilla_jax.scaling.tuning.recipe import no_recipe, recipe_of
 
     if no_recipe(tuning, runs):
         storage.remove(out / RECIPE)
-    else:
-        storage.write_text_atomic(out / RECIPE, fitted_recipe.text(recipe_of(tuning, runs)))
+        return []
+    storage.write_text_atomic(out / RECIPE, fitted_recipe.text(recipe_of(tuning, runs)))
+    return [RECIPE]
 
 
 def _recipe_line(fits: Fits, page: Path | str) -> list[str]:

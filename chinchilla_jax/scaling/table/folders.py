@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment import plans, storage
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.scaling.table.readers import SUFFIXES, Cell, Raw, read_raw
 from chinchilla_jax.scaling.table.shapes import SHAPES, Shape, run_of, shape_of
 
 _PATIENCE, _PAUSE = 1.0, 5.0  # seconds to the first word on how far it is, and to each further one
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether it is a work folder of ours, or what is left of one."""
+    return path.is_dir() and (plans.has_plan(path) or storage.exists(path / "results.csv"))
 
 
 def read_file(path: Path) -> Raw:

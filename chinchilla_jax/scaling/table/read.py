@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax import techniques
-from chinchilla_jax.experiment import plans, results, storage
+from chinchilla_jax.experiment import plans, results
 from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.rows import columns as columns_of
@@ -42,7 +42,7 @@ from chinchilla_jax.scaling.table.cost import complete, of_teacher
 from chinchilla_jax.scaling.table.curves import curves_of_sweep
 from chinchilla_jax.scaling.table.derived import with_derived
 from chinchilla_jax.scaling.table.finished import unfinished
-from chinchilla_jax.scaling.table.folders import read_file, read_folder
+from chinchilla_jax.scaling.table.folders import is_sweep, read_file, read_folder
 from chinchilla_jax.scaling.table.kinds import Column, Labels, Sizes, kinds_of
 from chinchilla_jax.scaling.table.names import ALIASES, NONE
 from chinchilla_jax.scaling.table.readers import Cell, Raw, in_memory, read_raw
@@ -110,7 +110,7 @@ def read_runs(
     if not isinstance(source, (str, PurePath)):
         return _runs_of(named(_whole(in_memory(source), derived), columns), columns, kinds, rows)
     path, results = parts(source)
-    sweep = path.is_dir() and (plans.has_plan(path) or storage.exists(path / "results.csv"))
+    sweep = is_sweep(path)
     raw = _sweep(path) if sweep else read_folder(path) if path.is_dir() else read_file(path)
     raw = with_tasks(raw, results) if results else raw
     table = named(_whole(raw, derived), columns)

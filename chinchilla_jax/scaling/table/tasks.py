@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from chinchilla_jax.experiment import storage
+from chinchilla_jax.experiment.commands import items
 from chinchilla_jax.experiment.errors import UserError
-from chinchilla_jax.scaling.table.folders import read_file, read_folder
+from chinchilla_jax.scaling.table.folders import is_sweep, read_file, read_folder
 from chinchilla_jax.scaling.table.names import usual
 from chinchilla_jax.scaling.table.readers import Cell, Raw
 from chinchilla_jax.scaling.table.shapes import LM_EVAL
@@ -38,9 +39,7 @@ def with_tasks(raw: Raw, places: list[Path]) -> Raw:
     lost: list[str] = []
     joined = 0
     for place in places:
-        results = read_folder(place) if place.is_dir() else read_file(place)
-        if LM_EVAL not in results.columns:
-            raise UserError(f"{place}: has no results of lm-eval")
+        results = _results_of(place, raw.source)
         names = [name for name in results.columns if "/" in name]
         models = results.columns.get("model_name", [None] * len(results.line))
         for j, (run, model) in enumerate(zip(results.columns["run_id"], models, strict=True)):
@@ -63,3 +62,19 @@ def with_tasks(raw: Raw, places: list[Path]) -> Raw:
         said += f"; {len(lost)} are of no run of the table ('{lost[0]}' first)"
     new = {name: cells for name, cells in columns.items() if name not in raw.columns}
     return replace(raw, columns={**raw.columns, **new}, notes=(*raw.notes, said))
+
+
+def _results_of(place: Path, table: str) -> Raw:
+    try:
+        found = read_folder(place) if place.is_dir() else read_file(place)
+    except UserError:
+        if not is_sweep(place):
+            raise
+        found = None
+    if found is None or LM_EVAL not in found.columns:
+        kind = "is a sweep's folder and has" if is_sweep(place) else "has"
+        raise UserError(
+            f"{place}: {kind} no results of lm-eval, which are what stands behind a comma; two "
+            f"tables or sweeps are compared by --compare={items([table, str(place)])}"
+        )
+    return found

@@ -224,6 +224,12 @@ def test_results_of_lm_eval_beside_a_table(tmp_path):
         read_runs(f"{path},{alone}")
     with pytest.raises(UserError, match="has no results of lm-eval"):
         read_runs(f"{path},{path}")
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "results.csv").write_text("run_id,params,tokens,loss\n")
+    with pytest.raises(
+        UserError, match=rf"sweep: is a sweep's .*--compare={path},{tmp_path}/sweep$"
+    ):
+        read_runs(f"{path},{tmp_path}/sweep")
 
 
 def test_what_a_person_names_comes_before_a_shape(tmp_path):

@@ -72,7 +72,7 @@ run_experiment() {
   workdir=${WORKDIR:-runs/$(basename "$config" .py)}
   .venv/bin/python -m chinchilla_jax.sweep --config="$config" --workdir="$workdir" ${flags[@]+"${flags[@]}"} || status=$?
   if ((status > 1)); then exit "$status"; fi # 1: some cells failed; the others still make curves
-  .venv/bin/python -m chinchilla_jax.evaluate --runs="$workdir" --out="$workdir/report"
+  .venv/bin/python -m chinchilla_jax.evaluate --runs="$workdir" --out="$workdir/report" || exit $?
   printf "text: .venv/bin/python -m chinchilla_jax.generate --run=%q --prompt='def main('\n" "$workdir"
   exit "$status"
 }

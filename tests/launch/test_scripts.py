@@ -1,6 +1,7 @@
 """The shell scripts: shellcheck, and the flow of those that set up and run on this machine."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -23,11 +24,13 @@ case "$*" in
   --version) echo Python 3.12 ;;
   "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
   "-c import jax"*) echo "$JAX_FINDS" ;;
+  "- "*) exec "$REAL_PYTHON" "$@" ;;
   "-m chinchilla_jax.sweep"*) exit "${SWEEP_STATUS:-0}" ;;
+  "-m chinchilla_jax.evaluate"*) exit "${EVALUATE_STATUS:-0}" ;;
   "-m chinchilla_jax.forecast"*)
     for argument; do
       case $argument in
-        --register=* | --write_config=*) mkdir -p forecasts && : >"${argument#*=}" ;;
+        --register=* | --write_config=*) : >"${argument#*=}" ;;
       esac
     done
     ;;
@@ -75,8 +78,11 @@ def call(checkout, script, *arguments, **variables):
         "PYTHON": "new-python",
         "CALLS": str(checkout / "calls"),
         "JAX_FINDS": "gpu 2",
+        "REAL_PYTHON": sys.executable,
+        "PYTHONPATH": str(REPOSITORY),
     }
-    environment.pop("WORKDIR", None)
+    for name in ("WORKDIR", "FORECASTS"):
+        environment.pop(name, None)
     done = subprocess.run(
         [checkout / "launch" / script, *arguments],
         env=environment | variables, capture_output=True, text=True,
@@ -112,6 +118,15 @@ def test_a_sweep_that_fails_gives_its_status(checkout, status, evaluated):
     assert ("chinchilla_jax.evaluate" in calls[-1]) == evaluated
 
 
+def checked(checkout, *flags, **variables):
+    """What the programs were called with by check.sh, and how it ended."""
+    (checkout / "calls").unlink(missing_ok=True)
+    (checkout / "configs").mkdir(exist_ok=True)
+    shutil.copy(REPOSITORY / "configs" / "quickstart.py", checkout / "configs" / "a.py")
+    done, calls = call(checkout, "check.sh", *flags, **variables)
+    return done, [c.removeprefix("-m chinchilla_jax.") for c in calls if "-m chinchilla_jax" in c]
+
+
 CHECKED = [
     "sweep --config=configs/a.py --workdir=runs/a --config.seed=1",
     "evaluate --runs=runs/a --out=runs/a/report",
@@ -125,21 +140,62 @@ CHECKED = [
 def test_check_registers_before_it_trains_and_never_again(checkout):
     flags = "--config=configs/a.py", "--flops=1e18", "--seeds=2", "--config.seed=1"
 
-    def called():
-        (checkout / "calls").unlink(missing_ok=True)
-        done, calls = call(checkout, "check.sh", *flags)
+    def called(*flags):
+        done, calls = checked(checkout, *flags)
         assert done.returncode == 0, done.stderr
-        return [c.removeprefix("-m chinchilla_jax.") for c in calls if "-m chinchilla_jax" in c]
+        return calls
 
-    assert called() == CHECKED
-    assert called() == CHECKED[3:]  # the forecast is there: nothing of it is done again
-    done, calls = call(checkout, "check.sh", *flags[:2], "--seeds=3", "--config.seed=2")
-    assert done.returncode == 2 and "made by --config=configs/a.py --seeds=2" in done.stderr
+    assert called(*flags) == CHECKED
+    assert called(*flags) == CHECKED[3:]  # the forecast is there: nothing of it is done again
+    same = "--config=./configs/a.py", "--flops=10e17", "--seeds=02", "--config.seed=1"
+    assert called(*same) == CHECKED[3:]  # the same, written otherwise
+    done, calls = checked(checkout, *flags[:2], "--seeds=3", "--config.seed=2")
+    assert done.returncode == 2 and not calls
+    assert "made by --config=configs/a.py --flops=1e18 --seeds=2" in done.stderr
     (checkout / "forecasts" / "a_1e18.py").unlink()  # killed between the two files
-    assert called() == CHECKED[2:]
+    assert called(*flags) == CHECKED[2:]
+    (checkout / "forecasts" / "a_1e18.asked").unlink()
+    done, calls = checked(checkout, *flags)
+    assert done.returncode == 2 and not calls and "no a_1e18.asked beside it" in done.stderr
     (checkout / "forecasts" / "a_1e18.json").unlink()
-    done, calls = call(checkout, "check.sh", *flags, SWEEP_STATUS="2")
-    assert done.returncode == 2 and "chinchilla_jax.sweep" in calls[-1]
+    done, calls = checked(checkout, *flags, SWEEP_STATUS="2")
+    assert done.returncode == 2 and calls == CHECKED[:1]
+
+
+def test_two_checks_have_two_folders_of_runs(checkout):
+    """Of two budgets, and of two grids where a second one is made as check.sh advises."""
+    found = set()
+    other = {"FORECASTS": "others", "WORKDIR": "else/b/"}
+    for flops, variables in (("1.5e13", {}), ("1_5e13", {}), ("1.5e13", other)):
+        done, calls = checked(checkout, "--config=configs/a.py", f"--flops={flops}", **variables)
+        assert done.returncode == 0, done.stderr
+        found.add(calls[-1])
+    assert found == {
+        "verify --forecast=forecasts/a_1_5e13.json --runs=runs/a_1_5e13",
+        "verify --forecast=forecasts/a_1_5e14.json --runs=runs/a_1_5e14",
+        "verify --forecast=others/a_1_5e13.json --runs=else/b_1_5e13",
+    }
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [("--flops=", "--flops: '' is not a positive number"),
+     ("--flops=3e12", "--flops=3e12: the grid has runs of 3e12 FLOPs, .* give a larger budget"),
+     ("--seeds=0", "--seeds: '0' is no number"),
+     ("--cells=0,1", "--cells=0,1: trains a part of the grid")],
+)  # fmt: skip
+def test_check_refuses_before_it_trains(checkout, flag, words):
+    done, calls = checked(checkout, "--config=configs/a.py", flag)
+    assert (done.returncode, calls, done.stderr.count("\n")) == (2, [], 1), done.stderr
+    assert re.search(words, done.stderr) and not (checkout / "forecasts").exists()
+
+
+def test_check_says_why_a_grid_with_failed_cells_has_no_forecast(checkout):
+    done, calls = checked(checkout, SWEEP_STATUS="1")
+    assert done.returncode == 1 and "evaluate" in calls[-1]
+    assert "error: cells of runs/quickstart failed" in done.stderr
+    done, calls = checked(checkout, EVALUATE_STATUS="2")
+    assert done.returncode == 2 and "evaluate" in calls[-1] and "generate" not in done.stdout
 
 
 @pytest.mark.parametrize("driver,extra", [("580.65.06", "cuda13"), ("535.104.05", "cuda12")])

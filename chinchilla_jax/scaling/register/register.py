@@ -47,7 +47,7 @@ from chinchilla_jax.scaling.table.read import read_runs
 
 # How the minimum of the new budget is found: five sizes about it want a curve of three parameters.
 _MINIMA = "parabola"
-_BEYOND = 1.01  # of the largest run's FLOPs: nearer than that nothing is forecast
+BEYOND = 1.01  # of the largest run's FLOPs: nearer than that nothing is forecast
 
 
 def register(
@@ -225,7 +225,7 @@ def _must_be_new(basis: Basis, budget: float) -> None:
 
 def _must_forecast(fits: Fits, rests: Source, answer: Answer, budget: float) -> None:
     """Raises UserError where there is nothing to register."""
-    if budget < _BEYOND * rests.largest:
+    if budget < BEYOND * rests.largest:
         raise UserError(
             f"--flops={flops(budget)}: the fits have runs of {flops(rests.largest)} FLOPs, and a "
             "forecast is of what lies beyond; give a larger budget"

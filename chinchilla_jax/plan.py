@@ -26,9 +26,7 @@ _DEVICES = flags.DEFINE_integer(
     "devices", None, "Devices that each cell may use; with --hardware.", lower_bound=1
 )
 _HARDWARE = flags.DEFINE_string(
-    "hardware",
-    None,
-    f"What these are: {', '.join(h.name for h in hardware.HARDWARE)}; with --devices.",
+    "hardware", None, f"Their kind: {', '.join(h.name for h in hardware.HARDWARE)}; with --devices."
 )
 _NEXT = flags.DEFINE_bool("next", False, "Show which runs to make next; with --runs and --flops.")
 _RUNS = flags.DEFINE_string("runs", "", "A sweep's folder or a table, for --next and --enough.")
@@ -81,12 +79,13 @@ def main(_: list[str]) -> None:
     experiment = program.experiment_from_flags(_CONFIG.value)
     machine = None if _HARDWARE.value is None else hardware.by_name(_HARDWARE.value)
     if _WORKDIR.value:
-        from chinchilla_jax.training.sweep import freeze_plan
+        from chinchilla_jax.training import branch_points, sweep
 
-        cells = freeze_plan(experiment, storage.path(_WORKDIR.value))
+        cells = sweep.freeze_plan(experiment, storage.path(_WORKDIR.value))
+        print(tables.plan(cells, branch_points.begun(cells, storage.path(_WORKDIR.value))))
     else:
         cells = grid.plan(experiment)
-    print(tables.plan(cells))
+        print(tables.plan(cells))
     if machine:
         print(f"\n{tables.hardware_plan(cells, _DEVICES.value or 0, machine)}")
     if _WORKDIR.value:

@@ -85,11 +85,15 @@ def _costs(cells: Sequence[Cell], estimates: Mapping[int, Estimate]) -> str:
     return table(header, rows)
 
 
-def plan(cells: Sequence[Cell]) -> str:
+def plan(cells: Sequence[Cell], begun: Mapping[str, bool] | None = None) -> str:
     """Every cell of a plan; the rejected ones with their reason.
 
     Where runs share trunks, what each spends itself, and what that saves.
+
+    Args:
+      begun: the ids of branches that were begun, and whether each is over.
     """
+    begun = begun or {}
     planned = [cell for cell in cells if cell.status == "planned"]
     shared = any(cell.run.parent for cell in planned)
     header = (
@@ -109,7 +113,7 @@ def plan(cells: Sequence[Cell]) -> str:
                 str(run.batch_size),
                 str(run.steps),
                 f"{run.optimizer.learning_rate:.2g}",
-                *(_lineage(cell) if shared else ()),
+                *(_lineage(cell, begun.get(run.run_id, False)) if shared else ()),
                 cell.reason or cell.status,
             )
         )
@@ -128,18 +132,28 @@ def plan(cells: Sequence[Cell]) -> str:
             f"\n{flops(of_trunks, 4)} of them by {len(trunks)} trunks, of which {branches} runs "
             f"are branches: {percentage(spent / total)} of the {flops(total, 4)} of separate runs"
         )
-        if late := [c for c in planned if c.run.parent and not c.run.first_step]:
+        whole = [cell for cell in planned if cell.run.parent and not cell.run.first_step]
+        if late := [cell for cell in whole if cell.run.run_id not in begun]:
             said += (
                 f"\n{flops(sum(c.flops for c in late), 4)} by {len(late)} runs from their start: "
                 "their trunks were begun without them, and keep no state of theirs"
             )
+        if early := [cell for cell in whole if cell.run.run_id in begun]:
+            said += (
+                f"\n{flops(sum(c.flops for c in early), 4)} by {len(early)} runs that were begun "
+                "from their start, and are no branches of the trunks that are planned now"
+            )
     return said
 
 
-def _lineage(cell: Cell) -> tuple[str, str]:
-    """FLOPs that a cell spends itself, and the trunk and step that it goes on from."""
-    run = cell.run
-    begin = f"{run.parent.run} at {run.parent.step}" if run.parent and run.first_step else ""
+def _lineage(cell: Cell, over: bool) -> tuple[str, str]:
+    """FLOPs that a cell spends itself, and the trunk and step that it goes on from.
+
+    One that is over may have had another trunk.
+    """
+    run, begin = cell.run, ""
+    if run.parent and run.first_step and not over:
+        begin = f"{run.parent.run} at {run.parent.step}"
     return ("", "") if cell.status != "planned" else (flops(marginal_flops(run)), begin)
 
 

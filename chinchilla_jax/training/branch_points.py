@@ -55,6 +55,13 @@ def _begins_late(run: RunConfig, workdir: Path) -> bool:
     return trunk.result() is None or storage.exists(point / RECORD)
 
 
+def begun(cells: Sequence[Cell], workdir: Path) -> dict[str, bool]:
+    """The branches among the cells of a plan that were begun, and whether each is over."""
+    branches = [c.run.run_id for c in cells if c.status == "planned" and c.run.parent]
+    found = {run_id: run_directory(workdir, run_id) for run_id in branches}
+    return {name: run.result() is not None for name, run in found.items() if run.begun()}
+
+
 def as_it_began(run: RunConfig, directory: RunDirectory) -> RunConfig:
     """A branch, from its start where it began so since its trunk had lost the point by then."""
     known = directory.configuration()

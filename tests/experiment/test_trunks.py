@@ -10,12 +10,14 @@ from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeCon
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.fingerprint import fingerprint
 from chinchilla_jax.experiment.grid import plan
+from chinchilla_jax.experiment.numbers import flops
 from chinchilla_jax.experiment.panel import Setting
 from chinchilla_jax.experiment.points import Point
 from chinchilla_jax.experiment.recipe import batch_size, learning_rate
 from chinchilla_jax.experiment.rows import completed, row_of
 from chinchilla_jax.experiment.schema import from_json, to_json
-from chinchilla_jax.experiment.trunks import marginal_flops
+from chinchilla_jax.experiment.trunks import from_start, marginal_flops
+from chinchilla_jax.training import branch_points
 
 BUDGETS = (1e11, 3e11, 1e12)
 RECIPE = RecipeConfig(schedule="wsd", cooldown_fraction=0.25, decay_timescale=0.0)
@@ -143,6 +145,31 @@ def test_flops_are_spent_once_and_counted_as_if_alone():
     assert f"{100 * share:.0f} % of the" in text and 0.5 < share < 0.9
     branch = next(cell.run for cell in cells if cell.run.parent)
     assert f"{branch.parent.run} at {branch.parent.step}" in text
+
+
+def test_what_was_begun_before_its_trunk_was_planned_is_told_as_it_is(tmp_path):
+    """The former trunk goes on from its own state; what is over has had whatever trunk it had."""
+    cells = planned()
+    of = max(families(cells).items(), key=lambda family: len(family[1][1]))[0]
+    first, *others = (c for c in cells if c.run.parent and c.run.parent.run == of)
+    cells = [
+        dataclasses.replace(c, run=from_start(c.run)) if c.run == first.run else c for c in cells
+    ]
+    for cell in (first, others[0]):
+        run = dataclasses.replace(cell.run, parent=None)
+        records.run_directory(tmp_path, run.run_id).start(run)
+    begun = branch_points.begun(cells, tmp_path)
+    assert begun == {first.run.run_id: False, others[0].run.run_id: False}
+    text = tables.plan(cells, begun)
+    assert f"{flops(first.flops, 4)} by 1 runs that were begun from their start, and" in text
+    assert "begun without them" not in text
+    assert text.count(f" {of} at ") == len(others)
+    records.run_directory(tmp_path, others[0].run.run_id).finish(
+        others[0].run, "done", "", {"loss": 2.0}
+    )
+    text = tables.plan(cells, branch_points.begun(cells, tmp_path))
+    assert text.count(f" {of} at ") == len(others) - 1
+    assert "by 1 runs from their start: their trunks were begun without" in tables.plan(cells)
 
 
 def test_a_branch_is_the_run_that_is_trained_alone():

@@ -81,21 +81,27 @@ class Pool:
         return found
 
 
-def budgets_to(known: Sequence[float], most: float) -> list[float]:
-    """The budgets there are and further ones up to `most`, in their steps: 1, 3, 10, 30, ..."""
+def budgets_to(known: Sequence[float], most: float, below: float = np.inf) -> list[float]:
+    """The budgets there are and further ones up to `most`, in their steps: 1, 3, 10, 30, ...
+
+    Half a step instead of one that is not `below`.
+    """
     found = sorted(known)
     while True:
         step = found[-1] / found[-2] if len(found) > 1 else _USUAL_STEP
         if len(found) > 2:  # the step before, so that 3 and 3.3 go on as 3 and 3.3
             step = found[-2] / found[-3]
-        further = float(f"{found[-1] * step:.3g}")
-        if not found[-1] < further <= most * (1 + 1e-9):
+        whole, half = (float(f"{found[-1] * step**power:.3g}") for power in (1.0, 0.5))
+        further = whole if whole <= below else half
+        if whole > most * (1 + 1e-9) or not found[-1] < further <= below:
             return found
         found.append(further)
 
 
-def of_table(runs: Runs, cost: FlopsModel, most: float, budgets: Sequence[float] = ()) -> Pool:
-    """Candidates of a table of runs at `budgets`: by default its own and further ones."""
+def of_table(
+    runs: Runs, cost: FlopsModel, most: float, budgets: Sequence[float] = (), below: float = np.inf
+) -> Pool:
+    """Candidates of a table of runs at `budgets`: by default those of `budgets_to`."""
     known = np.array(budgets or runs.budget_G[np.unique(runs.group_R[runs.group_R >= 0])])
     if not len(known):  # no budgets at all
         low, high = float(runs.flops.min()), float(runs.flops.max())
@@ -105,7 +111,7 @@ def of_table(runs: Runs, cost: FlopsModel, most: float, budgets: Sequence[float]
     reach = most / runs.flops.max()
     count = 1 + int(np.ceil(np.log(high * max(reach, 1.0) / low) / np.log(_APART)))
     sizes = low * _APART ** np.arange(count)
-    at = np.array(budgets or budgets_to(known.tolist(), most))
+    at = np.array(budgets or budgets_to(known.tolist(), most, below))
     budget_C, params_C = (x.ravel() for x in np.meshgrid(at, sizes, indexing="ij"))
     tokens_C = cost.tokens(budget_C, params_C)
     pool = Pool(params_C, tokens_C, budget_C.copy(), budget_C, *_made(runs, params_C, tokens_C))
@@ -113,10 +119,18 @@ def of_table(runs: Runs, cost: FlopsModel, most: float, budgets: Sequence[float]
     return pool.select((ratio >= seen.min() / _APART) & (ratio <= seen.max() * _APART))
 
 
-def of_sweep(sweep: Sweep, base: Experiment, runs: Runs, most: float, best: float) -> Pool:
+def of_sweep(
+    sweep: Sweep,
+    base: Experiment,
+    runs: Runs,
+    most: float,
+    best: float,
+    below: float = np.inf,
+) -> Pool:
     """Candidates of a work folder: cells that its recipe can train, of the sizes around `best`.
 
     Args:
+      most, below: as `budgets_to`.
       base: its experiment, of which every size is to be had.
       best: parameters of the best run of the largest budget.
     Raises:
@@ -124,7 +138,7 @@ def of_sweep(sweep: Sweep, base: Experiment, runs: Runs, most: float, best: floa
     """
     shapes = shapes_near(base, best)
     known = {cell.run.budget for cell in sweep.cells if cell.status == "planned"}
-    budgets = budgets_to(sorted(known), most)
+    budgets = budgets_to(sorted(known), most, below)
     asked = replace(
         base, budgets=tuple(budgets), ladder=only(base.ladder, shapes), panel={}, points=(),
         vary={path: values for path, values in base.vary.items() if path != "seed"},

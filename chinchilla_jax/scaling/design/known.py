@@ -95,6 +95,15 @@ def form_error(source: Source, target: float) -> tuple[float, float]:
     return float(params[0]), float(loss[0])
 
 
+def must_be_beyond(target: float, largest: float) -> None:
+    """Raises UserError where runs of `largest` FLOPs leave nothing to forecast at `target`."""
+    if not target >= LEAST_BEYOND * largest:
+        raise UserError(
+            f"--target={flops(target)}: the runs go up to {flops(largest)} FLOPs, and what lies "
+            "within them is measured, not forecast; give a larger one"
+        )
+
+
 @silent()
 def known_of(runs: Runs, settings: Settings, target: float | None = None) -> Known:
     """Fits and chooses as `evaluate` does.
@@ -107,11 +116,7 @@ def known_of(runs: Runs, settings: Settings, target: float | None = None) -> Kno
         raise UserError(choice(runs))
     largest = float(runs.best().flops.max())
     target = BEYOND * largest if target is None else target
-    if not target >= LEAST_BEYOND * largest:
-        raise UserError(
-            f"--target={flops(target)}: the runs go up to {flops(largest)} FLOPs, and what lies "
-            "within them is measured, not forecast; give a larger one"
-        )
+    must_be_beyond(target, largest)
     each, source = fitted(runs, settings)
     assert each.fit is not None and each.surface_draws is not None
     misfit = 0.0

@@ -23,6 +23,7 @@ from chinchilla_jax.experiment import halving, results, storage
 from chinchilla_jax.experiment.config import Experiment
 from chinchilla_jax.experiment.errors import UserError
 from chinchilla_jax.experiment.numbers import count, flops
+from chinchilla_jax.experiment.sizes import BUDGET_TOLERANCE
 from chinchilla_jax.scaling import arguments
 from chinchilla_jax.scaling.arrays import Floats, silent
 from chinchilla_jax.scaling.design import candidates
@@ -30,7 +31,7 @@ from chinchilla_jax.scaling.design.candidates import Pool, key_of
 from chinchilla_jax.scaling.design.choose import Design, after, cheapest_of, designs
 from chinchilla_jax.scaling.design.ensemble import TARGETS
 from chinchilla_jax.scaling.design.expected import narrowest
-from chinchilla_jax.scaling.design.known import Known, known_of
+from chinchilla_jax.scaling.design.known import LEAST_BEYOND, Known, known_of
 from chinchilla_jax.scaling.fitting.intervals import Interval
 from chinchilla_jax.scaling.register.runs import Sweep, checking, sweep_of
 from chinchilla_jax.scaling.settings import Settings
@@ -227,12 +228,16 @@ def _pool(
     Args:
       settled: ids of the cells that are over or will never be made.
     """
-    runs, cost, most = known.each.runs, known.each.flops_model, min(budget, known.target)
+    runs, cost = known.each.runs, known.each.flops_model
+    most = min(budget, known.target)
+    # So that the target can still be forecast once they are made.
+    below = known.target / (LEAST_BEYOND * (1 + BUDGET_TOLERANCE))
     if sweep is None:
-        return candidates.near(candidates.of_table(runs, cost, most), known.surface), []
+        pool = candidates.of_table(runs, cost, most, below=below)
+        return candidates.near(pool, known.surface), []
     base = checking(sweep, runs.picked, None, sweep.experiment.name, float(runs.flops.max()), 1)
     best = float(np.ravel(known.surface.optimum(max(most, float(runs.flops.max())), cost)[0])[0])
-    pool = candidates.of_sweep(sweep, base, runs, most, best)
+    pool = candidates.of_sweep(sweep, base, runs, most, best, below)
     pool = candidates.near(pool, known.surface)
     places = {key_of(cells[0]): c for c, cells in enumerate(pool.cells)}
     left = [

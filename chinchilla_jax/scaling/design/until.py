@@ -20,6 +20,7 @@ from chinchilla_jax.experiment.plans import has_plan, read_plan
 from chinchilla_jax.experiment.records import run_directory
 from chinchilla_jax.experiment.sizes import BUDGET_TOLERANCE
 from chinchilla_jax.experiment.trunks import marginal_flops
+from chinchilla_jax.scaling.design.known import BEYOND, must_be_beyond
 from chinchilla_jax.scaling.design.next_runs import NextRuns, TooLittle, next_runs
 from chinchilla_jax.scaling.settings import Settings
 
@@ -67,11 +68,11 @@ def until(
       0 the interval is narrow enough; 1 no FLOPs are left that would narrow it, or as `train`.
     Raises:
       UserError: as `next_runs` and `train`, no plan and none asked for, or runs to begin with that
-        take more than the goal's FLOPs, of which none is made.
+        take more than the goal's FLOPs or reach its target, of which none is made.
     """
     experiment = _begun(asked, workdir)
-    target = 10 * max(experiment.budgets) if goal.target is None else goal.target
-    _must_afford(experiment, workdir, goal)
+    target = BEYOND * max(experiment.budgets) if goal.target is None else goal.target
+    _must_suit(experiment, workdir, goal, target)
     while True:
         if status := train(experiment):
             return status
@@ -107,9 +108,11 @@ def _begun(asked: Experiment | None, workdir: Path) -> Experiment:
     return replace(asked, points=(*asked.points, *further))
 
 
-def _must_afford(experiment: Experiment, workdir: Path, goal: Goal) -> None:
-    """Raises UserError where the runs to begin with take more than there is to spend."""
-    runs = [cell.run for cell in plan(experiment) if cell.status == "planned"]
+def _must_suit(experiment: Experiment, workdir: Path, goal: Goal, target: float) -> None:
+    """Raises UserError where the runs to begin with reach the target, or take too many FLOPs."""
+    cells = [cell for cell in plan(experiment) if cell.status == "planned"]
+    must_be_beyond(target, max((cell.flops for cell in cells), default=0.0))
+    runs = [cell.run for cell in cells]
     total = sum(map(marginal_flops, runs))
     left = (run for run in runs if run_directory(workdir, run.run_id).result() is None)
     if total > (1 + BUDGET_TOLERANCE) * goal.flops and any(left):

@@ -18,6 +18,7 @@ from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.design import candidates
 from chinchilla_jax.scaling.design import next_runs as module
 from chinchilla_jax.scaling.design.candidates import budgets_to
+from chinchilla_jax.scaling.design.known import LEAST_BEYOND, known_of
 from chinchilla_jax.scaling.design.next_runs import next_runs
 from chinchilla_jax.scaling.register.runs import sweep_of
 from chinchilla_jax.scaling.report import design
@@ -63,6 +64,14 @@ def test_runs_that_are_chosen_keep_to_the_budget_and_narrow_the_forecast(folder)
     assert more.params.ratio * more.loss.ratio < found.params.ratio * found.loss.ratio < 0.9
     # Hold-out shows an error of the form, which larger budgets alone tell of.
     assert max(run.budget for run in more.runs) > 3e12
+
+
+def test_no_run_is_chosen_that_leaves_nothing_to_forecast(folder):
+    """A loop would make it, and then be refused its own target."""
+    for source in (folder, table()):
+        known = known_of(read_runs(source), QUICK)
+        pool, _ = module._pool(known, module._sweep_of(source), 1e30, ())
+        assert 0.2 * known.target < pool.flops_C.max() < known.target / LEAST_BEYOND
 
 
 def test_cells_of_a_budget_with_replicates_are_candidates_too(tmp_path):
@@ -213,6 +222,8 @@ def test_budgets_go_on_in_their_steps():
     ]  # fmt: skip
     assert budgets_to([1e18, 1e19], 2e20) == [1e18, 1e19, 1e20]
     assert budgets_to([1e18], 2.9e18) == [1e18]
+    assert budgets_to([1e18, 1e19], 1e20, 0.98e20) == [1e18, 1e19, 3.16e19]  # half a step
+    assert budgets_to([1e18, 1e19], 3e19, 0.98e20) == [1e18, 1e19]
 
 
 @pytest.mark.parametrize(

@@ -82,12 +82,14 @@ def test_it_ends_at_once_where_the_interval_is_narrow_enough_or_a_run_failed(tmp
     assert "no run can be paid for any more" in said[1]
 
 
-def test_a_grid_that_costs_more_than_there_is_to_spend_is_refused_before_any_run(tmp_path):
+def test_a_grid_that_costs_too_much_or_reaches_the_target_is_refused_before_any_run(tmp_path):
     trainer = Trainer(tmp_path)
     with pytest.raises(
         UserError, match=r"--flops=1e12: the 24 runs to begin with take 2\.6\d?e13 "
     ):
         until(quickstart(), tmp_path, Goal(1.5, 1e12), trainer, settings=QUICK)
+    with pytest.raises(UserError, match=r"--target=3e12: the runs go up to 3\.?\d*e12 FLOPs"):
+        until(quickstart(), tmp_path, Goal(1.5, 1e14, 3e12), trainer, settings=QUICK)
     assert trainer.calls == 0 and not list(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
         until(quickstart(), tmp_path, Goal(1.5, 2 * GRID), Trainer(tmp_path, stop=3))

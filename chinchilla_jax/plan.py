@@ -35,12 +35,12 @@ _WHERE = flags.DEFINE_list("where", [], "Only runs with these values: optimizer=
 _WRITE_CONFIG = flags.DEFINE_string("write_config", "", "Where --next writes the runs it chose.")
 _ENOUGH = flags.DEFINE_float("enough", None, "Show the least grid to tell N* within this factor.")
 _LAW = flags.DEFINE_string("law", "", "A published law, by which --enough chooses instead.")
-_NOISE = flags.DEFINE_float("noise", None, "Scatter of ln loss, by which --enough goes.", 0.0)
+_NOISE = flags.DEFINE_float("noise", None, "Scatter of ln loss, by which --enough goes: 0.01.", 0.0)
 
 _TAKES = {  # by what is asked for
     "": {"config", "devices", "hardware", "workdir"},
     "next": {"runs", "flops", "target", "where", "write_config"},
-    "enough": {"runs", "target", "law", "noise", "config"},
+    "enough": {"runs", "target", "where", "law", "noise", "config"},
 }
 
 
@@ -50,8 +50,8 @@ def _enough() -> str:
     from chinchilla_jax.scaling.report import design
 
     experiment = program.experiment_from_flags(_CONFIG.value) if _CONFIG.value else None
-    asked = _RUNS.value, experiment, _LAW.value, _NOISE.value
-    return design.smallest(enough_for(_ENOUGH.value or 0.0, _AIM()[1], *asked))
+    asked = _ENOUGH.value or 0.0, _AIM()[1], _RUNS.value, experiment, _LAW.value, _NOISE.value
+    return design.smallest(enough_for(*asked, flag_values.pairs("where", _WHERE.value)))
 
 
 def _next() -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.laws.published import law_named
 from chinchilla_jax.scaling.register.runs import sweep_of
 from chinchilla_jax.scaling.settings import Settings
+from chinchilla_jax.scaling.table.conditions import where as picked
 from chinchilla_jax.scaling.table.cost import FlopsModel
 from chinchilla_jax.scaling.table.read import read_runs
 
@@ -36,6 +38,7 @@ _LEAST_BUDGETS = 3
 _SIZES, _SEEDS = (4, 5, 6, 7, 8), (1, 2, 3)
 _REPEATS = 5  # of each grid, made up anew
 _MOST_TRIED = 8
+_MOST_NOISE = 0.2  # beyond it a percentage is meant
 _DRAWS = Settings(bootstrap=200)
 _95 = 2 * 1.96
 
@@ -69,6 +72,7 @@ class Enough:
     noise: float
     found: Ladder | None
     tried: tuple[Ladder, ...]
+    untried: int = 0  # dearer grids that chance alone would allow
 
 
 def enough_for(
@@ -78,18 +82,26 @@ def enough_for(
     experiment: Experiment | None = None,
     law: str = "",
     noise: float | None = None,
+    where: Mapping[str, str] | None = None,
 ) -> Enough:
     """`enough` by the surface and the noise of runs, or by a published law.
 
     Args:
       source: a work folder, whose experiment it is where none is given, or a table of runs.
       law: by name; noise: standard deviation of ln loss, by default what the runs show.
+      where: the condition, of runs of several.
     Raises:
       UserError: as `enough`; both or neither of `source` and `law`; a law that is no surface, or
-        has no `noise` beside it; no experiment.
+        has no `noise` beside it; a noise that is a percentage; a condition of a law; no experiment.
     """
     if bool(source) == bool(law):
         raise UserError("--enough: give --runs, whose law and noise count, or --law and --noise")
+    if noise is not None and not noise <= _MOST_NOISE:
+        raise UserError(
+            f"--noise={noise:g}: is a fraction of loss, at most {_MOST_NOISE:g}; 1 % is 0.01"
+        )
+    if law and where:
+        raise UserError("--where: picks runs of --runs; a --law has none")
     surface: Surface | None
     if law:
         surface = law_named(law).surface
@@ -97,8 +109,10 @@ def enough_for(
             lacks = "is no surface" if surface is None else "has no noise; give --noise, as 0.01"
             raise UserError(f"--law={law}: {lacks}")
     else:
-        known = known_of(read_runs(source), _DRAWS)
-        surface, sweep = known.surface, sweep_of(str(source), storage.path(str(source)))
+        known = known_of(picked(read_runs(source), where or {}), _DRAWS)
+        surface, sweep = known.surface, None
+        if isinstance(source, str | PurePath):
+            sweep = sweep_of(str(source), storage.path(source))
         if noise is None:
             noise = float(known.noise(np.array([known.source.largest]))[0])
         experiment = experiment or (None if sweep is None else sweep.experiment)
@@ -136,18 +150,20 @@ def enough(
             "lies within it is measured, not forecast; give a larger one"
         )
     tried: list[Ladder] = []
+    untried = 0
     for ladder, cells in _ladders(experiment, budgets):
-        if len(tried) == _MOST_TRIED:
-            break
         cost = FlopsModel.of(cells["params"], cells["tokens"], cells["flops"])
         least = _chance(surface, cost, cells, noise, target)
         if np.exp(_95 * least) > width:
+            continue
+        if len(tried) == _MOST_TRIED:
+            untried += 1
             continue
         wide = _expected(surface, cells, noise, target)
         tried.append(replace(ladder, width=wide[0], loss_width=wide[1]))
         if wide[0] <= width:
             return Enough(target, width, noise, tried[-1], tuple(tried))
-    return Enough(target, width, noise, None, tuple(tried))
+    return Enough(target, width, noise, None, tuple(tried), untried)
 
 
 def _ladders(experiment: Experiment, budgets: Sequence[float]) -> Iterator[tuple[Ladder, Columns]]:

@@ -113,7 +113,7 @@ def known_of(runs: Runs, settings: Settings, target: float | None = None) -> Kno
         they determine.
     """
     if len(conditions(runs)) > 1:
-        raise UserError(choice(runs))
+        raise UserError(choice(runs, compares=False))
     largest = float(runs.best().flops.max())
     target = BEYOND * largest if target is None else target
     must_be_beyond(target, largest)

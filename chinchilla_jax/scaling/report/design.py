@@ -82,6 +82,11 @@ def smallest(found: Enough) -> str:
     ]  # fmt: skip
     head = ("budgets", "sizes each", "seeds", "runs", "FLOPs", "N*", "L*")
     said = "no grid of this ladder is expected to; add budgets or sizes, or ask for less"
+    if found.untried:
+        said = (
+            f"none of these is expected to, and {found.untried} dearer grids were not tried; leave "
+            "out the smallest budgets, or ask for less"
+        )
     if found.found is not None:
         one = found.found
         said = f"{one.runs} runs, {flops(one.flops)} FLOPs: the last row"

@@ -142,13 +142,18 @@ def by(runs: Runs, names: Sequence[str]) -> Runs:
     return runs
 
 
-def choice(runs: Runs) -> str:
-    """One line: which columns tell conditions apart, their values, and the flags that choose."""
+def choice(runs: Runs, compares: bool = True) -> str:
+    """One line: which columns tell conditions apart, their values, and the flags that choose.
+
+    Args:
+      compares: whether --by is to be had.
+    """
     names = distinguishing(runs)
+    compared = f"--by={items(names)} compares them, " if compares else ""
     return (
         f"{_columns(names, runs)} {'tells' if len(names) == 1 else 'tell'} "
         f"{len(np.unique(runs.condition_R()))} conditions apart, and no law is fitted across them: "
-        f"--by={items(names)} compares them, --where={_example(names, runs)} picks one"
+        f"{compared}--where={_example(names, runs)} picks one"
     )
 
 

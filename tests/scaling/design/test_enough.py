@@ -11,6 +11,7 @@ from chinchilla_jax.scaling.design.enough import enough, enough_for
 from chinchilla_jax.scaling.fitting.surface import Surface
 from chinchilla_jax.scaling.report import design
 from tests.command import call
+from tests.scaling.design.test_next_runs import table
 from tests.scaling.register.known import quickstart
 from tests.scaling.sweeps import SURFACE
 
@@ -47,6 +48,33 @@ def test_noise_takes_more_runs_or_finds_none(monkeypatch):
     assert "upper end over lower" not in said  # of a table that there is not
 
 
+def test_grids_that_are_not_tried_are_told(monkeypatch):
+    monkeypatch.setattr(module, "_MOST_TRIED", 1)
+    monkeypatch.setattr(module, "_expected", lambda *_: (9.0, 9.0))
+    found = enough(quickstart(), LAW, 0.001, 1.6)
+    assert found.found is None and len(found.tried) == 1 and found.untried > 1
+    assert f"{found.untried} dearer grids were not tried" in design.smallest(found)
+    monkeypatch.setattr(module, "_MOST_TRIED", 1 + found.untried)
+    found = enough(quickstart(), LAW, 0.001, 1.6)
+    assert not found.untried and "no grid of this ladder" in design.smallest(found)
+
+
+def test_runs_of_several_conditions_are_picked_from(monkeypatch):
+    monkeypatch.setattr(module, "enough", lambda _, surface, noise, *__: (surface, noise))
+    runs = table(sizes=5)
+    both = {name: np.append(column, column) for name, column in runs.items()}
+    both["loss"][len(runs["loss"]) :] *= 1.2
+    both["optimizer"] = np.repeat(["adamw", "lion"], len(runs["loss"]))
+    with pytest.raises(UserError, match="--where=optimizer=adamw picks one") as told:
+        enough_for(3.0, source=both, experiment=quickstart())
+    assert "--by" not in str(told.value)  # which no program of designs takes
+    one, other = (
+        enough_for(3.0, source=source, experiment=quickstart(), where=where)
+        for source, where in ((runs, None), (both, {"optimizer": "adamw"}))
+    )
+    assert one == other
+
+
 def test_the_chance_that_sorts_grids_out_is_the_scatter_of_fits():
     """By least squares in ln loss on made-up grids, linearised nowhere."""
     from chinchilla_jax.scaling.fitting.newton import Objective
@@ -79,6 +107,10 @@ def test_mistakes_are_told(tmp_path):
         enough(quickstart(budgets=(1e11, 3e11)), LAW, 0.01, 1.5)
     with pytest.raises(UserError, match="give --noise"):
         enough_for(1.5, law="hoffmann", experiment=quickstart())
+    with pytest.raises(UserError, match=r"--noise=1: is a fraction of loss, .* 1 % is 0.01"):
+        enough_for(1.5, law="hoffmann", noise=1.0, experiment=quickstart())
+    with pytest.raises(UserError, match="--where: picks runs of --runs"):
+        enough_for(1.5, law="hoffmann", noise=0.01, where={"a": "b"})
     with pytest.raises(UserError, match="give --config"):
         enough_for(1.5, law="hoffmann", noise=0.01)
     done = call("plan", "--enough=1.5")

@@ -13,6 +13,7 @@ design is made unless another is expected to be clearly better.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,33 +29,42 @@ from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
 
 log = logging.getLogger(__name__)
+_PATIENCE = 3.0  # seconds of a choice, after which it tells how far it is
 _TIMES = 3  # that the losses of a design are made up
 _MOST = 2.0  # in ln, of an error; that of runs which tell none
 _LESS = 0.2  # of ln of both widths together, by which another design must be narrower
 
 
 def narrowest(
-    known: Known, pool: Pool, designs: Sequence[Design], waiting_C: Ints, settings: Settings
+    known: Known,
+    pool: Pool,
+    designs: Sequence[Design],
+    waiting_C: Ints,
+    settings: Settings,
+    began: float | None = None,
 ) -> Design:
     """The first design, or one after which the intervals of N* and L* are expected to be narrower
     by a fifth, as their product: those of chance with the form's error.
 
     Args:
       waiting_C: runs that are made beside any design.
+      began: when the choice did, by `time.monotonic`; with the comparison by default.
     """
     chance = known.of(pool, form=False)
     if len(designs) == 1 or chance is None:
         return designs[0]
-    log.info("%d designs are compared, each by %d evaluations of losses that are made up",
-             len(designs), _TIMES)  # fmt: skip
+    due = (time.monotonic() if began is None else began) + _PATIENCE
 
-    def width(design: Design) -> float:
+    def width(number: int, design: Design) -> float:
         """ln of both together."""
+        if time.monotonic() > due:
+            log.info("designs are compared by losses that are made up: %d of %d are done",
+                     number, len(designs))  # fmt: skip
         count_C = design.count_C + waiting_C
         form_T = form_variance(known, pool, count_C, settings)
         return float(np.log(after(chance, count_C).variance_T + form_T).sum()) / 2
 
-    first, *others = ((design, width(design)) for design in designs)
+    first, *others = ((design, width(i, design)) for i, design in enumerate(designs))
     best = min(others, key=lambda item: item[1])
     return best[0] if best[1] < first[1] - _LESS else first[0]
 

@@ -12,6 +12,7 @@ such a design saves against a grid and against V-optimal ones: tests/benchmarks/
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -134,6 +135,7 @@ def next_runs(
         optimum at the target; `budget` is less than the cheapest run (`TooLittle`); or the
         folder's runs are of another model than this version trains.
     """
+    began = time.monotonic()
     budget = arguments.finite("budget", budget)
     target = None if target is None else arguments.positive("target", target)
     where = arguments.texts("where", where) or {}
@@ -172,7 +174,7 @@ def next_runs(
         )
         design = Design(np.zeros(len(pool), np.int64), knowledge)
     else:
-        design = narrowest(known, pool, found, waiting_C, settings)
+        design = narrowest(known, pool, found, waiting_C, settings, began)
         if share < 1:
             design = cheapest_of(design, knowledge, pool.flops_C, share)
     return _told(known, pool, design, budget, now_T, counted, sweep, reason)

@@ -110,7 +110,7 @@ def test_the_form_is_better_known_by_budgets_further_out(known, pool, monkeypatc
 
 
 def test_v_optimal_runs_are_made_unless_others_are_expected_to_be_clearly_better(
-    known, pool, monkeypatch
+    known, pool, monkeypatch, caplog
 ):
     found = designs(known, known.of(pool), pool, BUDGET)
     chance, nothing = known.of(pool, form=False), np.zeros(len(pool), int)
@@ -130,6 +130,13 @@ def test_v_optimal_runs_are_made_unless_others_are_expected_to_be_clearly_better
     assert chosen(0.0) is chosen(0.19) is chosen(-1.0) is found[0]
     assert chosen(0.21) is found[-1]
     assert expected.narrowest(known, pool, found[:1], nothing, QUICK) is found[0]
+    with caplog.at_level("INFO", logger=expected.__name__):
+        expected.narrowest(known, pool, found, nothing, QUICK)
+        assert not caplog.messages  # what is quick is not told
+        expected.narrowest(known, pool, found, nothing, QUICK, began=-1e9)
+    assert [message[-16:] for message in caplog.messages] == [
+        f" {i} of 3 are done" for i in range(3)
+    ]
 
 
 def test_branches_keep_their_trunks(known, pool):

@@ -9,7 +9,7 @@ from chinchilla_jax.scaling.report.drawing import CAPTIONS
 
 RECIPE = "recipe.json"  # of laws of hyper-parameters
 LEAGUE = "league.csv"
-_BESIDE = {"hyper-parameters": RECIPE, "league-table": LEAGUE}  # by the section that tells of them
+_BESIDE = {"league-table": LEAGUE}  # by the section that tells of it; a recipe stays, to train by
 
 
 def write_page(path: Path, text: str, *written: str) -> None:

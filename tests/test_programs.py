@@ -57,7 +57,7 @@ def interruptible(program, *arguments, **variables):
         ("plan", (QUICKSTART, "--config.ladder.widths=13"), ("13", "even")),
         ("plan", (QUICKSTART, "--write_config=x.py"), ("--write_config: is of --next",)),
         ("plan", ("--next", "--enough=2"), ("--next and --enough", "one of them")),
-        ("plan", ("--enough=2", "--where=a=b"), ("--where: is of --next",)),
+        ("plan", (QUICKSTART, "--where=a=b"), ("--where: is of --next",)),
         ("generate", ("--run=x", "--measure", "--nocache"), ("--cache: is not of --measure",)),
         ("sweep", (QUICKSTART,), ("--workdir", "required")),
         ("sweep", ("--workdir=/nonexistent/w",), ("--config",)),

@@ -97,7 +97,7 @@ class Job:
                     sys.executable, str(CHILD), program, str(self.notes[i]), str(pause),
                     f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}",
                     f"--num_processes={count}", f"--process_id={i}",
-                    f"--peer_timeout={timeout}", *arguments, *(last if i == count - 1 else ()),
+                    f"--peer_timeout={timeout}", *(last if last and i == count - 1 else arguments),
                 ],
                 env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )

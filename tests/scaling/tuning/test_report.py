@@ -7,10 +7,7 @@ import pytest
 
 from chinchilla_jax.experiment import fitted_recipe, grid
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig
-from chinchilla_jax.scaling.analysis import analyse
 from chinchilla_jax.scaling.report.plots import tuning as figure
-from chinchilla_jax.scaling.report.write import write
-from chinchilla_jax.scaling.settings import Settings
 from chinchilla_jax.scaling.table.read import read_runs
 from chinchilla_jax.scaling.tuning.laws import fit_tuning
 from tests.command import call
@@ -70,8 +67,6 @@ def test_a_recipe_of_too_few_runs_is_said_to_be_open(tmp_path):
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("recipe: "))
     assert "not one to use yet: its runs do not determine" in line and "--config" not in line
     assert fitted_recipe.undetermined(fitted_recipe.read(f"{tmp_path}/recipe.json")) in line
-    write(tmp_path, *analyse(read_runs(tmp_path / "t.jsonl"), Settings(bootstrap=0)), figures=False)
-    assert not (tmp_path / "recipe.json").exists()  # the report beside it was made without
 
 
 def test_a_table_that_does_not_say_what_it_is_of_gives_no_recipe(tmp_path):

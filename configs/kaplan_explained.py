@@ -17,8 +17,9 @@ Expected: the exponent falls with each correction, most with the count, since 23
 parameters of models as small as these are embeddings. The others come to a tenth or less each, and
 one seed at four budgets leaves an interval of .15 to either side: their sum may show, hardly each.
 
-Run once (2026-11-28; 96 runs, 9.5e12 FLOPs, 40 minutes at low priority on two busy cores). The
-exponent of the iso-FLOP minima, and their N* in thousands and loss at 1e10 and 3e11 FLOPs:
+Run once (2026-11-28; 96 runs, 9.5e12 FLOPs, 40 minutes at low priority on two busy cores; one head
+at width 16, where the recipe has two since). The exponent of the iso-FLOP minima, and their N* in
+thousands and loss at 1e10 and 3e11 FLOPs:
 
     as_kaplan, without embeddings   .69 (.49 to .94)
     counted                         .47 (.37 to .64)    8.4  41   2.710  2.099

@@ -15,7 +15,8 @@ grows with tokens alone, as D^.38 to D^.6 (Bergsma et al. 2025, arXiv 2505.13738
 arXiv 2503.04715); and a best rate that falls with D at a given batch (Bjorck et al. 2024, arXiv
 2409.19913) where it rises with D if the batch is tuned beside it (Li et al.).
 
-Run once (2026-11-28; 136 runs, 1.3e13 FLOPs, an hour at low priority on two busy cores; one seed):
+Run once (2026-11-28; 136 runs, 1.3e13 FLOPs, an hour at low priority on two busy cores; one seed;
+one head at width 16, where the recipe has two since):
 
     B*  = D^.93 (.72 to 1.25)                   missing it by 4x costs .6 % (.4 to .9)
     lr* = N^.11 (-.04 to .23) D^-.16 (-.30 to -.06) B^.52 (.47 to .59)       2.8 % (1.9 to 3.8)

@@ -7,11 +7,13 @@ One trunk per size and seed under a constant rate, from which each budget cools 
 (experiment/trunks.py): two seeds at every budget, six up to 1e11; 156 runs, 1.87e13 FLOPs, for 61 %
 of what they would cost apart.
 
-Run once (2026-11-28) beside the quickstart's 28 separate runs, 1.90e13 FLOPs up to 3e12, on the
-same text: a = .498 (.480 to .520) from the minima against .511 (.477 to .551), an interval .54 as
-wide; every minimum is inside. Branches end .36 +- .18 % below the separate runs of the same size
-and budget (14 of them; .8 and .6 % below at 1e11 and 3e11, .4 % above at 1e12); noise is .68 % of
-loss. The largest budget is a third of the quickstart's: a loss is forecast from further away.
+Run three times (2026-11-28, seeds from 0, 10 and 20) beside as many quickstarts of 1.85e13 FLOPs up
+to 3e12, on the same text: a = .491 (.464 to .523), .483 (.464 to .503), .470 (.447 to .493) from
+the minima against .495 (.471 to .519), .486 (.442 to .526), .473 (.446 to .497): intervals .79 as
+wide on average; by simulation a scatters .52 as much (tests/benchmarks/branch_designs.py). Branches
+end .34 +- .09 % below the separate runs of the same size and budget (22 cells; .2, .8, .2 and .2 %
+below at 3e10, 1e11, 3e11 and 1e12). The largest budget is a third of the quickstart's: a loss is
+forecast from further away.
 """
 
 from chinchilla_jax.experiment.config import Experiment, LadderConfig, RecipeConfig

@@ -9,9 +9,10 @@ four. The teacher is the dense run of 48x3 at 3e12 FLOPs of the same seed. The o
 and to begin from, is the C that comes with Python's packages; the runs that others begin from stand
 in no table. 250 runs and 1.94e14 FLOPs.
 
-Expected, as measured on 2026-11-28 (README has the table): in parameters a teacher is worth 1.5
-dense models, weights of C to begin from 1.3, sparsity 1.3; in bytes four bits 4.7; in training
-FLOPs experts and the start 1.5, half the depth 1.2, a quarter of noise .76, the rest at most 1.1.
+Expected, as measured on 2026-11-28 (README has the table; models 16 to 32 wide had one head then,
+and have two): in parameters a teacher is worth 1.5 dense models, weights of C to begin from 1.3,
+sparsity 1.3; in bytes four bits 4.7; in training FLOPs experts and the start 1.5, half the depth
+1.2, a quarter of noise .76, the rest at most 1.1.
 """
 
 from typing import Any

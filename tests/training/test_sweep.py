@@ -102,19 +102,22 @@ def test_wrong_selections(selection, word):
         select(plan(experiment()), selection, "planned")
 
 
+def sentences(folder):
+    """A little corpus in a folder that has none yet."""
+    (folder / "text").mkdir()
+    write_sentences(folder / "text")
+    return DataConfig(
+        builder="local_text", path=str(folder / "text"), cache=str(folder / "cache"),
+        max_epochs=100.0,
+    )  # fmt: skip
+
+
 def test_a_plan_that_holds_out_too_little_is_refused_before_any_cell_runs(tmp_path):
-    (tmp_path / "text").mkdir()
-    write_sentences(tmp_path / "text")
     few = Experiment(
         name="few",
         budgets=(3e9,),
         ladder=LadderConfig(widths=(8,), min_tokens_per_param=0.01, min_steps=1),
-        data=DataConfig(
-            builder="local_text",
-            path=str(tmp_path / "text"),
-            cache=str(tmp_path / "cache"),
-            max_epochs=100.0,
-        ),
+        data=sentences(tmp_path),
         measurement=Measurement(eval_windows=100_000),
     )
     with pytest.raises(UserError, match=r"100000 windows of 64 need 6400001; raise data\.valid"):
@@ -123,9 +126,7 @@ def test_a_plan_that_holds_out_too_little_is_refused_before_any_cell_runs(tmp_pa
 
 
 def test_a_recipe_that_was_tuned_on_other_text_is_told(tmp_path, caplog):
-    (tmp_path / "text").mkdir()
-    write_sentences(tmp_path / "text")
-    file = tmp_path / "recipe.json"
+    file, data = tmp_path / "recipe.json", sentences(tmp_path)
 
     def told(text):
         evidence = dataclasses.replace(EVIDENCE, data_fingerprint=text)
@@ -137,12 +138,7 @@ def test_a_recipe_that_was_tuned_on_other_text_is_told(tmp_path, caplog):
                 budgets=(1e10,),
                 ladder=LadderConfig(widths=(16,), min_tokens_per_param=0.01, min_steps=1),
                 recipe=RecipeConfig(source=str(file)),
-                data=DataConfig(
-                    builder="local_text",
-                    path=str(tmp_path / "text"),
-                    cache=str(tmp_path / "cache"),
-                    max_epochs=100.0,
-                ),
+                data=data,
                 measurement=Measurement(eval_windows=16),
             ),
             tmp_path / "work",
